@@ -1,0 +1,160 @@
+//! The typed configuration: what the rest of the program sees, all invariants held.
+//!
+//! `raw` mirrors the file and is the only place that may complain; whatever reached these types is valid.
+
+pub mod raw;
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secret::Secret;
+
+/// Everything the file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Feeds by name; at least one.
+    pub feeds: BTreeMap<String, Feed>,
+    /// Publishers by name; each names an existing feed.
+    pub publishers: BTreeMap<String, Publisher>,
+}
+
+/// One camera and one microphone, encoded once. At least one of the two tracks is present.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feed {
+    /// The picture.
+    pub video: Option<Video>,
+    /// The sound.
+    pub audio: Option<Audio>,
+}
+
+/// The video track of a feed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Video {
+    /// Where pictures come from.
+    pub source: VideoSource,
+    /// Size of the encoded picture; a source of another size is scaled.
+    pub size: Size,
+    /// Pictures per second, 1 to 60.
+    pub fps: u32,
+    /// Highest bitrate; the encoder is opened at it and set down when a server wants less.
+    pub bitrate: Bitrate,
+    /// Longest time between two key frames.
+    pub key_frame_interval: Duration,
+}
+
+/// Where pictures come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VideoSource {
+    /// A V4L2 camera: a path (best under `/dev/v4l/by-id`), a name, an index, or `auto`.
+    Camera {
+        /// As the user wrote it.
+        device: String,
+    },
+    /// A Y4M file, looped.
+    File {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The synthetic picture with a burnt-in clock.
+    TestCard,
+}
+
+/// The audio track of a feed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audio {
+    /// Where samples come from.
+    pub source: AudioSource,
+    /// 1 or 2.
+    pub channels: u8,
+    /// Opus bitrate, 6 to 510 kbit/s.
+    pub bitrate: Bitrate,
+}
+
+/// Where samples come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AudioSource {
+    /// A WAV file, looped.
+    File {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// An ALSA capture device: an ALSA name, a part of its description, or `auto`.
+    Microphone {
+        /// As the user wrote it.
+        device: String,
+    },
+    /// Digital silence.
+    Silence,
+    /// A tone with a beep at each full second of wall time.
+    Tone,
+}
+
+/// Width and height in pixels: both even, 64 to 4096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// Bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bitrate(pub u32);
+
+/// Keeps one feed on air at one server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publisher {
+    /// Name of the feed.
+    pub feed: String,
+    /// Where to, and in which dialect.
+    pub server: Server,
+    /// Which transports ICE may use.
+    pub transport: Transport,
+    /// A PEM file of further certificate authorities to trust.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A server, with what its dialect needs. URLs and stream names are as good as passwords: never log them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Server {
+    /// OvenMediaEngine's WebSocket ingest: `wss://host:3334/app/stream`, with whatever query it needs.
+    Ome {
+        /// The URL; `direction=send` is added.
+        url: Secret,
+    },
+    /// Qencode: OvenMediaEngine's protocol at the URL that the platform's start call returned.
+    Qencode {
+        /// The URL; `direction=send&transport=tcp` is added.
+        url: Secret,
+    },
+    /// Wowza Streaming Engine or Wowza Video, the older dialect (`sendOffer`).
+    Wowza {
+        /// `wss://host/webrtc-session.json`.
+        url: Secret,
+        /// Application name.
+        application: String,
+        /// Stream name, possibly with a token as query.
+        stream: Secret,
+    },
+}
+
+/// Which transports ICE may use towards a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Whatever the server offers; UDP first.
+    #[default]
+    Auto,
+    /// ICE-TCP only.
+    Tcp,
+    /// UDP only.
+    Udp,
+}

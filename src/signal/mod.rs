@@ -1,0 +1,167 @@
+//! The servers' handshakes: each dialect turns "I want to publish" into an exchanged offer and answer.
+//!
+//! A [`Signaller`] knows one dialect's messages and nothing of media; it never retries, it states facts
+//! ([`Error`]) and leaves the verdict to `publisher::policy`. Differences between servers end here: who
+//! offers is data ([`Opening`]), not a second path through the session.
+
+pub mod ome;
+pub mod sdp;
+pub mod wowza_v1;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::config::secret::Secret;
+use crate::net;
+
+/// What the dialect asks of us once the server answers: whose turn it is to offer.
+#[derive(Debug)]
+pub enum Opening {
+    /// The server has offered; answer it (OvenMediaEngine).
+    Offered(RemoteDescription),
+    /// We make the offer (Wowza).
+    SendOffer,
+}
+
+/// What a server says of its side: an SDP and the candidates that came beside it.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteDescription {
+    /// The SDP, made regular by [`sdp::regular`] so that the engine accepts it.
+    pub sdp: String,
+    /// Every usable candidate, of the message and of the SDP alike, each as a `candidate:...` line with
+    /// `tcptype` filled in.
+    pub candidates: Vec<String>,
+    /// TURN and STUN servers handed over by the server.
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// A STUN or TURN server with its long-term credential.
+#[derive(Clone, Debug)]
+pub struct IceServer {
+    /// `turn:host:port?transport=tcp` and the like.
+    pub urls: Vec<String>,
+    /// User name; empty for STUN.
+    pub username: String,
+    /// Password.
+    pub credential: Secret,
+}
+
+/// Something the server said while media flows, short of the end.
+#[derive(Debug)]
+pub enum Event {
+    /// Further candidates, in the form of [`RemoteDescription::candidates`].
+    Candidates(Vec<String>),
+}
+
+/// How a signaller is to part from its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// We stop: say so in the dialect, then close the socket.
+    Stop,
+    /// The attempt failed or the session was lost: free the name on the server as far as the dialect can
+    /// without harming another live publisher of that name.
+    Abandon,
+}
+
+/// Speaks one server's handshake. Lives as long as its publisher and serves its sessions one after another.
+///
+/// Every method is bounded by a deadline of its own (see each dialect), except [`next`](Self::next).
+#[async_trait]
+pub trait Signaller: Send {
+    /// Connects to the server and learns who offers.
+    async fn open(&mut self) -> Result<Opening, Error>;
+
+    /// Hands over our description, an offer or an answer as [`Opening`] asked for. Returns the server's
+    /// answer where we offered.
+    async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error>;
+
+    /// Waits for what the server says while media flows; answers its pings meanwhile. Cancel-safe. An error is
+    /// the end of the session as this dialect sees it; a dialect whose socket does not hold the session waits
+    /// on for ever when that socket closes.
+    async fn next(&mut self) -> Result<Event, Error>;
+
+    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done.
+    async fn close(&mut self, parting: Parting);
+}
+
+/// Why signalling did not go on. Facts only: `publisher::policy` decides what follows.
+///
+/// No variant holds a secret: endpoints are shown as scheme, host and port.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server closed the socket, with its code and reason if it gave any.
+    #[error("{endpoint} closed the socket{} while {waiting_for}", code_text(*.code, reason))]
+    Closed {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// Code of the WebSocket close frame; `None` for a bare TCP close.
+        code: Option<u16>,
+        /// Reason in the close frame, shortened.
+        reason: String,
+        /// What was awaited.
+        waiting_for: &'static str,
+    },
+    /// The socket could not be opened.
+    #[error(transparent)]
+    Connect(#[from] net::Error),
+    /// The server said something this dialect does not allow.
+    #[error("{endpoint} sent {got} while {expected} was expected")]
+    Protocol {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// What the dialect expects here.
+        expected: &'static str,
+        /// The beginning of what came, printable, at most 200 characters.
+        got: String,
+    },
+    /// The server refused, with its status and words.
+    #[error("{endpoint} refused with {status}: {text}")]
+    Refused {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The dialect's status number.
+        status: u16,
+        /// The server's words, printable, at most 200 characters.
+        text: String,
+        /// How far the handshake had come.
+        step: Step,
+    },
+    /// The server answered with a media description that cannot work, such as a refused video track.
+    #[error("{endpoint} gave an SDP that cannot work: {why}")]
+    Sdp {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// What is wrong with it and what to change.
+        why: String,
+    },
+    /// The server stayed silent.
+    #[error("{endpoint} stayed silent for {} s while {waiting_for}", after.as_secs())]
+    Timeout {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// What was awaited.
+        waiting_for: &'static str,
+        /// How long.
+        after: Duration,
+    },
+}
+
+/// The step of the handshake at which something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// After our description was handed over.
+    Answered,
+    /// While media flowed or was about to.
+    Live,
+    /// Before any description was exchanged.
+    Opening,
+}
+
+fn code_text(code: Option<u16>, reason: &str) -> String {
+    match (code, reason) {
+        (None, _) => " without a close frame".to_owned(),
+        (Some(code), "") => format!(" with code {code}"),
+        (Some(code), reason) => format!(" with code {code} ({reason})"),
+    }
+}

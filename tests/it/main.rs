@@ -1,0 +1,1 @@
+//! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
