@@ -105,7 +105,10 @@ impl Socket {
                 self.ping_at = Instant::now() + PING_PERIOD;
                 // Not awaited: on a connection that takes no more bytes the ping stays in the buffer, and
                 // whoever receives goes on receiving.
-                if let Some(Err(error)) = self.inner.send(Message::Ping("onair".into())).now_or_never()
+                if let Some(Err(error)) = self
+                    .inner
+                    .send(Message::Ping("onair".into()))
+                    .now_or_never()
                 {
                     return Err(ended(error));
                 }
@@ -154,9 +157,9 @@ fn ended(error: tungstenite::Error) -> Ended {
         | E::AlreadyClosed
         | E::Io(_)
         | E::Tls(_)
-        | E::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing) => {
-            bare_close()
-        }
+        | E::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
+        ) => bare_close(),
         E::Capacity(CapacityError::MessageTooLong { size, .. }) => {
             Ended::Violation(format!("a message of {size} bytes or more"))
         }
@@ -183,12 +186,9 @@ fn not_upgraded(target: &Target, error: tungstenite::Error) -> Error {
             status: response.status().as_u16(),
         },
         E::Io(source) => failed(target, Step::Upgrade, source.to_string(), Some(source)),
-        E::Protocol(ProtocolError::HandshakeIncomplete) => failed(
-            target,
-            Step::Upgrade,
-            "the server hung up".to_owned(),
-            None,
-        ),
+        E::Protocol(ProtocolError::HandshakeIncomplete) => {
+            failed(target, Step::Upgrade, "the server hung up".to_owned(), None)
+        }
         E::Protocol(ProtocolError::HttparseError(_)) => failed(
             target,
             Step::Upgrade,
