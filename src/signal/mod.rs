@@ -7,6 +7,7 @@
 mod candidate;
 pub mod ome;
 pub mod sdp;
+mod server;
 pub mod wowza_v1;
 
 use std::time::Duration;
