@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod media;
+pub mod net;
 pub mod report;
+pub mod signal;

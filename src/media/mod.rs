@@ -4,4 +4,5 @@
 
 pub mod access_unit;
 pub mod frame;
+pub mod payload_types;
 pub mod time;

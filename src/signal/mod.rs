@@ -4,8 +4,10 @@
 //! ([`Error`]) and leaves the verdict to `publisher::policy`. Differences between servers end here: who
 //! offers is data ([`Opening`]), not a second path through the session.
 
+mod candidate;
 pub mod ome;
 pub mod sdp;
+mod server;
 pub mod wowza_v1;
 
 use std::time::Duration;
