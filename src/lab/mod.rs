@@ -2,8 +2,11 @@
 //! and judges the publisher.
 
 mod beep;
+mod decode;
 mod depacketize;
 pub mod hub;
+mod judge;
 pub mod profile;
+mod strip;
 mod sync;
 mod tally;
