@@ -4,9 +4,13 @@
 mod beep;
 mod decode;
 mod depacketize;
+mod engine;
+mod framing;
 pub mod hub;
+mod ingest;
 mod judge;
 pub mod profile;
+mod reception;
 mod strip;
 mod sync;
 mod tally;
