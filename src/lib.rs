@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod feed;
+pub mod lab;
 pub mod media;
 pub mod net;
 pub mod peer;
