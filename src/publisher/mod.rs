@@ -17,9 +17,9 @@ use tracing::Instrument as _;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
-use crate::net::Tls;
+use crate::net::{self, Tls};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
-use crate::signal::Signaller;
+use crate::signal::{self, Signaller};
 use crate::signal::ome::Ome;
 use crate::signal::wowza_v1::WowzaV1;
 
@@ -88,14 +88,14 @@ pub struct Publisher {
 impl Publisher {
     /// Starts a publisher called `name` of `feed`. `seed` makes the jitter of its waits.
     ///
-    /// Must be called within a tokio runtime. Fails only if the certificate authorities in `config` cannot be read.
+    /// Must be called within a tokio runtime. Fails only if the URL or the certificate authorities in `config` cannot be used.
     pub fn start(
         name: &str,
         config: &config::Publisher,
         feed: FeedHandle,
         clock: MediaClock,
         seed: u64,
-    ) -> Result<Self, crate::net::Error> {
+    ) -> Result<Self, net::Error> {
         let tls = Tls::new(config.ca_file.as_deref())?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
@@ -111,7 +111,7 @@ impl Publisher {
             end_reason: None,
         });
         let stop = CancellationToken::new();
-        let actor = Actor {
+        let mut actor = Actor {
             parameters: session::Parameters { feed, clock, name: name.to_owned(), transport: config.transport },
             server: config.server.clone(),
             tls,
@@ -121,6 +121,7 @@ impl Publisher {
             signaller: None,
             down_since: None,
         };
+        actor.signaller = Some(actor.new_signaller()?);
         let span = tracing::info_span!("publisher", name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self { stop, snapshots: receiver, task })
@@ -159,7 +160,7 @@ struct Actor {
     down_since: Option<Instant>,
 }
 
-type Outcome = (Box<dyn Signaller>, Ended);
+type Outcome = (Option<Box<dyn Signaller>>, Ended);
 
 impl Actor {
     async fn run(mut self) {
@@ -194,7 +195,7 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
         part: &CancellationToken,
     ) {
-        let mut signaller = self.signaller.take().unwrap_or_else(|| self.new_signaller());
+        let signaller = self.signaller.take().map_or_else(|| self.new_signaller(), Ok);
         let (parameters, telemetry, part) = (self.parameters.clone(), telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
         let mut n = 0;
@@ -204,8 +205,16 @@ impl Actor {
         });
         let span = tracing::info_span!("session", n);
         let work = async move {
-            let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
-            (signaller, ended)
+            match signaller {
+                Ok(mut signaller) => {
+                    let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
+                    (Some(signaller), ended)
+                }
+                Err(error) => {
+                    let reason = EndReason::Signal(signal::Error::Connect(error));
+                    (None, Ended { reason, progress: Progress::Signalling })
+                }
+            }
         };
         sessions.spawn(work.instrument(span));
     }
@@ -217,7 +226,7 @@ impl Actor {
     ) -> Input {
         let ended = match outcome {
             Ok((signaller, ended)) => {
-                self.signaller = Some(signaller);
+                self.signaller = signaller;
                 ended
             }
             Err(error) => {
@@ -264,14 +273,16 @@ impl Actor {
         });
     }
 
-    fn new_signaller(&self) -> Box<dyn Signaller> {
+    fn new_signaller(&self) -> Result<Box<dyn Signaller>, net::Error> {
         let tls = self.tls.clone();
-        match &self.server {
-            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)),
+        Ok(match &self.server {
+            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)?),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
-            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)),
-            Server::Wowza { url, application, stream } => Box::new(WowzaV1::new(url, application, stream, tls)),
-        }
+            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)?),
+            Server::Wowza { url, application, stream } => {
+                Box::new(WowzaV1::new(url, application, stream, tls)?)
+            }
+        })
     }
 }
 

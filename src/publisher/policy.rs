@@ -28,8 +28,9 @@ use crate::signal::{self, Step};
 /// Time on air after which a session counts as good and history starts afresh (protocols.md 1.6).
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// Interval at which a refusal that needs a person is tried again.
-const OPERATOR_RECHECK: Duration = Duration::from_secs(60);
+/// Interval at which a refusal that needs a person is tried again. With its jitter it stays below the minute within
+/// which OvenMediaEngine wants to hear from a refused socket that must not be closed (see `signal::ome`).
+const OPERATOR_RECHECK: Duration = Duration::from_secs(45);
 
 /// A server just restarted must find us within two seconds of being reachable (design.md 8).
 const UNREACHABLE_PERIOD: Duration = Duration::from_millis(1_500);

@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{FeedHandle, Subscription};
-use crate::media::PayloadTypes;
+use crate::media::payload_types::PayloadTypes;
 use crate::media::access_unit::Track;
 use crate::media::time::MediaClock;
 use crate::peer::{self, Peer};
-use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
+use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller, sdp};
 use crate::config;
 
 use acceptance::Acceptance;
@@ -36,9 +36,6 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
 
 /// How often standing conditions are looked at: acceptance, bitrate.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Payload types of our own offers, as the vendors' pages choose them (protocols.md 1.4).
-const OUR_PAYLOAD_TYPES: PayloadTypes = PayloadTypes { h264: 108, opus: 111 };
 
 /// What a session needs to know, the same for all sessions of one publisher.
 #[derive(Clone, Debug)]
@@ -84,12 +81,10 @@ pub enum EndReason {
     #[error("the media path to the server was lost")]
     Lost,
     /// ICE or DTLS never came up.
-    #[error("no media path came up within {} s ({stage})", after.as_secs())]
+    #[error("no media path came up{}", stage.map(|s| format!(": {s} failed")).unwrap_or_default())]
     NeverConnected {
-        /// Where it stuck.
-        stage: peer::Stage,
-        /// How long it was tried.
-        after: Duration,
+        /// Where it stuck, as far as the engine knows.
+        stage: Option<peer::Stage>,
     },
     /// Receiver reports come, but show that our media no longer arrives.
     #[error("the server's receiver reports stopped advancing")]
@@ -173,8 +168,11 @@ async fn attempt(
 ) -> Result<std::convert::Infallible, EndReason> {
     let opening = until_stopped(stop, signaller.open()).await??;
     let payload_types = match &opening {
-        Opening::SendOffer => OUR_PAYLOAD_TYPES,
-        Opening::Offered(offer) => offer.payload_types,
+        Opening::SendOffer => PayloadTypes::OFFERED,
+        Opening::Offered(offer) => {
+            let unusable = |why| EndReason::Engine(peer::Error::Description { why });
+            sdp::payload_types(&offer.sdp).map_err(unusable)?
+        }
     };
     let config = peer::Config {
         clock: parameters.clock,
@@ -184,6 +182,7 @@ async fn attempt(
         transport: parameters.transport,
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
+        limits: peer::Limits::default(),
     };
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
@@ -245,7 +244,7 @@ async fn connect(
             biased;
             () = stop.cancelled() => return Err(EndReason::Stopped),
             () = &mut deadline => {
-                return Err(EndReason::NeverConnected { stage: peer.stage(), after: CONNECT_TIMEOUT });
+                return Err(EndReason::NeverConnected { stage: None });
             }
             event = events.recv() => match event {
                 Some(peer::Event::Connected(pair)) => {
@@ -253,10 +252,10 @@ async fn connect(
                     return Ok(());
                 }
                 Some(peer::Event::Failed(stage)) => {
-                    return Err(EndReason::NeverConnected { stage, after: CONNECT_TIMEOUT });
+                    return Err(EndReason::NeverConnected { stage: Some(stage) });
                 }
                 Some(peer::Event::Closed) | None => {
-                    return Err(EndReason::NeverConnected { stage: peer.stage(), after: CONNECT_TIMEOUT });
+                    return Err(EndReason::NeverConnected { stage: None });
                 }
                 Some(
                     peer::Event::Disconnected
