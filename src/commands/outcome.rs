@@ -11,8 +11,6 @@ use crate::process::Usage;
 use crate::publisher::{Snapshot, State};
 use crate::report::{self, Report, Verdict};
 
-/// Exit code of a run whose verdict is fail.
-pub const VERDICT_FAIL: u8 = 3;
 
 /// Takes note of a run from its start on.
 #[derive(Debug)]
@@ -57,7 +55,7 @@ pub(super) fn conclude(report: &Report, path: Option<&Path>) -> anyhow::Result<E
     }
     Ok(match report.verdict {
         Verdict::Pass => ExitCode::SUCCESS,
-        Verdict::Fail => ExitCode::from(VERDICT_FAIL),
+        Verdict::Fail => ExitCode::from(super::VERDICT_FAIL),
     })
 }
 
@@ -88,4 +86,36 @@ pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The report in a few lines for people.
+pub(super) fn summary(report: &Report) -> String {
+    let mut out = String::new();
+    for session in &report.sessions {
+        let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        let p95 = |p: Option<report::Percentiles>| {
+            p.map_or_else(|| "not measured".to_owned(), |p| format!("{:.0} ms (p95)", p.p95))
+        };
+        out += &format!(
+            "{} over {}: {} pictures decoded of {} sent, {} lost; latency {}, A/V offset {}; {} violations\n",
+            session.profile.as_deref().or(session.publisher.as_deref()).unwrap_or("session"),
+            session.transport.as_deref().unwrap_or("?"),
+            count(session.video.frames_decoded),
+            count(session.video.frames_sent),
+            count(session.video.frames_lost),
+            p95(session.latency_ms),
+            p95(session.av_offset_ms),
+            session.violations.len(),
+        );
+        for violation in &session.violations {
+            out += &format!("  broken rule {}: {}\n", violation.rule, violation.detail);
+        }
+    }
+    for reason in &report.reasons {
+        out += &format!("against it: {reason}\n");
+    }
+    out + match report.verdict {
+        Verdict::Fail => "verdict: fail\n",
+        Verdict::Pass => "verdict: pass\n",
+    }
 }
