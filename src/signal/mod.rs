@@ -8,6 +8,8 @@ mod candidate;
 pub mod ome;
 pub mod sdp;
 mod server;
+#[cfg(test)]
+mod testing;
 pub mod wowza_v1;
 
 use std::time::Duration;

@@ -510,3 +510,6 @@ fn attribute(line: &str) -> (&str, Option<&str>) {
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     write!(out, "{text}\r\n").expect("writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests;
