@@ -392,3 +392,6 @@ fn secrets(target: &Target) -> Vec<String> {
         .map(|(_, value)| value.into_owned());
     names.chain(raw).chain(decoded).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,14 +93,15 @@ pub(super) fn ome_offer() -> Value {
 }
 
 /// The SDP of a recorded answer to it, by Chromium.
-pub(super) fn ome_answer() -> String {
-    let file = recorded("ome/v0.21.0-publish-udp.json");
-    let messages = file["signalling"].as_array().unwrap();
-    let answer = messages.iter().find(|m| m["msg"]["command"] == "answer");
-    answer.unwrap()["msg"]["sdp"]["sdp"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+pub(super) fn ome_answer() -> &'static str {
+    static ANSWER: OnceLock<String> = OnceLock::new();
+    ANSWER.get_or_init(|| {
+        let file = recorded("ome/v0.21.0-publish-udp.json");
+        let messages = file["signalling"].as_array().unwrap();
+        let answer = messages.iter().find(|m| m["msg"]["command"] == "answer");
+        let sdp = &answer.unwrap()["msg"]["sdp"]["sdp"];
+        sdp.as_str().unwrap().to_owned()
+    })
 }
 
 pub(super) fn wowza_answer() -> Value {

@@ -252,3 +252,6 @@ fn secrets(stream: &str) -> impl Iterator<Item = String> {
         .map(|pair| pair.split_once('=').map_or(pair, |(_, v)| v));
     [stream, name].into_iter().chain(values).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;

@@ -379,7 +379,7 @@ fn our_offer_to_wowza_has_no_candidate_and_no_transport_wide_feedback() {
 #[test]
 fn an_answer_that_ome_would_swallow_is_not_sent() {
     let (offer, answer) = (offer(), ome_answer());
-    assert_eq!(check_ome_answer(&offer, &answer), Ok(()));
+    assert_eq!(check_ome_answer(&offer, answer), Ok(()));
     let one_section = &answer[..answer.find("m=audio").unwrap()];
     for (bad, why) in [
         (answer.replace("a=ssrc:", "a=x-ssrc:"), "SSRC"),
