@@ -169,3 +169,6 @@ fn code_text(code: Option<u16>, reason: &str) -> String {
         (Some(code), reason) => format!(" with code {code} ({reason})"),
     }
 }
+
+#[cfg(test)]
+mod tests;
