@@ -90,7 +90,7 @@ async fn over_tls(name: &str, years: (i32, i32), trusted: bool) -> Result<Socket
         tokio_tungstenite::accept_async(stream).await.unwrap();
     };
     let target = target("wss", port);
-    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), server);
+    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), Box::pin(server));
     result
 }
 

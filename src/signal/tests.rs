@@ -90,9 +90,7 @@ async fn sessions(signaller: &mut dyn Signaller, count: usize) -> Vec<Error> {
             };
             signaller.exchange(local).await?;
             // A dialect that does not hang on its socket waits for ever.
-            match tokio::time::timeout(std::time::Duration::from_millis(200), signaller.next())
-                .await
-            {
+            match tokio::time::timeout(Duration::from_millis(200), signaller.next()).await {
                 Ok(Err(error)) => Err(error),
                 Ok(Ok(_)) | Err(_) => Ok(()),
             }
