@@ -1,0 +1,91 @@
+//! From what was observed to a report, a verdict and an exit code; the same for every verb that runs media.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+
+use crate::process::Usage;
+use crate::publisher::{Snapshot, State};
+use crate::report::{self, Report, Verdict};
+
+/// Exit code of a run whose verdict is fail.
+pub const VERDICT_FAIL: u8 = 3;
+
+/// Takes note of a run from its start on.
+#[derive(Debug)]
+pub(super) struct Run {
+    began: Instant,
+    started_at: SystemTime,
+    usage: Usage,
+}
+
+impl Run {
+    /// A run that begins at this instant of both clocks.
+    pub(super) fn new(began: Instant, started_at: SystemTime) -> Self {
+        Self { began, started_at, usage: Usage::new(began) }
+    }
+
+    /// Samples the process; call it about once a second.
+    pub(super) fn sample(&mut self, now: Instant) {
+        self.usage.sample(now);
+    }
+
+    /// Closes the run at `now`: the verdict is pass if there is no reason against it.
+    pub(super) fn report(mut self, now: Instant, sessions: Vec<report::Session>, reasons: Vec<String>) -> Report {
+        self.usage.sample(now);
+        Report {
+            schema: report::SCHEMA,
+            verdict: if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail },
+            reasons,
+            started_at: humantime::format_rfc3339_millis(self.started_at).to_string(),
+            duration_s: now.saturating_duration_since(self.began).as_secs_f64(),
+            process: self.usage.report(),
+            sessions,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// Writes `report` to `path`, if one is given, and turns its verdict into the exit code.
+pub(super) fn conclude(report: &Report, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    if let Some(path) = path {
+        let json = serde_json::to_string_pretty(report).context("the report does not serialize")?;
+        std::fs::write(path, json + "\n").with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    Ok(match report.verdict {
+        Verdict::Pass => ExitCode::SUCCESS,
+        Verdict::Fail => ExitCode::from(VERDICT_FAIL),
+    })
+}
+
+/// What a publisher alone knows of its sessions.
+pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
+    let peer = snapshot.session.peer.as_ref();
+    report::Session {
+        publisher: Some(name.to_owned()),
+        dialect: Some(snapshot.dialect.to_string()),
+        transport: peer.and_then(|peer| peer.pair.as_ref()).map(|pair| pair.protocol.to_string()),
+        time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
+        reconnects: snapshot.sessions.saturating_sub(1),
+        end_reason: snapshot.end_reason.clone(),
+        video: report::Video { frames_sent: Some(snapshot.frames_sent()), ..report::Video::default() },
+        ..report::Session::default()
+    }
+}
+
+/// Reasons against a run whose publishers should all be on air at its end.
+pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
+    let reason = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
+        State::OnAir { .. } => None,
+        State::Waiting { cause, .. } => Some(format!("{name} is not on air: {cause}")),
+        State::Connecting { .. } | State::Stopped | State::Stopping => Some(format!("{name} is not on air")),
+    };
+    snapshots.iter().filter_map(reason).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
