@@ -319,3 +319,6 @@ fn failed(target: &Target, step: Step, why: String, source: Option<io::Error>) -
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ mod candidate;
 pub mod ome;
 pub mod sdp;
 mod server;
+#[cfg(test)]
+mod testing;
 pub mod wowza_v1;
 
 use std::time::Duration;
@@ -167,3 +169,6 @@ fn code_text(code: Option<u16>, reason: &str) -> String {
         (Some(code), reason) => format!(" with code {code} ({reason})"),
     }
 }
+
+#[cfg(test)]
+mod tests;

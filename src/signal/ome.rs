@@ -74,10 +74,12 @@ impl Ome {
         if !query.iter().any(|(name, _)| *name == "direction") {
             query.insert(0, ("direction", "send"));
         }
-        let given = Target::parse(url.expose(), &[])?;
         let target = Target::parse(url.expose(), &query)?;
+        // Behind the application stands the stream's name.
+        let path = target.expose().path_segments().into_iter().flatten();
+        let names: Vec<String> = path.skip(1).map(str::to_owned).collect();
         Ok(Self {
-            server: Server::new(target, tls, secrets(&given)),
+            server: Server::new(target, tls, names),
             link: None,
         })
     }
@@ -374,21 +376,5 @@ fn read_ice_servers(message: &Value) -> Vec<IceServer> {
         .collect()
 }
 
-/// What of a URL must not be repeated: everything behind the application, and the values of the query.
-fn secrets(target: &Target) -> Vec<String> {
-    let url = target.expose();
-    let names = url
-        .path_segments()
-        .into_iter()
-        .flatten()
-        .skip(1)
-        .map(str::to_owned);
-    let raw = (url.query().unwrap_or_default().split('&'))
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(name, _)| !["direction", "transport"].contains(name))
-        .map(|(_, value)| value.to_owned());
-    let decoded = (url.query_pairs())
-        .filter(|(name, _)| !["direction", "transport"].contains(&name.as_ref()))
-        .map(|(_, value)| value.into_owned());
-    names.chain(raw).chain(decoded).collect()
-}
+#[cfg(test)]
+mod tests;

@@ -376,7 +376,7 @@ impl Section {
     fn write(&self, out: &mut String, mid: &str, kind: Kind) -> Result<(), String> {
         let codec = self.best_codec().filter(|_| !self.rejected);
         let Some(codec) = codec else {
-            if kind == Kind::Answer || (self.kind == "video" && !self.rejected) {
+            if kind == Kind::Answer || !self.rejected {
                 return Err(format!("its {} section has no codec of ours", self.kind));
             }
             let protocol = if self.kind == "application" {
@@ -510,3 +510,6 @@ fn attribute(line: &str) -> (&str, Option<&str>) {
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     write!(out, "{text}\r\n").expect("writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use crate::net::{Target, Tls};
 const WORDS_MAX: usize = 200;
 /// Shortest secret that is looked for in a server's words; shorter ones hide nothing and occur everywhere.
 const SECRET_MIN: usize = 3;
+/// Parameters of a URL whose values are ordinary words.
+const HARMLESS: [&str; 2] = ["direction", "transport"];
 /// Longest wait for a message of ours to leave.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -38,7 +40,16 @@ pub(super) enum Message {
 impl Server {
     /// `secrets` are texts that no error or log may hold, beside the values in the query of `target`.
     pub(super) fn new(target: Target, tls: Tls, secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut secrets: Vec<String> = secrets.into_iter().collect();
+        let url = target.expose();
+        let raw = (url.query().unwrap_or_default().split('&'))
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
+        let mut secrets: Vec<String> = (raw.chain(decoded))
+            .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
+            .map(|(_, value)| value)
+            .chain(secrets)
+            .collect();
         secrets.retain(|secret| secret.chars().count() >= SECRET_MIN);
         // The longest first: a name may begin with another secret.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));

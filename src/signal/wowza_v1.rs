@@ -45,10 +45,8 @@ impl WowzaV1 {
         tls: Tls,
     ) -> Result<Self, net::Error> {
         let target = Target::parse(url.expose(), &[])?;
-        let in_url = target.expose().query_pairs().map(|(_, v)| v.into_owned());
-        let secrets: Vec<String> = secrets(stream.expose()).chain(in_url).collect();
         Ok(Self {
-            server: Server::new(target, tls, secrets),
+            server: Server::new(target, tls, secrets(stream.expose())),
             application: application.to_owned(),
             stream: stream.clone(),
             socket: None,
@@ -252,3 +250,6 @@ fn secrets(stream: &str) -> impl Iterator<Item = String> {
         .map(|pair| pair.split_once('=').map_or(pair, |(_, v)| v));
     [stream, name].into_iter().chain(values).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;
