@@ -27,7 +27,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use rtc::shared::error::Error as EngineError;
 use rtc::shared::ifaces::ifaces;
-use tokio::sync::{mpsc, watch as latest};
+use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use webrtc::media_stream::MediaStreamTrack;
@@ -203,6 +203,7 @@ pub struct Peer {
     transport: Transport,
     wires: Arc<Wires>,
     counters: Arc<Shared>,
+    farewell: Arc<Notify>,
     gathered: latest::Receiver<bool>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
     tasks: TaskTracker,
@@ -253,12 +254,14 @@ impl Peer {
         let counters = Arc::new(Shared::default());
         let (events, receiver) = mpsc::channel(EVENTS);
         let (wires, sightings) = Wires::new(Arc::clone(&counters), stop.clone(), tasks.clone());
+        let farewell = Arc::new(Notify::new());
         let egress = Egress::new(
             config.clock,
             &name,
             streams,
             Arc::clone(&counters),
             events.clone(),
+            Arc::clone(&farewell),
         );
         let (handler, states, gathered) = watch::Handler::new();
         let limits = config.limits;
@@ -317,6 +320,7 @@ impl Peer {
             transport: config.transport,
             wires,
             counters,
+            farewell,
             gathered,
             dialled: Mutex::new(HashSet::new()),
             tasks,
@@ -363,7 +367,8 @@ impl Peer {
         let (offer, candidates) = candidate::taken_out(offer);
         let offered = |kind: &str| offer.lines().any(|line| line.starts_with(kind));
         let (audio, video) = (offered("m=audio "), offered("m=video "));
-        let description = RTCSessionDescription::offer(offer).map_err(engine("read the offer"))?;
+        let description =
+            RTCSessionDescription::offer(offer.clone()).map_err(engine("read the offer"))?;
         self.engine
             .set_remote_description(description)
             .await
@@ -383,7 +388,7 @@ impl Peer {
             .map_err(engine("make an answer"))?;
         let local = self.set_local(answer).await?;
         self.add_candidates(&candidates).await?;
-        sdp::answer(&local, &self.media)
+        sdp::answer(&local, &offer, &self.media)
     }
 
     /// Takes one of the server's candidates, a `candidate:...` line. One that cannot be used, that the configured
@@ -443,9 +448,13 @@ impl Peer {
     pub async fn close(self, goodbye: bool) {
         let closing = async {
             if goodbye {
-                if let Some(sender) = self.audio.iter().chain(&self.video).next() {
+                if let Some(sender) = self.audio.iter().chain(&self.video).next()
+                    && self.counters().pair.is_some()
                     // The interceptor puts the farewells of both tracks in the place of this one.
-                    drop(sender.track.write_rtcp(Vec::new()).await);
+                    && sender.track.write_rtcp(Vec::new()).await.is_ok()
+                {
+                    // Closing overtakes what waits for the engine's task. Before the handshake nothing gets there.
+                    drop(tokio::time::timeout(CLOSING / 8, self.farewell.notified()).await);
                 }
                 if let Err(error) = self.engine.close().await {
                     tracing::debug!(%error, "the engine did not close in order");

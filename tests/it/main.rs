@@ -1,1 +1,4 @@
-//! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
+//! The integration tests: one binary, one module per subject.
+
+mod peer;
+mod receiver;
