@@ -216,3 +216,297 @@ async fn media_flows_when_the_server_offers_over_tcp() {
     };
     media_flows(answered(config, options).await, clock, Protocol::Tcp).await;
 }
+
+#[tokio::test]
+async fn lost_packets_are_sent_again() {
+    let config = config();
+    let clock = config.clock;
+    let options = Options {
+        lose_every: Some(11),
+        ..Options::default()
+    };
+    let (mut peer, mut events, server) = offered(config, options).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.dropped >= 15).await;
+    let got = server
+        .until("the lost packets", |seen| {
+            let repaired = seen.video().filter(|p| p.sequence.is_multiple_of(11));
+            repaired.count() >= 14
+        })
+        .await;
+    assert!(got.dropped >= 15);
+    let counters = peer.counters();
+    assert!(counters.retransmissions >= 14, "{counters:?}");
+    assert!(counters.nacks >= counters.retransmissions, "{counters:?}");
+    peer.close(false).await;
+}
+
+#[tokio::test]
+async fn a_key_frame_request_comes_out_as_an_event() {
+    let config = config();
+    let clock = config.clock;
+    let (mut peer, mut events, server) = answered(config, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.video().count() > 0).await;
+    let ssrc = server.seen.borrow().video().next().expect("video").ssrc;
+    for kind in [KeyframeRequestKind::Pli, KeyframeRequestKind::Fir] {
+        server
+            .orders
+            .send(Order::KeyFrame(ssrc, kind))
+            .expect("the server lives");
+        until(&mut events, "a key frame request", |event| {
+            (*event == Event::KeyFrameRequested).then_some(())
+        })
+        .await;
+    }
+    let counters = peer.counters();
+    assert_eq!((counters.plis, counters.firs), (1, 1));
+    peer.close(false).await;
+}
+
+#[tokio::test]
+async fn receiver_reports_come_out_with_the_round_trip() {
+    let config = config();
+    let clock = config.clock;
+    let (mut peer, mut events, server) = offered(config, Options::default()).await;
+    connected(&mut events).await;
+    let mut reported: Vec<ReceiverReport> = Vec::new();
+    publish(&mut peer, clock, &server, |_| {
+        while let Ok(event) = events.try_recv() {
+            if let Event::ReceiverReport(report) = event {
+                reported.push(report);
+            }
+        }
+        let trip = |track| {
+            reported
+                .iter()
+                .any(|r| r.track == track && r.round_trip.is_some() && r.highest_sequence > 0)
+        };
+        trip(Track::Audio) && trip(Track::Video)
+    })
+    .await;
+    for report in &reported {
+        assert_eq!(report.total_lost, 0, "{report:?}");
+        if let Some(trip) = report.round_trip {
+            assert!(trip < Duration::from_secs(1), "{report:?}");
+        }
+    }
+    assert!(peer.counters().round_trip.is_some());
+    peer.close(false).await;
+}
+
+#[tokio::test]
+async fn sender_reports_pair_the_capture_clock_within_a_millisecond() {
+    let config = config();
+    let clock = config.clock;
+    let (mut peer, mut events, server) = offered(config, Options::default()).await;
+    connected(&mut events).await;
+    // Captured long before it is sent, as from a slow encoder: the reports must not care.
+    let captured = clock.at(Instant::now());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    peer.send(&sound(captured)).await.expect("sent");
+    peer.send(&picture(captured, true, 100))
+        .await
+        .expect("sent");
+    let first = server
+        .until("reports of both tracks at once", |seen| {
+            let tracks: std::collections::HashSet<_> =
+                seen.reports.iter().map(|r| r.ssrc).collect();
+            tracks.len() == 2 && seen.packets.len() >= 2
+        })
+        .await;
+    let stamp = |ssrc| {
+        let packet = first.packets.iter().find(|p| p.ssrc == ssrc);
+        packet.expect("its packet").timestamp
+    };
+    for report in &first.reports {
+        let hz = if report.ssrc == first.audio().next().expect("audio").ssrc {
+            48_000.0
+        } else {
+            90_000.0
+        };
+        let by_rtp = f64::from(report.rtp.wrapping_sub(stamp(report.ssrc)) as i32) / hz;
+        let by_ntp = report
+            .ntp
+            .duration_since(clock.wall(captured))
+            .expect("a report after the capture")
+            .as_secs_f64();
+        assert!(
+            (by_rtp - by_ntp).abs() < 0.001,
+            "{by_rtp} s by RTP, {by_ntp} s by NTP"
+        );
+        assert!(
+            by_ntp >= 0.050,
+            "the report is of the sending, not of the capture"
+        );
+        assert!(report.packets >= 1);
+    }
+    peer.close(false).await;
+}
+
+#[tokio::test]
+async fn no_path_ends_as_failed_ice() {
+    let mut config = config();
+    config.limits.disconnected = Duration::from_millis(300);
+    config.limits.failed = Duration::from_millis(700);
+    let (peer, mut events) = Peer::new(config).await.expect("a peer");
+    let offer = peer.offer().await.expect("an offer");
+    let (server, answer) = Receiver::answering(&offer, Options::default()).await;
+    peer.accept(&answer).await.expect("accepted");
+    // Bound and never read: a black hole.
+    let hole = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let port = hole.local_addr().expect("its address").port();
+    peer.add_candidate(&format!("candidate:1 1 udp 1 127.0.0.1 {port} typ host"))
+        .await
+        .expect("added");
+    let stage = until(&mut events, "a failure", |event| match event {
+        Event::Failed(stage) => Some(*stage),
+        _ => None,
+    })
+    .await;
+    assert_eq!(stage, Stage::Ice);
+    peer.close(true).await;
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn a_wrong_fingerprint_ends_as_failed_dtls() {
+    let mut config = config();
+    config.limits.handshake = Duration::from_millis(700);
+    let (peer, mut events) = Peer::new(config).await.expect("a peer");
+    let offer = peer.offer().await.expect("an offer");
+    let (server, answer) = Receiver::answering(&offer, Options::default()).await;
+    let answer = with_wrong_fingerprint(&answer);
+    peer.accept(&answer).await.expect("accepted");
+    peer.add_candidate(&server.candidate).await.expect("added");
+    let stage = until(&mut events, "a failure", |event| match event {
+        Event::Failed(stage) => Some(*stage),
+        Event::Connected(_) => panic!("connected to a stranger"),
+        _ => None,
+    })
+    .await;
+    assert_eq!(stage, Stage::Dtls);
+    peer.close(true).await;
+    server.kill().await;
+}
+
+/// `sdp` with the first two bytes of every fingerprint exchanged for others.
+pub(crate) fn with_wrong_fingerprint(sdp: &str) -> String {
+    let lines = sdp
+        .lines()
+        .map(|line| match line.strip_prefix("a=fingerprint:sha-256 ") {
+            Some(print) if print.starts_with("00:00") => {
+                format!("a=fingerprint:sha-256 11:11{}\r\n", &print[5..])
+            }
+            Some(print) => format!("a=fingerprint:sha-256 00:00{}\r\n", &print[5..]),
+            None => format!("{line}\r\n"),
+        });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn a_server_that_closes_is_noticed_at_once() {
+    let config = config();
+    let clock = config.clock;
+    let (mut peer, mut events, server) = offered(config, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.packets.len() > 5).await;
+    server.orders.send(Order::Close).expect("the server lives");
+    until(&mut events, "the close", |event| {
+        (*event == Event::Closed).then_some(())
+    })
+    .await;
+    peer.close(true).await;
+}
+
+#[tokio::test]
+async fn a_broken_tcp_connection_is_noticed_at_once() {
+    let config = config();
+    let options = Options {
+        tcp: true,
+        ..Options::default()
+    };
+    let (peer, mut events, server) = offered(config, options).await;
+    connected(&mut events).await;
+    server.kill().await;
+    until(&mut events, "the break", |event| {
+        (*event == Event::Failed(Stage::Transport)).then_some(())
+    })
+    .await;
+    peer.close(true).await;
+}
+
+#[tokio::test]
+async fn a_silent_server_is_disconnected_then_failed() {
+    let mut config = config();
+    config.limits.disconnected = Duration::from_millis(500);
+    config.limits.failed = Duration::from_millis(500);
+    config.limits.keep_alive = Duration::from_millis(100);
+    let (peer, mut events, server) = offered(config, Options::default()).await;
+    connected(&mut events).await;
+    server.kill().await;
+    until(&mut events, "disconnected", |event| {
+        (*event == Event::Disconnected).then_some(())
+    })
+    .await;
+    until(&mut events, "failed", |event| {
+        (*event == Event::Failed(Stage::Ice)).then_some(())
+    })
+    .await;
+    peer.close(true).await;
+}
+
+#[tokio::test]
+async fn events_end_when_the_peer_is_dropped() {
+    let (peer, mut events, server) = offered(config(), Options::default()).await;
+    connected(&mut events).await;
+    drop(peer);
+    let ended = async { while events.recv().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(5), ended)
+        .await
+        .expect("an end");
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn only_the_configured_transport_is_used() {
+    let mut udp_only = config();
+    udp_only.transport = Transport::Udp;
+    let (peer, _events) = Peer::new(udp_only).await.expect("a peer");
+    assert!(!peer.offer().await.expect("an offer").contains(" tcp "));
+    peer.close(false).await;
+
+    let mut tcp_only = config();
+    tcp_only.transport = Transport::Tcp;
+    let options = Options {
+        tcp: true,
+        ..Options::default()
+    };
+    let (peer, mut events, server) = offered(tcp_only, options).await;
+    assert_eq!(connected(&mut events).await, Protocol::Tcp);
+    peer.close(false).await;
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn garbage_is_an_error_and_never_a_panic() {
+    for garbage in [
+        "",
+        "v=0",
+        "m=audio",
+        "\0\0\0",
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n",
+    ] {
+        let (peer, _events) = Peer::new(config()).await.expect("a peer");
+        assert!(peer.answer(garbage).await.is_err(), "{garbage:?}");
+        peer.close(true).await;
+
+        let (peer, _events) = Peer::new(config()).await.expect("a peer");
+        peer.offer().await.expect("an offer");
+        assert!(peer.accept(garbage).await.is_err(), "{garbage:?}");
+        peer.add_candidate(garbage).await.expect("passed over");
+        peer.close(true).await;
+    }
+}

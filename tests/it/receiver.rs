@@ -310,6 +310,7 @@ struct Server {
     options: Options,
     seen: watch::Sender<Seen>,
     lost: HashSet<(u32, u16)>,
+    mids: Vec<str0m::media::Mid>,
 }
 
 impl Server {
@@ -319,6 +320,7 @@ impl Server {
             options,
             seen,
             lost: HashSet::new(),
+            mids: Vec::new(),
         }
     }
 
@@ -338,7 +340,19 @@ impl Server {
         (packets, until)
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&mut self, event: Event) {
+        // str0m keeps silent about losses where there is no RTX; other servers do not.
+        match &event {
+            Event::MediaAdded(media) => self.mids.push(media.mid),
+            Event::RtpPacket(_) => {
+                for mid in std::mem::take(&mut self.mids) {
+                    if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None) {
+                        stream.suppress_nack(false);
+                    }
+                }
+            }
+            _ => {}
+        }
         let forget = self.options.forget;
         self.seen.send_if_modified(|seen| {
             match event {
