@@ -207,6 +207,7 @@ pub struct Peer {
     gathered: latest::Receiver<bool>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
     tasks: TaskTracker,
+    watch: tokio::task::AbortHandle,
     _stop: DropGuard,
 }
 
@@ -304,7 +305,7 @@ impl Peer {
             .await
             .map_err(engine("bind its sockets"))?;
         let pc: Arc<dyn PeerConnection> = Arc::new(pc);
-        wires.spawn(watch::watch(
+        let watch = wires.spawn(watch::watch(
             Arc::clone(&pc),
             Arc::clone(&wires),
             states,
@@ -324,6 +325,7 @@ impl Peer {
             gathered,
             dialled: Mutex::new(HashSet::new()),
             tasks,
+            watch,
             _stop: guard,
         };
         Ok((peer, receiver))
@@ -446,6 +448,7 @@ impl Peer {
     /// Ends the connection within two seconds and frees all it held. With `goodbye` the server is told: RTCP BYE
     /// for both tracks, then a DTLS close_notify; without, nothing more is sent.
     pub async fn close(self, goodbye: bool) {
+        self.watch.abort();
         let closing = async {
             if goodbye {
                 if let Some(sender) = self.audio.iter().chain(&self.video).next()
