@@ -4,7 +4,14 @@
 //! warm up, then `ONAIR_LEAK_CYCLES` (default 40) measured ones; memory may grow by less than 20 KiB for each, and
 //! tasks, threads and file descriptors must return to where they were. Run with `--nocapture` for the figures.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "real clocks and the environment; and of many events only some matter"
+)]
+
 #[path = "it/receiver.rs"]
+#[expect(dead_code, reason = "the other tests look closer")]
 mod receiver;
 
 use std::time::{Duration, Instant, SystemTime};

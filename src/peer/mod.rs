@@ -272,7 +272,7 @@ impl Peer {
         };
         // From here on an early return must end what was spawned.
         let guard = stop.drop_guard();
-        let pc = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(media_engine)
             .with_setting_engine(
@@ -300,8 +300,8 @@ impl Peer {
             .with_handler(Arc::new(handler))
             .with_runtime(Arc::new(Engine(Arc::clone(&wires))))
             .with_udp_addrs(only(config.transport != Transport::Tcp))
-            .with_tcp_addrs(only(config.transport != Transport::Udp))
-            .build()
+            .with_tcp_addrs(only(config.transport != Transport::Udp));
+        let pc = Box::pin(builder.build())
             .await
             .map_err(engine("bind its sockets"))?;
         let pc: Arc<dyn PeerConnection> = Arc::new(pc);

@@ -1,5 +1,11 @@
 //! The peer against a server of another make (str0m), over real sockets: every role and transport.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "real clocks and the environment; and of many events only some matter"
+)]
+
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;

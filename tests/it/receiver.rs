@@ -1,5 +1,11 @@
 //! A receiving server of str0m, in a task of its own: what the peer is held against. It shares nothing with the peer.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "real clocks; and of the other side's many events only some matter"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,47 +23,47 @@ use tokio::sync::{mpsc, watch};
 
 /// One RTP packet as it arrived.
 #[derive(Clone, Debug)]
-pub struct Arrived {
-    pub ssrc: u32,
-    pub payload_type: u8,
-    pub sequence: u16,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub payload: Vec<u8>,
+pub(crate) struct Arrived {
+    pub(crate) ssrc: u32,
+    pub(crate) payload_type: u8,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// One sender report.
 #[derive(Clone, Copy, Debug)]
-pub struct Report {
-    pub ssrc: u32,
-    pub ntp: SystemTime,
-    pub rtp: u32,
-    pub packets: u32,
+pub(crate) struct Report {
+    pub(crate) ssrc: u32,
+    pub(crate) ntp: SystemTime,
+    pub(crate) rtp: u32,
+    pub(crate) packets: u32,
 }
 
 /// What the server has seen so far.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub connected: bool,
-    pub packets: Vec<Arrived>,
-    pub reports: Vec<Report>,
-    pub goodbyes: HashSet<u32>,
-    pub closed: bool,
-    pub dropped: usize,
+pub(crate) struct Seen {
+    pub(crate) connected: bool,
+    pub(crate) packets: Vec<Arrived>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) goodbyes: HashSet<u32>,
+    pub(crate) closed: bool,
+    pub(crate) dropped: usize,
 }
 
 impl Seen {
-    pub fn video(&self) -> impl Iterator<Item = &Arrived> {
+    pub(crate) fn video(&self) -> impl Iterator<Item = &Arrived> {
         self.packets.iter().filter(|p| p.payload_type != 111)
     }
 
-    pub fn audio(&self) -> impl Iterator<Item = &Arrived> {
+    pub(crate) fn audio(&self) -> impl Iterator<Item = &Arrived> {
         self.packets.iter().filter(|p| p.payload_type == 111)
     }
 }
 
 /// What a test tells the server to do.
-pub enum Order {
+pub(crate) enum Order {
     /// Ask for a key frame of this SSRC.
     KeyFrame(u32, KeyframeRequestKind),
     /// Close in order, with a DTLS close_notify.
@@ -66,26 +72,26 @@ pub enum Order {
 
 /// How the server receives.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// ICE-TCP alone instead of UDP alone.
-    pub tcp: bool,
+    pub(crate) tcp: bool,
     /// Lose every n-th video packet once.
-    pub lose_every: Option<u16>,
+    pub(crate) lose_every: Option<u16>,
     /// Forget packets once they are counted (for long runs).
-    pub forget: bool,
+    pub(crate) forget: bool,
 }
 
 /// The server, ready to be offered to or offering.
-pub struct Receiver {
-    pub seen: watch::Receiver<Seen>,
-    pub orders: mpsc::UnboundedSender<Order>,
-    pub candidate: String,
+pub(crate) struct Receiver {
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) candidate: String,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// A server that has offered and waits for its answer.
-pub struct Offering {
-    rtc: Rtc,
+pub(crate) struct Offering {
+    rtc: Box<Rtc>,
     socket: Socket,
     pending: SdpPendingOffer,
     options: Options,
@@ -122,20 +128,20 @@ impl Socket {
     }
 }
 
-fn rtc() -> Rtc {
-    RtcConfig::new()
+fn rtc() -> Box<Rtc> {
+    let config = RtcConfig::new()
         .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
         .clear_codecs()
         .enable_opus(true, false)
         .enable_h264(true)
         .set_rtp_mode(true)
-        .enable_raw_packets(true)
-        .build(Instant::now())
+        .enable_raw_packets(true);
+    Box::new(config.build(Instant::now()))
 }
 
 impl Receiver {
     /// Answers `offer`. The answer holds no candidate: that is [`Self::candidate`].
-    pub async fn answering(offer: &str, options: Options) -> (Self, String) {
+    pub(crate) async fn answering(offer: &str, options: Options) -> (Self, String) {
         let mut rtc = rtc();
         let socket = Socket::bind(options.tcp).await;
         rtc.add_local_candidate(socket.candidate());
@@ -146,7 +152,7 @@ impl Receiver {
     }
 
     /// Offers to receive a picture and a sound; the offer holds no candidate.
-    pub async fn offering(options: Options) -> (Offering, String, String) {
+    pub(crate) async fn offering(options: Options) -> (Offering, String, String) {
         let mut rtc = rtc();
         let socket = Socket::bind(options.tcp).await;
         let candidate = socket.candidate();
@@ -165,7 +171,7 @@ impl Receiver {
         (offering, offer, candidate.to_sdp_string())
     }
 
-    fn start(rtc: Rtc, socket: Socket, options: Options) -> Self {
+    fn start(rtc: Box<Rtc>, socket: Socket, options: Options) -> Self {
         let candidate = socket.candidate().to_sdp_string();
         let (seen_by, seen) = watch::channel(Seen::default());
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -188,7 +194,7 @@ impl Receiver {
     }
 
     /// Waits until `what` holds of what was seen; fails the test after ten seconds.
-    pub async fn until(&self, what: &str, mut holds: impl FnMut(&Seen) -> bool) -> Seen {
+    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.clone();
         let waiting = seen.wait_for(|seen| holds(seen));
         match tokio::time::timeout(Duration::from_secs(10), waiting).await {
@@ -199,7 +205,7 @@ impl Receiver {
     }
 
     /// Ends the server without a word and waits until it is gone.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         drop(self.task.await);
     }
@@ -207,7 +213,7 @@ impl Receiver {
 
 impl Offering {
     /// Takes the answer and begins to receive.
-    pub fn accept(self, answer: &str) -> Receiver {
+    pub(crate) fn accept(self, answer: &str) -> Receiver {
         let Self {
             mut rtc,
             socket,
@@ -230,7 +236,7 @@ fn without_candidates(sdp: &str) -> String {
 }
 
 async fn over_udp(
-    rtc: Rtc,
+    rtc: Box<Rtc>,
     socket: UdpSocket,
     local: SocketAddr,
     options: Options,
@@ -257,7 +263,7 @@ async fn over_udp(
 }
 
 async fn over_tcp(
-    rtc: Rtc,
+    rtc: Box<Rtc>,
     listener: TcpListener,
     local: SocketAddr,
     options: Options,
@@ -306,7 +312,7 @@ async fn over_tcp(
 }
 
 struct Server {
-    rtc: Rtc,
+    rtc: Box<Rtc>,
     options: Options,
     seen: watch::Sender<Seen>,
     lost: HashSet<(u32, u16)>,
@@ -314,7 +320,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(rtc: Rtc, options: Options, seen: watch::Sender<Seen>) -> Self {
+    fn new(rtc: Box<Rtc>, options: Options, seen: watch::Sender<Seen>) -> Self {
         Self {
             rtc,
             options,
