@@ -2,3 +2,7 @@
 mod publish;
 mod reconnect;
 mod support;
+//! The integration tests: one binary, one module per subject.
+
+mod peer;
+mod receiver;
