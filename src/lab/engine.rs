@@ -67,6 +67,8 @@ pub(super) enum Command {
     Drop { orderly: bool },
     /// Ask for a key frame.
     KeyFrame,
+    /// The publisher closed its signalling in an orderly way; the media goes on.
+    Left,
     /// Say BYE and `close_notify`, then stop.
     Shut,
 }
@@ -334,6 +336,7 @@ impl Engine {
                 self.tick(now);
             }
             Command::KeyFrame => self.ask_key_frame(now),
+            Command::Left => self.reception.judge.ended(now),
             Command::Shut => {
                 self.stopping = true;
                 if self.ingest.rtc.close().is_err() {

@@ -190,6 +190,10 @@ impl Faults {
             .count()
     }
 
+    pub(super) fn report(&self) -> Vec<crate::report::Session> {
+        self.hub.report()
+    }
+
     /// Status with which this request is to be refused.
     pub(super) fn refusal(&self, profile: Profile) -> Option<u16> {
         self.take(profile, |next| take(&mut next.refuse))
