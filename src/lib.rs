@@ -2,8 +2,8 @@
 
 pub mod capture;
 pub mod config;
-pub mod lab;
 pub mod encode;
+pub mod lab;
 
 pub mod media;
 pub mod report;

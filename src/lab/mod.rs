@@ -22,7 +22,6 @@ pub mod profile;
 mod reception;
 mod sdp;
 mod station;
-mod strip;
 mod sync;
 mod tally;
 mod wire;
