@@ -438,3 +438,240 @@ fn carries(params: &PayloadParams) -> Option<Track> {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use str0m::change::SdpAnswer;
+    use str0m::media::Direction;
+    use str0m::media::MediaKind;
+    use tokio::sync::mpsc;
+
+    use crate::lab::hub::Ask;
+    use crate::lab::hub::Record;
+    use crate::lab::profile::Profile;
+    use crate::media::time::MediaClock;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn session() -> (Hub, Record, mpsc::Receiver<Ask>) {
+        let hub = Hub::new(MediaClock::new(now(), SystemTime::now()));
+        let (record, asks) = hub.open(Profile::Qencode, String::new(), String::new(), now());
+        (hub, record, asks)
+    }
+
+    fn viewers(hub: &Hub) -> Viewers {
+        Viewers::new(
+            hub.clone(),
+            Ipv4Addr::LOCALHOST.into(),
+            CancellationToken::new(),
+        )
+    }
+
+    /// A browser's part, by the engine in its other role.
+    struct Browser {
+        rtc: Rtc,
+        socket: UdpSocket,
+        events: Vec<Event>,
+    }
+
+    impl Browser {
+        async fn watch(viewers: &Viewers, session: SessionId) -> Result<(Self, u64), Refused> {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let mut rtc = Rtc::builder().build(now());
+            let local = socket.local_addr()?;
+            rtc.add_local_candidate(Candidate::host(local, "udp").expect("a plain address"));
+            let mut change = rtc.sdp_api();
+            change.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+            change.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+            let (offer, pending) = change.apply().expect("media was added");
+            // A candidate as Chromium writes it, which nobody can resolve.
+            let hidden =
+                "a=candidate:1 1 udp 2113937151 0e1b-mdns.local 50000 typ host generation 0\r\n";
+            let offer = offer.to_sdp_string() + hidden;
+            let admitted = viewers.admit(session, &offer).await?;
+            let answer = SdpAnswer::from_sdp_string(&admitted.answer).expect("an answer");
+            rtc.sdp_api()
+                .accept_answer(pending, answer)
+                .expect("an answer to this offer");
+            let browser = Self {
+                rtc,
+                socket,
+                events: Vec::new(),
+            };
+            Ok((browser, admitted.viewer))
+        }
+
+        /// Runs until `done` says so of an event; the deadline fails the test.
+        async fn until(&mut self, mut done: impl FnMut(&Event) -> bool) {
+            let deadline = tokio::time::Instant::now() + DEADLINE;
+            let mut datagram = vec![0; DATAGRAM_BYTES];
+            let local = self.socket.local_addr().expect("bound");
+            loop {
+                let wake = match self.rtc.poll_output().expect("a healthy engine") {
+                    Output::Timeout(at) => at,
+                    Output::Transmit(packet) => {
+                        drop(
+                            self.socket
+                                .send_to(&packet.contents, packet.destination)
+                                .await,
+                        );
+                        continue;
+                    }
+                    Output::Event(event) => {
+                        let found = done(&event);
+                        self.events.push(event);
+                        if found {
+                            return;
+                        }
+                        continue;
+                    }
+                };
+                tokio::select! {
+                    received = self.socket.recv_from(&mut datagram) => {
+                        let (length, source) = received.expect("loopback");
+                        let Ok(contents) = datagram[..length].try_into() else { continue };
+                        let receive = Receive { proto: Protocol::Udp, source, destination: local, contents };
+                        self.rtc.handle_input(Input::Receive(now(), receive)).expect("accepted");
+                    }
+                    () = tokio::time::sleep_until(wake.into()) => {
+                        self.rtc.handle_input(Input::Timeout(now())).expect("accepted");
+                    }
+                    () = tokio::time::sleep_until(deadline) => {
+                        panic!("nothing of the kind within {DEADLINE:?}; seen: {:?}", self.events);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn asked(asks: &mut mpsc::Receiver<Ask>) -> Ask {
+        tokio::time::timeout(DEADLINE, asks.recv())
+            .await
+            .expect("an ask in time")
+            .expect("a hub")
+    }
+
+    async fn all_gone(viewers: &Viewers) {
+        tokio::time::timeout(DEADLINE, async {
+            while !viewers.lock().taken.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("places given back in time");
+    }
+
+    fn picture(rtp_time: u32, key: bool, fill: u8) -> Received {
+        let nal: &[u8] = if key { &[0x65] } else { &[0x41] };
+        let mut data = Vec::new();
+        if key {
+            data.extend([
+                0, 0, 0, 1, 0x67, 0x42, 0xE0, 0x1F, 0xA0, 0, 0, 0, 1, 0x68, 0xCE,
+            ]);
+        }
+        data.extend([0, 0, 0, 1]);
+        data.extend(nal);
+        data.resize(data.len() + 5_000, fill);
+        Received {
+            track: Track::Video,
+            rtp_time,
+            key,
+            data: Bytes::from(data),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_viewer_gets_the_media_as_it_came_from_a_key_frame_on() {
+        let (hub, record, mut asks) = session();
+        let viewers = viewers(&hub);
+        let (mut browser, viewer) = Browser::watch(&viewers, record.id()).await.expect("room");
+        browser
+            .until(|event| matches!(event, Event::Connected))
+            .await;
+        let mut watched = Box::pin(async {
+            assert_eq!(asked(&mut asks).await, Ask::KeyFrame);
+        });
+        // The ask needs the browser's last handshake message on its way.
+        tokio::select! {
+            () = &mut watched => {}
+            () = browser.until(|_| false) => {}
+        }
+        drop(watched);
+
+        let (stale, key, next) = (
+            picture(u32::MAX - 2_999, false, 1),
+            picture(u32::MAX - 100, true, 2),
+            picture(2_899, false, 3),
+        );
+        let sound = Received {
+            track: Track::Audio,
+            rtp_time: 960,
+            key: true,
+            data: Bytes::from_static(&[0xFC, 1, 2, 3]),
+        };
+        for received in [&stale, &sound, &key, &next] {
+            record.media(received.clone());
+        }
+        let mut pictures = Vec::new();
+        let mut sounds = Vec::new();
+        browser
+            .until(|event| {
+                if let Event::MediaData(data) = event {
+                    if data.params.spec().codec == Codec::H264 {
+                        pictures.push((data.time.numer(), data.data.to_vec()));
+                    } else {
+                        sounds.push(data.data.to_vec());
+                    }
+                }
+                pictures.len() == 2 && sounds.len() == 1
+            })
+            .await;
+        assert_eq!(pictures[0].1, key.data);
+        assert_eq!(pictures[1].1, next.data);
+        assert_eq!(pictures[1].0 - pictures[0].0, 3_000, "across the wrap");
+        assert_eq!(sounds[0], sound.data);
+
+        assert!(!viewers.leave(SessionId(99), viewer));
+        assert!(viewers.leave(record.id(), viewer));
+        all_gone(&viewers).await;
+    }
+
+    #[tokio::test]
+    async fn viewers_are_bounded_and_end_with_the_session() {
+        let (hub, record, _asks) = session();
+        let viewers = viewers(&hub);
+        for _ in 0..VIEWERS {
+            Browser::watch(&viewers, record.id()).await.expect("room");
+        }
+        let refused = Browser::watch(&viewers, record.id()).await.map(|_| ());
+        assert!(matches!(refused, Err(Refused::Full)), "{refused:?}");
+        record.end(now(), "test");
+        all_gone(&viewers).await;
+        let refused = Browser::watch(&viewers, record.id()).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(Refused::UnknownSession)),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_offer_that_cannot_be_served_leaves_no_viewer() {
+        let (hub, record, _asks) = session();
+        let viewers = viewers(&hub);
+        let mut vp8 = Rtc::builder().clear_codecs().enable_vp8(true).build(now());
+        let mut change = vp8.sdp_api();
+        change.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        let (vp8, _) = change.apply().expect("media was added");
+        for offer in ["", "v=0\r\n", "garbage", &vp8.to_sdp_string()] {
+            let refused = viewers.admit(record.id(), offer).await.map(|_| ());
+            assert!(matches!(refused, Err(Refused::Offer(_))), "{refused:?}");
+        }
+        assert!(viewers.lock().taken.is_empty());
+    }
+}
