@@ -74,7 +74,7 @@ pub(super) struct Judge {
     losses: u64,
     last_idr: Option<Instant>,
     wanted: Option<Instant>,
-    withheld: Vec<(u64, Instant)>,
+    withheld: Vec<(u16, Instant)>,
     said_goodbye: bool,
     ended: Option<Instant>,
     blind_until: Option<Instant>,
@@ -106,7 +106,9 @@ impl Judge {
         facts.first_packet.get_or_insert(now);
         facts.newest_rtp = Some(facts.newest_rtp.map_or(rtp, |newest| newest.max(rtp)));
         if track == Track::Video {
-            self.withheld.retain(|(missing, _)| *missing != sequence);
+            // Sequence numbers are compared as they are on the wire.
+            self.withheld
+                .retain(|(missing, _)| *missing != sequence as u16);
         }
     }
 
@@ -201,7 +203,7 @@ impl Judge {
     }
 
     /// The lab threw a packet of the video track away, to see it sent again.
-    pub(super) fn withheld(&mut self, now: Instant, sequence: u64) {
+    pub(super) fn withheld(&mut self, now: Instant, sequence: u16) {
         self.withheld.push((sequence, now));
     }
 

@@ -29,6 +29,7 @@ use axum::routing::post;
 use serde::Deserialize;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::report::Verdict;
 
@@ -49,9 +50,9 @@ const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 
 const OFFER_BYTES: usize = 64 * 1024;
 
 /// The page's routes for the sessions of `hub`. Viewers get their media from UDP ports on `media_ip`; they end
-/// when `stop` is cancelled.
-pub fn router(hub: Hub, media_ip: IpAddr, stop: CancellationToken) -> Router {
-    let viewers = Viewers::new(hub.clone(), media_ip, stop);
+/// when `stop` is cancelled, and `tasks` can wait for them.
+pub fn router(hub: Hub, media_ip: IpAddr, tasks: TaskTracker, stop: CancellationToken) -> Router {
+    let viewers = Viewers::new(hub.clone(), media_ip, tasks, stop);
     let sessions = Router::new()
         .route("/", get(page))
         .route("/v1/sessions", get(sessions))

@@ -93,6 +93,12 @@ impl Sync {
         }
     }
 
+    /// Seconds between the capture of the audio track's first packet and the video track's, by their reports.
+    pub(super) fn started_apart(&self) -> Option<f64> {
+        let first = |track: &TrackClock| track.wall(track.first?);
+        Some(first(&self.video)? - first(&self.audio)?)
+    }
+
     /// The picture of RTP time `rtp` says that it was captured at `captured`.
     pub(super) const fn picture(&mut self, rtp: u64, captured: f64) {
         self.picture = Some((rtp, captured));

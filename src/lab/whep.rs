@@ -34,6 +34,7 @@ use str0m::net::Receive;
 use tokio::net::UdpSocket;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::media::access_unit::Track;
 
@@ -81,6 +82,7 @@ pub(super) struct Admitted {
 pub(super) struct Viewers {
     hub: Hub,
     media_ip: IpAddr,
+    tasks: TaskTracker,
     stop: CancellationToken,
     places: Arc<Mutex<Places>>,
 }
@@ -101,10 +103,16 @@ struct Place {
 
 impl Viewers {
     /// No viewers yet. They will receive from a UDP port on `media_ip`, and end when `stop` is cancelled.
-    pub(super) fn new(hub: Hub, media_ip: IpAddr, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        hub: Hub,
+        media_ip: IpAddr,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             hub,
             media_ip,
+            tasks,
             stop,
             places: Arc::default(),
         }
@@ -117,7 +125,7 @@ impl Viewers {
         let socket = UdpSocket::bind((self.media_ip, 0)).await?;
         let (viewer, answer) = Viewer::new(self.hub.clone(), session, socket, offer)?;
         let number = place.viewer;
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = viewer.serve(media, &place.leave).await {
                 tracing::debug!(viewer = place.viewer, %session, %error, "viewer lost");
             }
@@ -250,8 +258,13 @@ impl Viewer {
             asked: None,
             heard: now,
         };
-        while let Output::Event(event) = viewer.rtc.poll_output().map_err(|e| unusable(&e))? {
-            viewer.react(&event);
+        loop {
+            match viewer.rtc.poll_output().map_err(|error| unusable(&error))? {
+                Output::Timeout(_) => break,
+                Output::Event(event) => viewer.react(&event),
+                // Nobody to send to is known yet.
+                Output::Transmit(_) => {}
+            }
         }
         if viewer.video.is_none() {
             return Err(Refused::Offer("it takes no H.264".to_owned()));
@@ -469,6 +482,7 @@ mod tests {
         Viewers::new(
             hub.clone(),
             Ipv4Addr::LOCALHOST.into(),
+            TaskTracker::new(),
             CancellationToken::new(),
         )
     }

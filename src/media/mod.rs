@@ -3,5 +3,8 @@
 //! Nothing here performs I/O, reads a clock or spawns anything; whoever needs the time is told it.
 
 pub mod access_unit;
+pub mod clock_code;
+pub mod convert;
 pub mod frame;
+pub mod pool;
 pub mod time;

@@ -1,0 +1,94 @@
+//! ICE-TCP connections of a publisher: each packet behind a length of two bytes (RFC 4571).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Packets that may wait to be written; a publisher that does not read loses the rest.
+const OUTBOX: usize = 64;
+/// Longest packet that is accepted; no ICE, DTLS or SRTP packet of a publisher is longer.
+const LONGEST: usize = 4096;
+
+/// What comes from a connection.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) peer: SocketAddr,
+    pub(super) arrived: Instant,
+    /// A packet; `None` once the connection has ended.
+    pub(super) packet: Option<Vec<u8>>,
+}
+
+/// An open connection; dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    outbox: mpsc::Sender<Vec<u8>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Connection {
+    /// Takes over `stream`; what arrives goes to `inbox`, whose fullness holds the publisher back.
+    pub(super) fn open(stream: TcpStream, peer: SocketAddr, inbox: mpsc::Sender<Inbound>) -> Self {
+        let (outbox, packets) = mpsc::channel(OUTBOX);
+        let (reader, writer) = stream.into_split();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            read(reader, peer, &inbox).await;
+            let end = Inbound {
+                peer,
+                arrived: Instant::now(),
+                packet: None,
+            };
+            // Without the session nobody needs to know.
+            drop(inbox.send(end).await);
+        });
+        tasks.spawn(write(writer, packets));
+        Self {
+            outbox,
+            _tasks: tasks,
+        }
+    }
+
+    /// Sends a packet, or drops it if too many wait.
+    pub(super) fn send(&self, packet: Vec<u8>) {
+        drop(self.outbox.try_send(packet));
+    }
+}
+
+async fn read(mut stream: OwnedReadHalf, peer: SocketAddr, inbox: &mpsc::Sender<Inbound>) {
+    while let Ok(length) = stream.read_u16().await {
+        let mut packet = vec![0; usize::from(length)];
+        if packet.len() > LONGEST || stream.read_exact(&mut packet).await.is_err() {
+            return;
+        }
+        let inbound = Inbound {
+            peer,
+            arrived: Instant::now(),
+            packet: Some(packet),
+        };
+        if inbox.send(inbound).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(mut stream: OwnedWriteHalf, mut packets: mpsc::Receiver<Vec<u8>>) {
+    while let Some(packet) = packets.recv().await {
+        // `str0m` makes no packet near 64 KiB.
+        let Ok(length) = u16::try_from(packet.len()) else {
+            continue;
+        };
+        let mut frame = Vec::with_capacity(packet.len() + 2);
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(&packet);
+        if stream.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The media engine of a session: ICE over UDP and passive TCP, DTLS as server, SRTP; `str0m` inside.
+//!
+//! Here it is bound and told the publisher's description; `engine` runs it. Each session has one UDP port and
+//! one TCP listener of its own, so there is nothing to tell apart.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::time::Instant;
+
+use str0m::Candidate;
+use str0m::IceCreds;
+use str0m::Rtc;
+use str0m::crypto::Fingerprint;
+use str0m::format::Codec;
+use str0m::format::FormatParams;
+use str0m::media::Frequency;
+use str0m::media::MediaKind;
+use str0m::media::Mid;
+use str0m::net::Protocol;
+use str0m::net::TcpType;
+use str0m::rtp::Extension;
+use tokio::net::TcpListener;
+use tokio::net::UdpSocket;
+
+use crate::media::access_unit::Track;
+
+use super::profile::Dialect;
+
+/// RTP payload types of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PayloadTypes {
+    pub(super) h264: u8,
+    pub(super) opus: u8,
+}
+
+/// What the publisher's description says about itself.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub(super) ufrag: String,
+    pub(super) pwd: String,
+    /// As after `a=fingerprint:`.
+    pub(super) fingerprint: String,
+    /// SSRC of each track it sends; a track without is never heard.
+    pub(super) tracks: Vec<(Track, u32)>,
+}
+
+/// How a session is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) dialect: Dialect,
+    /// Silence after which the session is given up.
+    pub(super) ghost: Duration,
+    /// Ask for packets that are missing.
+    pub(super) nack: bool,
+    /// Throw away every n-th packet of the video track when it first arrives, to see it sent again.
+    pub(super) withhold: Option<u32>,
+}
+
+/// Sockets and engine, before the publisher's description is known.
+#[derive(Debug)]
+pub(super) struct Ingest {
+    pub(super) rtc: Rtc,
+    pub(super) udp: Option<UdpSocket>,
+    pub(super) tcp: Option<TcpListener>,
+    pub(super) options: Options,
+}
+
+impl Ingest {
+    /// Binds sockets on `ip` and prepares the engine.
+    pub(super) async fn bind(
+        ip: IpAddr,
+        (udp, tcp): (bool, bool),
+        payload_types: PayloadTypes,
+        (ufrag, pwd): (String, String),
+        options: Options,
+    ) -> io::Result<Self> {
+        let udp = if udp {
+            Some(UdpSocket::bind((ip, 0)).await?)
+        } else {
+            None
+        };
+        let tcp = if tcp {
+            Some(TcpListener::bind((ip, 0)).await?)
+        } else {
+            None
+        };
+        let mut config = Rtc::builder()
+            .set_local_ice_credentials(IceCreds { ufrag, pass: pwd })
+            .set_rtp_mode(true)
+            .enable_raw_packets(true)
+            .set_rtcp_report_interval_audio(Duration::from_secs(1))
+            .set_rtcp_report_interval_video(Duration::from_secs(1))
+            .set_stats_interval(None)
+            .clear_codecs()
+            .clear_extension_map();
+        if options.dialect == Dialect::Ome {
+            config = config.set_extension(3, Extension::TransportSequenceNumber);
+        }
+        let codecs = config.codec_config();
+        codecs.add_h264(payload_types.h264.into(), None, true, 0x42_e0_1f);
+        codecs.add_config(
+            payload_types.opus.into(),
+            None,
+            Codec::Opus,
+            Frequency::FORTY_EIGHT_KHZ,
+            Some(2),
+            FormatParams::default(),
+        );
+        let mut rtc = config.build(Instant::now());
+        let failed = |error: str0m::error::IceError| io::Error::other(error.to_string());
+        if let Some(socket) = &udp {
+            let candidate = Candidate::host(socket.local_addr()?, Protocol::Udp).map_err(failed)?;
+            rtc.add_local_candidate(candidate);
+        }
+        if let Some(listener) = &tcp {
+            let candidate = Candidate::builder()
+                .tcp()
+                .host(listener.local_addr()?)
+                .tcptype(TcpType::Passive)
+                .build()
+                .map_err(failed)?;
+            rtc.add_local_candidate(candidate);
+        }
+        Ok(Self {
+            rtc,
+            udp,
+            tcp,
+            options,
+        })
+    }
+    /// Addresses of the UDP and the TCP candidate.
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let udp = self.udp.as_ref().and_then(|s| s.local_addr().ok());
+        let tcp = self.tcp.as_ref().and_then(|s| s.local_addr().ok());
+        (udp, tcp)
+    }
+
+    /// Fingerprint of the engine's certificate, as after `a=fingerprint:`.
+    pub(super) fn fingerprint(&mut self) -> String {
+        self.rtc.direct_api().local_dtls_fingerprint().to_string()
+    }
+
+    /// Takes the publisher's description; from now on its checks and its media are understood.
+    ///
+    /// The error says what of the description is unusable.
+    pub(super) fn accept(&mut self, remote: &Remote) -> Result<(), String> {
+        let fingerprint: Fingerprint = remote.fingerprint.parse()?;
+        let mut api = self.rtc.direct_api();
+        match self.options.dialect {
+            // OvenMediaEngine is controlling and sends triggered checks.
+            Dialect::Ome => api.set_ice_controlling(true),
+            // Wowza only answers checks, without calling itself lite.
+            Dialect::WowzaV1 => {
+                api.set_ice_controlling(false);
+                api.set_ice_lite(true);
+            }
+        }
+        api.set_remote_ice_credentials(IceCreds {
+            ufrag: remote.ufrag.clone(),
+            pass: remote.pwd.clone(),
+        });
+        api.set_remote_fingerprint(fingerprint);
+        for track in [Track::Audio, Track::Video] {
+            let (mid, kind) = match track {
+                Track::Audio => (Mid::from("audio"), MediaKind::Audio),
+                Track::Video => (Mid::from("video"), MediaKind::Video),
+            };
+            api.declare_media(mid, kind);
+            for (_, ssrc) in remote.tracks.iter().filter(|(of, _)| *of == track) {
+                let nack = self.options.nack && track == Track::Video;
+                api.expect_stream_rx((*ssrc).into(), None, mid, None)
+                    .suppress_nack(!nack);
+            }
+        }
+        if self.options.dialect == Dialect::Ome {
+            api.enable_twcc_feedback();
+        }
+        api.start_dtls(false).map_err(|error| error.to_string())
+    }
+}
