@@ -258,13 +258,8 @@ impl Viewer {
             asked: None,
             heard: now,
         };
-        loop {
-            match viewer.rtc.poll_output().map_err(|error| unusable(&error))? {
-                Output::Timeout(_) => break,
-                Output::Event(event) => viewer.react(&event),
-                // Nobody to send to is known yet.
-                Output::Transmit(_) => {}
-            }
+        for media in &answer.media_lines {
+            viewer.add_line(media.mid());
         }
         if viewer.video.is_none() {
             return Err(Refused::Offer("it takes no H.264".to_owned()));
@@ -362,11 +357,10 @@ impl Viewer {
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the engine has many events; a sender of media needs four"
+        reason = "the engine has many events; a sender of media needs three"
     )]
     fn react(&mut self, event: &Event) {
         match event {
-            Event::MediaAdded(added) if added.direction.is_sending() => self.add_line(added.mid),
             Event::Connected => {
                 self.connected = true;
                 self.ask_for_key_frame(now());
