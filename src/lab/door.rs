@@ -94,7 +94,7 @@ impl Visitor {
             .with_upgrades();
         tokio::select! {
             // What ends badly here was no publisher.
-            ended = connection => drop(ended),
+            ended = connection => ended.unwrap_or_default(),
             () = stop.cancelled() => {}
         }
     }

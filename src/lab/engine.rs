@@ -35,7 +35,6 @@ use super::framing::Inbound;
 use super::hub::Record;
 use super::hub::State;
 use super::ingest::Ingest;
-use super::ingest::Options;
 use super::ingest::Remote;
 use super::profile::Dialect;
 use super::reception::Reception;
@@ -211,7 +210,9 @@ impl Engine {
         match (&self.ingest.udp, transmit.proto) {
             (Some(socket), Protocol::Udp) => {
                 // A full socket buffer loses the packet, as a network would.
-                drop(socket.try_send_to(&transmit.contents, transmit.destination));
+                socket
+                    .try_send_to(&transmit.contents, transmit.destination)
+                    .ok();
             }
             _ => {
                 if let Some(connection) = self.connections.get(&transmit.destination) {

@@ -23,7 +23,6 @@ pub mod profile;
 mod reception;
 mod sdp;
 mod station;
-mod strip;
 mod sync;
 mod tally;
 mod whep;

@@ -184,7 +184,7 @@ impl Session<'_> {
     async fn tell(&mut self, command: Command) {
         if let Some(running) = &self.running {
             // An engine that is ending needs no telling.
-            drop(running.engine.send(command).await);
+            running.engine.send(command).await.ok();
         }
     }
 

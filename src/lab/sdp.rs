@@ -152,7 +152,7 @@ pub(super) fn wowza_answer(
 
 fn line(sdp: &mut String, text: &str) {
     // Writing to a string cannot fail.
-    drop(write!(sdp, "{text}\r\n"));
+    write!(sdp, "{text}\r\n").ok();
 }
 
 /// A description as the publisher wrote it.

@@ -99,7 +99,7 @@ impl Running {
     /// Tells the engine to stop, and waits until it has.
     pub(super) async fn stop(mut self, command: Command) -> End {
         // An engine that has ended already needs no telling.
-        drop(self.engine.send(command).await);
+        self.engine.send(command).await.ok();
         self.ended().await
     }
 }
@@ -134,7 +134,10 @@ impl Station {
     /// Ends whoever has `name`, without a word to it.
     pub(super) fn delete(&self, name: &str) -> Option<SessionId> {
         let holder = self.names().remove(name)?;
-        drop(holder.engine.try_send(Command::Drop { orderly: false }));
+        holder
+            .engine
+            .try_send(Command::Drop { orderly: false })
+            .ok();
         Some(holder.session)
     }
 
