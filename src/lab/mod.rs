@@ -18,12 +18,14 @@ pub mod hub;
 mod ingest;
 mod judge;
 mod ome;
+pub mod page;
 pub mod profile;
 mod reception;
 mod sdp;
 mod station;
 mod sync;
 mod tally;
+mod whep;
 mod wire;
 mod wowza;
 
@@ -147,7 +149,13 @@ impl Lab {
         let routes = Router::new()
             .route("/v1/report", get(report_json))
             .route("/v1/faults", post(commit))
-            .with_state(faults.clone());
+            .with_state(faults.clone())
+            .merge(page::router(
+                hub.clone(),
+                config.media_ip,
+                tasks.clone(),
+                stop.clone(),
+            ));
         let closed = stop.clone().cancelled_owned();
         tasks.spawn(async move {
             let served = axum::serve(listener, routes).with_graceful_shutdown(closed);
