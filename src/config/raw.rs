@@ -44,6 +44,8 @@ pub struct Env<'a> {
     pub base: &'a Path,
     /// Fetches a secret, or says in a few words why it cannot.
     pub fetch: &'a dyn Fn(&SecretSource) -> Result<String, String>,
+    /// Tries to open a file for reading, or says in a few words why it cannot.
+    pub open: &'a dyn Fn(&Path) -> Result<(), String>,
 }
 
 /// Where the file says that a secret is kept.
@@ -167,7 +169,7 @@ impl Reader<'_> {
                 self.only(table, &KEYS, &["path"]);
                 let path = self.required(table, "path", text);
                 path.map(|path| VideoSource::File {
-                    path: self.env.base.join(path),
+                    path: self.file(table, "path", &path),
                 })
             }
             Some(_) => {
@@ -218,7 +220,7 @@ impl Reader<'_> {
                 self.only(table, &KEYS, &["path"]);
                 let path = self.required(table, "path", text);
                 path.map(|path| AudioSource::File {
-                    path: self.env.base.join(path),
+                    path: self.file(table, "path", &path),
                 })
             }
             Some(synthetic) => {
@@ -283,12 +285,24 @@ impl Reader<'_> {
             })
         });
         let ca_file = self.optional(table, "ca_file", None, |v| text(v).map(Some));
+        let ca_file = ca_file.map(|path| self.file(table, "ca_file", &path));
         Some(Publisher {
             feed: feed?,
             server: server?,
             transport,
-            ca_file: ca_file.map(|path| self.env.base.join(path)),
+            ca_file,
         })
+    }
+
+    /// The path of a file that must be there.
+    fn file(&mut self, table: &Table<'_>, name: &str, path: &str) -> PathBuf {
+        let path = self.env.base.join(path);
+        if let Err(why) = (self.env.open)(&path) {
+            let at = table.entries.get(name).map_or(table.at, |v| v.span().start);
+            let message = format!("{} cannot be opened: {why}", path.display());
+            self.fault(at, &table.key(name), message);
+        }
+        path
     }
 
     fn url(&mut self, table: &Table<'_>) -> Option<Secret> {

@@ -1,0 +1,11 @@
+//! `onair demo`.
+
+use std::process::ExitCode;
+
+use crate::cli;
+
+/// Runs the verb.
+#[expect(clippy::unused_async, reason = "not built yet")]
+pub async fn run(_args: cli::Demo, _globals: cli::Global) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}
