@@ -45,6 +45,13 @@ pub struct Global {
     pub seed: Option<u64>,
 }
 
+impl Global {
+    /// The seed asked for, or one of chance.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..))
+    }
+}
+
 /// Form of the log on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

@@ -9,12 +9,11 @@ pub mod signals;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::{Cli, Verb};
 use crate::config::load;
 
-/// Exit code of a run whose report's verdict is fail.
-pub const VERDICT_FAIL: u8 = 3;
 /// Exit code for a configuration that cannot be used (`EX_CONFIG`).
 pub const CONFIGURATION: u8 = 78;
 
@@ -50,6 +49,26 @@ pub fn exit_code(ended: anyhow::Result<ExitCode>) -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Exit code of a run whose report's verdict is fail.
+pub const VERDICT_FAIL: u8 = 3;
+
+/// Both clocks at one instant: the only place where a verb reads them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where the clocks are read"
+)]
+fn clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}
+
+/// Ends after `duration`; without one, never.
+async fn deadline(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -30,3 +30,22 @@ pub fn watch() -> std::io::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, id};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_first_signal_asks_for_an_orderly_end() {
+        let token = super::watch().unwrap();
+        assert!(!token.is_cancelled());
+        let told = Command::new("kill")
+            .arg("-TERM")
+            .arg(id().to_string())
+            .status();
+        assert!(told.unwrap().success());
+        let asked = tokio::time::timeout(Duration::from_secs(5), token.cancelled());
+        asked.await.unwrap();
+    }
+}
