@@ -94,10 +94,10 @@ bench: toolchain packages
 rig: toolchain packages
 	@$(call say,rig: the machine)
 	$(call install,$(RIG_PACKAGES))
-	root=; [ "$$(id -u)" = 0 ] || { root="sudo RIG_CACHE=$$RIG_CACHE"; echo "(the guest's root folder is made as root: asking for sudo)"; }
+	root=; [ "$$(id -u)" = 0 ] || { root="sudo env RIG_CACHE=$$RIG_CACHE"; echo "(the guest's root folder is made as root: asking for sudo)"; }
 	rig=tests/rig/rig
-	$$rig info 2>/dev/null | grep -q 'up to date' || $$root $$rig build
-	if $$rig info | grep -q '^backend: tcg'; then
+	[[ "$$($$rig info 2>/dev/null || true)" == *"image: up to date"* ]] || $$root $$rig build
+	if [[ "$$($$rig info)" == *"backend: tcg"* ]]; then
 	  echo "no usable /dev/kvm: building a User-Mode Linux kernel, once (5 to 15 minutes); emulation would be ten times slower"
 	  $(call install,$(RIG_UML_PACKAGES))
 	  $$root $$rig build --uml

@@ -168,8 +168,8 @@ pub struct Devices {
     onair lab --profile ome-0.21,qencode\n  \
     onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json")]
 pub struct Lab {
-    /// Where the page and the signalling listen; media uses the same address, on ports of its own
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    /// Where the page listens; each server gets a free port at the same IP address, and so does media
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
     /// Which servers to be, as a list or repeated; all of them without this flag
@@ -182,9 +182,9 @@ pub struct Lab {
     )]
     pub profiles: Vec<String>,
 
-    /// Be a wrong server, as a list or repeated: a negative control that clients must fail on
-    #[arg(long = "mutate", value_name = "NAME", value_delimiter = ',')]
-    pub mutations: Vec<String>,
+    /// Be a wrong server: a negative control that every client must fail on
+    #[arg(long = "mutate", value_name = "NAME")]
+    pub mutation: Option<String>,
 
     /// Duration and report.
     #[command(flatten)]

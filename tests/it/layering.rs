@@ -11,7 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("encode", &["capture", "config", "media"]),
     ("feed", &["capture", "config", "encode", "media"]),
     ("lab", &["config", "media", "report"]),
-    ("media", &[]),
+    ("media", &["config"]),
     ("net", &["config"]),
     ("peer", &["config", "feed", "media"]),
     (
@@ -139,7 +139,9 @@ fn sources() -> Vec<Source> {
             .expect("under src")
             .display()
             .to_string();
-        let only_tests = path.ends_with("/tests.rs") || path.ends_with("/testing.rs");
+        let only_tests = ["/tests.rs", "/testing.rs", "/tests/"]
+            .iter()
+            .any(|part| path.contains(part));
         let shipped = match text.find("#[cfg(test)]\nmod tests") {
             _ if only_tests => "",
             Some(at) => &text[..at],
