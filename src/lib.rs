@@ -1,6 +1,8 @@
 //! onair puts a camera and a microphone on air over WebRTC and keeps them there with nobody in the room.
 
 pub mod capture;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod feed;
 pub mod encode;
@@ -15,3 +17,4 @@ pub mod report;
 pub mod session;
 pub mod supervisor;
 pub mod signal;
+pub mod telemetry;

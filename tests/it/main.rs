@@ -6,3 +6,5 @@ mod support;
 
 mod peer;
 mod receiver;
+
+mod layering;
