@@ -12,7 +12,8 @@ use super::{clocks, deadline, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::secret::Secret;
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video, VideoSource,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
+    VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -37,8 +38,11 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
-    let lab = Lab::start(LabConfig::new(PROFILES.to_vec(), clock)).await.context("cannot start the lab")?;
-    let supervisor = Supervisor::start(&config(&lab, args.video), clock, global.seed()).context("cannot start")?;
+    let lab = Lab::start(LabConfig::new(PROFILES.to_vec(), clock))
+        .await
+        .context("cannot start the lab")?;
+    let supervisor = Supervisor::start(&config(&lab, args.video), clock, global.seed())
+        .context("cannot start")?;
     print(&format!(
         "A lab runs in this process; onair publishes to it as {} and as {}.\n\
          Watch the picture, the messages and the verdict: {}\n",
@@ -68,8 +72,10 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
     }
 
     let watches = supervisor.publishers();
-    let at_end: BTreeMap<_, _> =
-        watches.iter().map(|(name, watch)| (name.clone(), watch.borrow().clone())).collect();
+    let at_end: BTreeMap<_, _> = watches
+        .iter()
+        .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
+        .collect();
     supervisor.drain().await;
     tokio::time::sleep(SETTLE).await;
     let hub = lab.hub().clone();
@@ -79,7 +85,11 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
     reasons.extend(hub.reasons());
     let mut sessions = hub.report();
     for session in &mut sessions {
-        let Some((name, watch)) = session.profile.as_ref().and_then(|profile| watches.get_key_value(profile)) else {
+        let Some((name, watch)) = session
+            .profile
+            .as_ref()
+            .and_then(|profile| watches.get_key_value(profile))
+        else {
             continue;
         };
         let own = outcome::session(name, &watch.borrow());
@@ -98,15 +108,23 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
 /// What of a session is less than the demo promises.
 fn shortfalls(session: &report::Session) -> Vec<String> {
     let name = session.publisher.as_deref().unwrap_or_default();
-    let (sent, decoded) = (session.video.frames_sent.unwrap_or(0), session.video.frames_decoded.unwrap_or(0));
+    let (sent, decoded) = (
+        session.video.frames_sent.unwrap_or(0),
+        session.video.frames_decoded.unwrap_or(0),
+    );
     let mut reasons = Vec::new();
     if sent == 0 || (decoded as f64) < DECODED_MIN * sent as f64 {
-        reasons.push(format!("{name}: of {sent} pictures sent only {decoded} were decoded"));
+        reasons.push(format!(
+            "{name}: of {sent} pictures sent only {decoded} were decoded"
+        ));
     }
     if let Some(offset) = session.av_offset_ms
         && offset.p95 > AV_OFFSET_MAX_MS
     {
-        reasons.push(format!("{name}: sound and picture are {:.0} ms apart", offset.p95));
+        reasons.push(format!(
+            "{name}: sound and picture are {:.0} ms apart",
+            offset.p95
+        ));
     }
     reasons
 }
@@ -132,20 +150,31 @@ fn progress(hub: &Hub) -> String {
 fn config(lab: &Lab, video: DemoVideo) -> Config {
     let (picture, sound) = match video {
         DemoVideo::Camera => (
-            VideoSource::Camera { device: "auto".to_owned() },
-            AudioSource::Microphone { device: "auto".to_owned() },
+            VideoSource::Camera {
+                device: "auto".to_owned(),
+            },
+            AudioSource::Microphone {
+                device: "auto".to_owned(),
+            },
         ),
         DemoVideo::Testcard => (VideoSource::TestCard, AudioSource::Tone),
     };
     let feed = Feed {
         video: Some(Video {
             source: picture,
-            size: Size { width: 1280, height: 720 },
+            size: Size {
+                width: 1280,
+                height: 720,
+            },
             fps: 30,
             bitrate: Bitrate(2_000_000),
             key_frame_interval: Duration::from_secs(2),
         }),
-        audio: Some(Audio { source: sound, channels: 2, bitrate: Bitrate(64_000) }),
+        audio: Some(Audio {
+            source: sound,
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        }),
     };
     let publishers = PROFILES.into_iter().filter_map(|profile| {
         let endpoint = lab.endpoint(profile)?;
@@ -153,12 +182,22 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         let server = match profile {
             Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe => {
-                Server::Wowza { url, application: endpoint.application, stream: Secret::new(endpoint.stream) }
-            }
+            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
+                url,
+                application: endpoint.application,
+                stream: Secret::new(endpoint.stream),
+            },
         };
-        let publisher = Publisher { feed: "demo".to_owned(), server, transport: Transport::Auto, ca_file: None };
+        let publisher = Publisher {
+            feed: "demo".to_owned(),
+            server,
+            transport: Transport::Auto,
+            ca_file: None,
+        };
         Some((profile.to_string(), publisher))
     });
-    Config { feeds: BTreeMap::from([("demo".to_owned(), feed)]), publishers: publishers.collect() }
+    Config {
+        feeds: BTreeMap::from([("demo".to_owned(), feed)]),
+        publishers: publishers.collect(),
+    }
 }

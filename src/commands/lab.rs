@@ -16,11 +16,20 @@ pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCod
     let stop = signals::watch()?;
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
-    let profiles: Vec<Profile> = args.profiles.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    let profiles: Vec<Profile> = args
+        .profiles
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<_, _>>()?;
     let mut config = LabConfig::new(profiles.clone(), MediaClock::new(began, wall));
     config.listen = args.listen;
     config.media_ip = args.listen.ip();
-    config.mutation = args.mutations.first().map(|name| name.parse::<Mutation>().map_err(anyhow::Error::msg)).transpose()?;
+    let mutation = args
+        .mutation
+        .as_deref()
+        .map(str::parse::<Mutation>)
+        .transpose();
+    config.mutation = mutation.map_err(anyhow::Error::msg)?;
     let lab = Lab::start(config).await.context("cannot start the lab")?;
     for profile in profiles {
         if let Some(endpoint) = lab.endpoint(profile) {

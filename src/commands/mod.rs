@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod devices;
 pub mod lab;
+mod outcome;
 pub mod run;
 pub mod signals;
 

@@ -34,11 +34,15 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     }
 
     let watches = supervisor.publishers();
-    let at_end: BTreeMap<_, _> =
-        watches.iter().map(|(name, watch)| (name.clone(), watch.borrow().clone())).collect();
+    let at_end: BTreeMap<_, _> = watches
+        .iter()
+        .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
+        .collect();
     tracing::info!("draining");
     supervisor.drain().await;
-    let sessions = watches.iter().map(|(name, watch)| outcome::session(name, &watch.borrow()));
+    let sessions = watches
+        .iter()
+        .map(|(name, watch)| outcome::session(name, &watch.borrow()));
     let report = run.report(clocks().0, sessions.collect(), outcome::off_air(&at_end));
     outcome::conclude(&report, args.extent.report.as_deref())
 }

@@ -42,6 +42,7 @@ use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit}
 use crate::config::{Bitrate, Transport};
 use crate::feed::Tracks;
 use crate::media::access_unit::{AccessUnit, Track};
+use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 
 pub use candidate::Protocol;
@@ -87,15 +88,6 @@ pub struct Config {
     pub first_sequence: u16,
     /// How long to wait for what.
     pub limits: Limits,
-}
-
-/// RTP payload types (0 to 127).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PayloadTypes {
-    /// Of H.264.
-    pub h264: u8,
-    /// Of Opus.
-    pub opus: u8,
 }
 
 /// How long a connection waits for signs of life.

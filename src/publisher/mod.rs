@@ -19,9 +19,9 @@ use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Tls};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
-use crate::signal::{self, Signaller};
 use crate::signal::ome::Ome;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::{self, Signaller};
 
 pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
@@ -112,7 +112,12 @@ impl Publisher {
         });
         let stop = CancellationToken::new();
         let mut actor = Actor {
-            parameters: session::Parameters { feed, clock, name: name.to_owned(), transport: config.transport },
+            parameters: session::Parameters {
+                feed,
+                clock,
+                name: name.to_owned(),
+                transport: config.transport,
+            },
             server: config.server.clone(),
             tls,
             lifecycle: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
@@ -124,7 +129,11 @@ impl Publisher {
         actor.signaller = Some(actor.new_signaller()?);
         let span = tracing::info_span!("publisher", name);
         let task = tokio::spawn(actor.run().instrument(span));
-        Ok(Self { stop, snapshots: receiver, task })
+        Ok(Self {
+            stop,
+            snapshots: receiver,
+            task,
+        })
     }
 
     /// The publisher's state, now and as it changes.
@@ -135,8 +144,14 @@ impl Publisher {
     /// Parts from the server and ends. Bounded by `deadline`; what is not done by then is aborted.
     pub async fn drain(mut self, deadline: Duration) {
         self.stop.cancel();
-        if tokio::time::timeout(deadline, &mut self.task).await.is_err() {
-            tracing::warn!("publisher did not part from its server within {} s", deadline.as_secs());
+        if tokio::time::timeout(deadline, &mut self.task)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "publisher did not part from its server within {} s",
+                deadline.as_secs()
+            );
         }
     }
 }
@@ -195,8 +210,12 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
         part: &CancellationToken,
     ) {
-        let signaller = self.signaller.take().map_or_else(|| self.new_signaller(), Ok);
-        let (parameters, telemetry, part) = (self.parameters.clone(), telemetry.clone(), part.clone());
+        let signaller = self
+            .signaller
+            .take()
+            .map_or_else(|| self.new_signaller(), Ok);
+        let (parameters, telemetry, part) =
+            (self.parameters.clone(), telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
         let mut n = 0;
         self.snapshots.send_modify(|s| {
@@ -207,12 +226,19 @@ impl Actor {
         let work = async move {
             match signaller {
                 Ok(mut signaller) => {
-                    let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
+                    let ended =
+                        session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
                     (Some(signaller), ended)
                 }
                 Err(error) => {
                     let reason = EndReason::Signal(signal::Error::Connect(error));
-                    (None, Ended { reason, progress: Progress::Signalling })
+                    (
+                        None,
+                        Ended {
+                            reason,
+                            progress: Progress::Signalling,
+                        },
+                    )
                 }
             }
         };
@@ -231,7 +257,10 @@ impl Actor {
             }
             Err(error) => {
                 let progress = telemetry.borrow().progress.clone();
-                Ended { reason: EndReason::Panicked(error.to_string()), progress }
+                Ended {
+                    reason: EndReason::Panicked(error.to_string()),
+                    progress,
+                }
             }
         };
         self.down_since.get_or_insert_with(now);
@@ -248,18 +277,33 @@ impl Actor {
     fn show(&mut self, telemetry: &watch::Sender<Telemetry>) {
         let state = self.lifecycle.state().clone();
         let reached = match state {
-            State::OnAir { since, .. } => self.down_since.take().map(|down| since.saturating_duration_since(down)),
-            State::Connecting { .. } | State::Stopped | State::Stopping | State::Waiting { .. } => None,
+            State::OnAir { since, .. } => self
+                .down_since
+                .take()
+                .map(|down| since.saturating_duration_since(down)),
+            State::Connecting { .. } | State::Stopped | State::Stopping | State::Waiting { .. } => {
+                None
+            }
         };
         if let Some(took) = reached {
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         let changed = self.snapshots.borrow().state != state;
-        if changed && let State::Waiting { due, cause, verdict } = &state {
+        if changed
+            && let State::Waiting {
+                due,
+                cause,
+                verdict,
+            } = &state
+        {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
             match verdict {
                 Verdict::Operator { advice, .. } => {
-                    tracing::error!(cause, wait_ms, "needs a person: {advice}; trying on, slowly");
+                    tracing::error!(
+                        cause,
+                        wait_ms,
+                        "needs a person: {advice}; trying on, slowly"
+                    );
                 }
                 Verdict::Backoff | Verdict::RetryEvery(_) | Verdict::RetryNow => {
                     tracing::warn!(cause, wait_ms, "session ended, next one follows");
@@ -279,9 +323,11 @@ impl Actor {
             Server::Ome { url } => Box::new(Ome::new(url, &[], tls)?),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
             Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)?),
-            Server::Wowza { url, application, stream } => {
-                Box::new(WowzaV1::new(url, application, stream, tls)?)
-            }
+            Server::Wowza {
+                url,
+                application,
+                stream,
+            } => Box::new(WowzaV1::new(url, application, stream, tls)?),
         })
     }
 }

@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::feed::{FeedHandle, Subscription};
-use crate::media::payload_types::PayloadTypes;
 use crate::media::access_unit::Track;
+use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::peer::{self, Peer};
 use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller, sdp};
-use crate::config;
 
 use acceptance::Acceptance;
 use gate::Gate;
@@ -38,7 +38,7 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a session needs to know, the same for all sessions of one publisher.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parameters {
     /// The feed to publish.
     pub feed: FeedHandle,
@@ -135,7 +135,11 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { progress: Progress::Signalling, peer: None, frames_sent: 0 }
+        Self {
+            progress: Progress::Signalling,
+            peer: None,
+            frames_sent: 0,
+        }
     }
 }
 
@@ -153,7 +157,11 @@ pub async fn run(
         Ok(never) => match never {},
         Err(reason) => reason,
     };
-    let parting = if matches!(reason, EndReason::Stopped) { Parting::Stop } else { Parting::Abandon };
+    let parting = if matches!(reason, EndReason::Stopped) {
+        Parting::Stop
+    } else {
+        Parting::Abandon
+    };
     signaller.close(parting).await;
     let progress = telemetry.borrow().progress.clone();
     Ended { reason, progress }
@@ -189,7 +197,9 @@ async fn attempt(
         negotiate(&peer, signaller, opening, stop).await?;
         telemetry.send_modify(|t| t.progress = Progress::Connecting);
         connect(&mut events, &peer, signaller, stop).await?;
-        Live::new(parameters, telemetry).run(&mut peer, &mut events, signaller, stop).await
+        Live::new(parameters, telemetry)
+            .run(&mut peer, &mut events, signaller, stop)
+            .await
     }
     .await;
     let stopped = matches!(result, Err(EndReason::Stopped));
@@ -209,7 +219,9 @@ async fn negotiate(
             let offer = peer.offer().await.map_err(EndReason::Engine)?;
             let answer = until_stopped(stop, signaller.exchange(&offer)).await??;
             let Some(answer) = answer else {
-                return Err(EndReason::Panicked("a dialect that lets us offer returned no answer".to_owned()));
+                return Err(EndReason::Panicked(
+                    "a dialect that lets us offer returned no answer".to_owned(),
+                ));
             };
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
@@ -225,7 +237,9 @@ async fn negotiate(
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
     for candidate in candidates {
-        peer.add_candidate(candidate).await.map_err(EndReason::Engine)?;
+        peer.add_candidate(candidate)
+            .await
+            .map_err(EndReason::Engine)?;
     }
     Ok(())
 }
@@ -272,7 +286,10 @@ async fn connect(
 }
 
 /// Waits for `work`, unless the session is told to stop first.
-async fn until_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Result<T, EndReason> {
+async fn until_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<T, EndReason> {
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(EndReason::Stopped),
@@ -344,11 +361,16 @@ impl<'a> Live<'a> {
         match event {
             Some(peer::Event::Connected(_)) => self.disconnected_at = None,
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
-            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => return Err(EndReason::Lost),
+            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
+                return Err(EndReason::Lost);
+            }
             Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
             Some(peer::Event::ReceiverReport(report)) => {
-                self.acceptance.report(now(), report.track, report.highest_sequence);
-                if let (Track::Video, Some(rate), Some(loss)) = (report.track, &mut self.rate, report.fraction_lost) {
+                self.acceptance
+                    .report(now(), report.track, report.highest_sequence);
+                if let (Track::Video, Some(rate), Some(loss)) =
+                    (report.track, &mut self.rate, report.fraction_lost)
+                {
                     rate.loss(now(), f64::from(loss));
                 }
                 self.judge()?;
@@ -364,7 +386,10 @@ impl<'a> Live<'a> {
 
     /// Looks at what no event announces.
     fn look(&mut self, peer: &Peer) -> Result<(), EndReason> {
-        if self.disconnected_at.is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE) {
+        if self
+            .disconnected_at
+            .is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE)
+        {
             return Err(EndReason::Lost);
         }
         if let Some(rate) = &self.rate {
@@ -385,17 +410,22 @@ impl<'a> Live<'a> {
             Acceptance::Stuck => return Err(EndReason::NotAccepted),
         };
         let since = match self.progress {
-            Progress::OnAir { confirmed: same, .. } if same == confirmed => return Ok(()),
+            Progress::OnAir {
+                confirmed: same, ..
+            } if same == confirmed => return Ok(()),
             Progress::OnAir { since, .. } => since,
             Progress::Connecting | Progress::Sending | Progress::Signalling => now(),
         };
         if confirmed {
             tracing::info!("on air: the server's receiver reports advance");
         } else {
-            tracing::warn!("on air, unconfirmed: the server sends no receiver reports, only its transport is alive");
+            tracing::warn!(
+                "on air, unconfirmed: the server sends no receiver reports, only its transport is alive"
+            );
         }
         self.progress = Progress::OnAir { since, confirmed };
-        self.telemetry.send_modify(|t| t.progress = self.progress.clone());
+        self.telemetry
+            .send_modify(|t| t.progress = self.progress.clone());
         Ok(())
     }
 }

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use onair::config::{Bitrate, Size, Transport};
 use onair::feed::{AudioTrack, Tracks, VideoTrack};
 use onair::media::access_unit::{AccessUnit, Track};
+use onair::media::payload_types::PayloadTypes;
 use onair::media::time::{MediaClock, MediaTime};
-use onair::peer::{Config, Event, Limits, PayloadTypes, Peer, Protocol, ReceiverReport, Stage};
+use onair::peer::{Config, Event, Limits, Peer, Protocol, ReceiverReport, Stage};
 use str0m::media::KeyframeRequestKind;
 use tokio::sync::mpsc;
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use onair::config::secret::Secret;
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video, VideoSource,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
+    VideoSource,
 };
 use onair::lab::hub::State;
 use onair::lab::{Endpoint, Lab, LabConfig, Profile};
@@ -28,12 +29,19 @@ pub fn small_feed() -> Feed {
     Feed {
         video: Some(Video {
             source: VideoSource::TestCard,
-            size: Size { width: 640, height: 360 },
+            size: Size {
+                width: 640,
+                height: 360,
+            },
             fps: 15,
             bitrate: Bitrate(600_000),
             key_frame_interval: Duration::from_secs(2),
         }),
-        audio: Some(Audio { source: AudioSource::Tone, channels: 2, bitrate: Bitrate(64_000) }),
+        audio: Some(Audio {
+            source: AudioSource::Tone,
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        }),
     }
 }
 
@@ -50,8 +58,12 @@ pub fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
                 stream: Secret::new(endpoint.stream.clone()),
             },
         };
-        let publisher =
-            Publisher { feed: "feed".to_owned(), server, transport: Transport::Auto, ca_file: None };
+        let publisher = Publisher {
+            feed: "feed".to_owned(),
+            server,
+            transport: Transport::Auto,
+            ca_file: None,
+        };
         (profile.to_string(), publisher)
     };
     Config {
@@ -74,13 +86,27 @@ impl Pair {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
-        let lab = Lab::start(lab_config.clone()).await.expect("the lab starts");
-        lab_config.ports = lab.addresses().iter().map(|(profile, at)| (*profile, at.port())).collect();
+        let lab = Lab::start(lab_config.clone())
+            .await
+            .expect("the lab starts");
+        lab_config.ports = lab
+            .addresses()
+            .iter()
+            .map(|(profile, at)| (*profile, at.port()))
+            .collect();
         let endpoint = lab.endpoint(profile).expect("the lab has the profile");
         let config = config(small_feed(), &[(profile, endpoint)]);
         let agent = Supervisor::start(&config, clock, 1).expect("the agent starts");
-        let publisher = agent.publishers().remove(&profile.to_string()).expect("the publisher is there");
-        Self { lab, lab_config, agent, publisher }
+        let publisher = agent
+            .publishers()
+            .remove(&profile.to_string())
+            .expect("the publisher is there");
+        Self {
+            lab,
+            lab_config,
+            agent,
+            publisher,
+        }
     }
 
     /// Waits until the publisher's state satisfies `wanted`.
@@ -106,7 +132,10 @@ impl Pair {
             }
         };
         if tokio::time::timeout(SOON, seen).await.is_err() {
-            panic!("the lab did not decode {pictures} pictures: {:#?}", self.lab.hub().sessions());
+            panic!(
+                "the lab did not decode {pictures} pictures: {:#?}",
+                self.lab.hub().sessions()
+            );
         }
     }
 
