@@ -103,7 +103,7 @@ pub enum Error {
         after: Duration,
     },
     /// The URL cannot be used. It is not shown.
-    #[error("unusable server URL: {why}")]
+    #[error("{why}")]
     Url {
         /// What is wrong with it.
         why: String,
@@ -147,7 +147,7 @@ impl Target {
     /// of the query as it was, for it may be signed.
     pub fn parse(url: &str, query: &[(&str, &str)]) -> Result<Self, Error> {
         let unusable = |why: &str| Error::Url {
-            why: why.to_owned(),
+            why: format!("unusable server URL: {why}"),
         };
         // The parser's message says what is wrong without repeating the URL.
         let mut url = Url::parse(url).map_err(|e| unusable(&e.to_string()))?;

@@ -71,7 +71,7 @@ impl Socket {
             .as_str()
             .into_client_request()
             .map_err(|_| Error::Url {
-                why: "it cannot be asked for over HTTP".to_owned(),
+                why: "unusable server URL: it cannot be asked for over HTTP".to_owned(),
             })?;
         request
             .headers_mut()

@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::config::secret::Secret;
+use crate::media::payload_types::PayloadTypes;
 use crate::net;
 
 /// What the dialect asks of us once the server answers: whose turn it is to offer.
@@ -29,13 +30,15 @@ pub enum Opening {
 }
 
 /// What a server says of its side: an SDP and the candidates that came beside it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RemoteDescription {
     /// The SDP, made regular by [`sdp::regular`] so that the engine accepts it.
     pub sdp: String,
     /// Every usable candidate, of the message and of the SDP alike, each as a `candidate:...` line with
     /// `tcptype` filled in.
     pub candidates: Vec<String>,
+    /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
+    pub payload_types: PayloadTypes,
     /// TURN and STUN servers handed over by the server.
     pub ice_servers: Vec<IceServer>,
 }

@@ -32,8 +32,9 @@ use super::{
     Error, Event, IceServer, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
 use crate::config::secret::Secret;
+use crate::media::payload_types::PayloadTypes;
 use crate::net::ws::Socket;
-use crate::net::{self, Target, Tls};
+use crate::net::{Target, Tls};
 
 /// Longest wait for the offer. It comes within milliseconds, unless a webhook decides first.
 const OFFER_DEADLINE: Duration = Duration::from_secs(10);
@@ -68,20 +69,25 @@ enum Phase {
 }
 
 impl Ome {
-    /// A signaller for `url`; `query` is set in it, `direction=send` always. Fails if the URL is unusable.
-    pub fn new(url: &Secret, query: &[(&str, &str)], tls: Tls) -> Result<Self, net::Error> {
+    /// A signaller for `url`; `query` is set in it, `direction=send` always. An unusable URL is reported by
+    /// [`open`](Signaller::open).
+    pub fn new(url: &Secret, query: &[(&str, &str)], tls: Tls) -> Self {
         let mut query: Vec<_> = query.to_vec();
         if !query.iter().any(|(name, _)| *name == "direction") {
             query.insert(0, ("direction", "send"));
         }
-        let target = Target::parse(url.expose(), &query)?;
+        let target = Target::parse(url.expose(), &query);
         // Behind the application stands the stream's name.
-        let path = target.expose().path_segments().into_iter().flatten();
-        let names: Vec<String> = path.skip(1).map(str::to_owned).collect();
-        Ok(Self {
+        let segments = target
+            .iter()
+            .flat_map(|target| target.expose().path_segments());
+        let names: Vec<String> = (segments.flat_map(|path| path.skip(1)))
+            .map(str::to_owned)
+            .collect();
+        Self {
             server: Server::new(target, tls, names),
             link: None,
-        })
+        }
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
@@ -129,9 +135,10 @@ impl Ome {
                     offer,
                     mut remote,
                 }) => {
-                    remote.sdp = sdp::regular(offer, sdp::Kind::Offer)
-                        .and_then(|sdp| sdp::payload_types(&sdp).map(|_| sdp))
-                        .map_err(|why| server.unfit(&why))?;
+                    remote.sdp =
+                        sdp::regular(offer, sdp::Kind::Offer).map_err(|why| server.unfit(&why))?;
+                    remote.payload_types =
+                        sdp::payload_types(&remote.sdp).map_err(|why| server.unfit(&why))?;
                     link.phase = Phase::Offered {
                         id: id.clone(),
                         peer_id: peer_id.clone(),
@@ -146,7 +153,7 @@ impl Ome {
 
 #[async_trait]
 impl Signaller for Ome {
-    /// Bounded by the deadlines of [`net`] and ten seconds for the offer. A refused socket is asked first; if
+    /// Bounded by the deadlines of [`net`](crate::net) and ten seconds for the offer. A refused socket is asked first; if
     /// it does not serve any more, a new one is opened.
     async fn open(&mut self) -> Result<Opening, Error> {
         if self.link.as_ref().is_some_and(|link| link.tainted) {
@@ -285,7 +292,7 @@ pub(crate) enum Said<'a> {
     Error { code: u16, text: &'a str },
     /// An offer that cannot be read: what was expected of it.
     Misshapen(&'static str),
-    /// The offer. `remote` holds all but the SDP.
+    /// The offer. `remote` holds all but the SDP and its payload types.
     Offer {
         id: &'a Value,
         peer_id: &'a Value,
@@ -341,6 +348,7 @@ fn read_offer(message: &Value) -> Said<'_> {
     let listed = candidate_strings(message.get("candidates"));
     let remote = RemoteDescription {
         sdp: String::new(),
+        payload_types: PayloadTypes::OFFERED,
         candidates: candidate::usable(listed.chain(sdp::candidate_lines(offer))),
         ice_servers: read_ice_servers(message),
     };

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Error;
 use crate::config::secret::Secret;
 use crate::net::ws::{Ended, Received, Socket};
-use crate::net::{Target, Tls};
+use crate::net::{self, Target, Tls};
 
 /// Most characters of a server's words that are repeated.
 const WORDS_MAX: usize = 200;
@@ -24,7 +24,8 @@ const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A server, and what must not be repeated of its URL.
 pub(super) struct Server {
-    target: Target,
+    /// Or what is wrong with the URL, to be said when the socket is opened.
+    target: Result<Target, String>,
     tls: Tls,
     secrets: Vec<Secret>,
 }
@@ -39,13 +40,20 @@ pub(super) enum Message {
 
 impl Server {
     /// `secrets` are texts that no error or log may hold, beside the values in the query of `target`.
-    pub(super) fn new(target: Target, tls: Tls, secrets: impl IntoIterator<Item = String>) -> Self {
-        let url = target.expose();
-        let raw = (url.query().unwrap_or_default().split('&'))
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
-        let mut secrets: Vec<String> = (raw.chain(decoded))
+    pub(super) fn new(
+        target: Result<Target, net::Error>,
+        tls: Tls,
+        secrets: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let in_url = target.iter().flat_map(|target| {
+            let url = target.expose();
+            let raw = (url.query().unwrap_or_default().split('&'))
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
+            raw.chain(decoded)
+        });
+        let mut secrets: Vec<String> = in_url
             .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
             .map(|(_, value)| value)
             .chain(secrets)
@@ -54,18 +62,21 @@ impl Server {
         // The longest first: a name may begin with another secret.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self {
-            target,
+            target: target.map_err(|error| error.to_string()),
             tls,
             secrets: secrets.into_iter().map(Secret::new).collect(),
         }
     }
 
     pub(super) fn endpoint(&self) -> String {
-        self.target.to_string()
+        (self.target.as_ref()).map_or_else(|_| "the server".to_owned(), Target::to_string)
     }
 
     pub(super) async fn connect(&self) -> Result<Socket, Error> {
-        Ok(Socket::connect(&self.target, &self.tls).await?)
+        match &self.target {
+            Ok(target) => Ok(Socket::connect(target, &self.tls).await?),
+            Err(why) => Err(Error::Connect(net::Error::Url { why: why.clone() })),
+        }
     }
 
     /// Sends `message`, bounded by five seconds.

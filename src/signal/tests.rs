@@ -124,7 +124,7 @@ async fn no_secret_reaches_an_error_or_a_log() {
         .map(|quote| vec![ome_offer().to_string(), quote]);
     scripts.extend(after_offer);
     let count = scripts.len();
-    let mut ome = ome::Ome::new(&url, &[], tls()).unwrap();
+    let mut ome = ome::Ome::new(&url, &[], tls());
     let (errors, ()) = tokio::join!(sessions(&mut ome, count), serve(listener, scripts));
     assert_eq!(errors.len(), count);
     let mut said = format!("{errors:?}");
@@ -141,7 +141,7 @@ async fn no_secret_reaches_an_error_or_a_log() {
         .map(|quote| vec![wowza_answer().to_string(), quote]);
     scripts.extend(after_answer);
     let count = scripts.len();
-    let mut wowza = wowza_v1::WowzaV1::new(&url, "live", &stream, tls()).unwrap();
+    let mut wowza = wowza_v1::WowzaV1::new(&url, "live", &stream, tls());
     let (errors, ()) = tokio::join!(sessions(&mut wowza, count), serve(listener, scripts));
     assert!(errors.len() >= count / 2, "{}", errors.len());
     said += &format!("{errors:?}");

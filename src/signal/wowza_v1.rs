@@ -21,8 +21,9 @@ use tokio::time::{Instant, timeout_at};
 use super::server::{Message, Server, candidate_strings, number};
 use super::{Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp};
 use crate::config::secret::Secret;
+use crate::media::payload_types::PayloadTypes;
 use crate::net::ws::Socket;
-use crate::net::{self, Target, Tls};
+use crate::net::{Target, Tls};
 
 /// Longest wait for the answer, the official pages' own.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
@@ -37,20 +38,15 @@ pub struct WowzaV1 {
 
 impl WowzaV1 {
     /// A signaller for `url`, usually `wss://host/webrtc-session.json`. `stream` is sent as it is, so it may
-    /// carry a token (`name?token=...`). Fails if the URL is unusable.
-    pub fn new(
-        url: &Secret,
-        application: &str,
-        stream: &Secret,
-        tls: Tls,
-    ) -> Result<Self, net::Error> {
-        let target = Target::parse(url.expose(), &[])?;
-        Ok(Self {
+    /// carry a token (`name?token=...`). An unusable URL is reported by [`open`](Signaller::open).
+    pub fn new(url: &Secret, application: &str, stream: &Secret, tls: Tls) -> Self {
+        let target = Target::parse(url.expose(), &[]);
+        Self {
             server: Server::new(target, tls, secrets(stream.expose())),
             application: application.to_owned(),
             stream: stream.clone(),
             socket: None,
-        })
+        }
     }
 
     fn offer(&self, local_sdp: &str) -> Value {
@@ -93,6 +89,7 @@ impl WowzaV1 {
                     let lines = early.iter().chain(&candidates).map(String::as_str);
                     return Ok(RemoteDescription {
                         candidates: candidate::usable(lines.chain(sdp::candidate_lines(answer))),
+                        payload_types: PayloadTypes::OFFERED,
                         ice_servers: Vec::new(),
                         sdp,
                     });
@@ -125,7 +122,7 @@ impl WowzaV1 {
 
 #[async_trait]
 impl Signaller for WowzaV1 {
-    /// Bounded by the deadlines of [`net`].
+    /// Bounded by the deadlines of [`net`](crate::net).
     async fn open(&mut self) -> Result<Opening, Error> {
         self.socket = None;
         self.socket = Some(self.server.connect().await?);

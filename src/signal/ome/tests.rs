@@ -13,13 +13,12 @@ use super::super::testing::{
     Far, error, has_candidates, ome_answer, ome_offer, pipe, recorded, tls,
 };
 use super::*;
-use crate::media::payload_types::PayloadTypes;
 
 const URL: &str =
     "wss://ome.example:3334/app/planted-stream?policy=planted%2Dpolicy&signature=planted-signature";
 
 fn ome() -> Ome {
-    Ome::new(&Secret::new(URL), &[], tls()).unwrap()
+    Ome::new(&Secret::new(URL), &[], tls())
 }
 
 /// A signaller whose socket is open on a pipe.
@@ -134,11 +133,11 @@ async fn recorded_publish_over_udp() {
         assert_eq!(remote.candidates.len(), 2, "{file}");
         assert!(remote.ice_servers.is_empty());
         assert_eq!(
-            sdp::payload_types(&remote.sdp),
-            Ok(PayloadTypes {
+            remote.payload_types,
+            PayloadTypes {
                 h264: 100,
                 opus: 102
-            })
+            }
         );
     }
 }
@@ -195,11 +194,11 @@ async fn recorded_publish_to_the_version_where_tcp_meant_the_relay() {
 async fn recorded_offer_with_rtx_has_other_payload_types() {
     let remote = replay("v0.21.0-publish-rtx.json").await;
     assert_eq!(
-        sdp::payload_types(&remote.sdp),
-        Ok(PayloadTypes {
+        remote.payload_types,
+        PayloadTypes {
             h264: 100,
             opus: 104
-        })
+        }
     );
     assert!(!remote.sdp.contains("rtx"));
 }

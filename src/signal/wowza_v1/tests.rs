@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use super::super::testing::{Far, OUR_OFFER, has_candidates, pipe, tls, wowza_answer};
 use super::*;
-use crate::media::payload_types::PayloadTypes;
 
 const STREAM: &str = "planted-stream?token=planted-token";
 
 async fn connected() -> (WowzaV1, Far) {
     let (socket, far) = pipe().await;
     let url = Secret::new("wss://wowza.example/webrtc-session.json");
-    let mut wowza = WowzaV1::new(&url, "live", &Secret::new(STREAM), tls()).unwrap();
+    let mut wowza = WowzaV1::new(&url, "live", &Secret::new(STREAM), tls());
     wowza.socket = Some(socket);
     (wowza, far)
 }
@@ -96,7 +95,7 @@ async fn status_200_brings_answer_and_candidate() {
             remote.candidates,
             ["candidate:0 1 tcp 50 35.236.28.45 1935 typ host tcptype passive"]
         );
-        assert_eq!(sdp::payload_types(&remote.sdp), Ok(PayloadTypes::OFFERED));
+        assert_eq!(remote.payload_types, PayloadTypes::OFFERED);
         assert!(remote.ice_servers.is_empty());
     }
 }

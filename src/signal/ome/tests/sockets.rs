@@ -2,6 +2,7 @@
 //! runs on loopback TCP.
 
 use super::*;
+use crate::net;
 
 /// Plays the recorded race: the server takes the winner's answer and refuses ours.
 async fn lost_race() -> (Ome, Far) {
@@ -89,7 +90,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
 async fn each_session_opens_a_socket_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    let mut ome = Ome::new(&Secret::new(url), &[("transport", "tcp")], tls()).unwrap();
+    let mut ome = Ome::new(&Secret::new(url), &[("transport", "tcp")], tls());
     let server = async {
         let mut uris = Vec::new();
         for said in [error(404, "Cannot create offer"), ome_offer()] {
@@ -128,7 +129,7 @@ async fn a_refused_socket_that_has_died_is_replaced() {
     drop(far);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    ome.server = Ome::new(&Secret::new(url), &[], tls()).unwrap().server;
+    ome.server = Ome::new(&Secret::new(url), &[], tls()).server;
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
         let mut far = tokio_tungstenite::accept_async(stream).await.unwrap();
@@ -162,4 +163,16 @@ impl tokio_tungstenite::tungstenite::handshake::server::Callback for Uri<'_> {
         ));
         Ok(response)
     }
+}
+
+#[tokio::test]
+async fn an_unusable_url_is_reported_when_the_socket_is_opened() {
+    let mut ome = Ome::new(&Secret::new("https://planted/"), &[], tls());
+    let Err(error @ Error::Connect(net::Error::Url { .. })) = ome.open().await else {
+        panic!("opened")
+    };
+    assert_eq!(
+        error.to_string(),
+        "unusable server URL: the scheme must be ws or wss"
+    );
 }
