@@ -27,14 +27,19 @@ pub(crate) fn make(folder: &Path) -> std::io::Result<PathBuf> {
     println!("making {} ...", path.display());
     let unfinished = path.with_extension("part");
     let mut out = BufWriter::new(File::create(&unfinished)?);
-    writeln!(out, "YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg")?;
+    writeln!(
+        out,
+        "YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg"
+    )?;
     let scene = texture();
     let mut rng = fastrand::Rng::with_seed(720);
     for n in 0..FRAMES {
         out.write_all(b"FRAME\n")?;
         out.write_all(&picture(&scene, n, &mut rng))?;
     }
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    out.into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?
+        .sync_all()?;
     std::fs::rename(&unfinished, &path)?;
     Ok(path)
 }
@@ -54,11 +59,15 @@ fn texture() -> Vec<u8> {
                 let (cx, fx) = (x / step, (x % step) as f32 / step as f32);
                 let top = at(cx, cy) * (1.0 - fx) + at(cx + 1, cy) * fx;
                 let bottom = at(cx, cy + 1) * (1.0 - fx) + at(cx + 1, cy + 1) * fx;
-                sum[y * SCENE + x] += (top * (1.0 - fy) + bottom * fy) * 300.0 / cells.ilog2() as f32 / (octave as f32);
+                sum[y * SCENE + x] += (top * (1.0 - fy) + bottom * fy) * 300.0
+                    / cells.ilog2() as f32
+                    / (octave as f32);
             }
         }
     }
-    sum.into_iter().map(|v| (120.0 + v).clamp(16.0, 235.0) as u8).collect()
+    sum.into_iter()
+        .map(|v| (120.0 + v).clamp(16.0, 235.0) as u8)
+        .collect()
 }
 
 fn picture(scene: &[u8], n: usize, rng: &mut fastrand::Rng) -> Vec<u8> {
@@ -84,14 +93,18 @@ fn picture(scene: &[u8], n: usize, rng: &mut fastrand::Rng) -> Vec<u8> {
     for chunk in planes.chunks_mut(16) {
         let mut bits = rng.u64(..);
         for pixel in chunk {
-            *pixel = pixel.saturating_add((bits & 3) as u8).saturating_sub((bits >> 2 & 3) as u8);
+            *pixel = pixel
+                .saturating_add((bits & 3) as u8)
+                .saturating_sub((bits >> 2 & 3) as u8);
             bits >>= 4;
         }
     }
     let chroma = |shift: f64| {
         (0..WIDTH * HEIGHT / 4).map(move |i| {
             let (x, y) = (i % (WIDTH / 2), i / (WIDTH / 2));
-            (128.0 + 30.0 * ((x + left) as f64 / 200.0 + shift).sin() + 20.0 * ((y + top) as f64 / 150.0).cos()) as u8
+            (128.0
+                + 30.0 * ((x + left) as f64 / 200.0 + shift).sin()
+                + 20.0 * ((y + top) as f64 / 150.0).cos()) as u8
         })
     };
     planes.extend(chroma(0.0));

@@ -4,7 +4,10 @@
 //! but encode the same pictures and sound at the same pace (openh264 and Opus alone); the *agent* is `onair run`
 //! publishing them to a lab in this process. Nothing is asserted: a shared machine is noisy, a person reads it.
 
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clocks and sleeps")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clocks and sleeps"
+)]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::{Path, PathBuf};
@@ -26,14 +29,17 @@ async fn main() -> anyhow::Result<()> {
     if let [verb, clip] = &args[..]
         && verb == "--floor"
     {
-        return floor::run(Path::new(clip), CPU_RUN);
+        return floor::run(Path::new(clip));
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let clip = clip::make(folder)?;
-    println!("1280x720 at 30 fps, 2 Mbit/s, Opus 64 kbit/s stereo, {} s a run", CPU_RUN.as_secs());
+    println!(
+        "1280x720 at 30 fps, 2 Mbit/s, Opus 64 kbit/s stereo, {} s a run",
+        CPU_RUN.as_secs()
+    );
     cpu(folder, &clip).await?;
     latency::starts(folder).await?;
-    latency::media(&clip).await
+    latency::media(folder, &clip).await
 }
 
 /// CPU of the agent over the floor, memory, and the cost of further publishers of the same feed.
@@ -69,13 +75,18 @@ struct AgentRun {
 /// Runs the built `onair run` with `publishers` publishers of the clip against a lab in this process.
 async fn agent(folder: &Path, clip: &Path, publishers: usize) -> anyhow::Result<AgentRun> {
     let lab = latency::lab(&[onair::lab::Profile::Ome021]).await?;
-    let endpoint = lab.endpoint(onair::lab::Profile::Ome021).context("the lab has no such profile")?;
+    let endpoint = lab
+        .endpoint(onair::lab::Profile::Ome021)
+        .context("the lab has no such profile")?;
     let mut config = format!(
         "[feed.bench]\nvideo = {{ source = \"file\", path = {clip:?}, size = \"1280x720\", fps = 30, bitrate = \"2 Mbit/s\" }}\n\
          audio = {{ source = \"tone\", bitrate = \"64 kbit/s\" }}\n"
     );
     for n in 0..publishers {
-        config += &format!("[publisher.p{n}]\nfeed = \"bench\"\nto = \"ome\"\nurl = \"{}-{n}\"\n", endpoint.url);
+        config += &format!(
+            "[publisher.p{n}]\nfeed = \"bench\"\nto = \"ome\"\nurl = \"{}-{n}\"\n",
+            endpoint.url
+        );
     }
     let path = folder.join("bench.toml");
     let report = folder.join("bench-report.json");
@@ -89,19 +100,38 @@ async fn agent(folder: &Path, clip: &Path, publishers: usize) -> anyhow::Result<
         "--for".into(),
         format!("{}s", CPU_RUN.as_secs()).into(),
     ];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_onair")).args(arguments).stderr(Stdio::null()).spawn()?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .args(arguments)
+        .stderr(Stdio::null())
+        .spawn()?;
     let status = tokio::task::spawn_blocking(move || child.wait()).await??;
-    ensure!(status.success(), "the agent's verdict is not pass: {status}");
+    ensure!(
+        status.success(),
+        "the agent's verdict is not pass: {status}"
+    );
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report)?)?;
-    let decoded: u64 = lab.report().iter().filter_map(|s| s.video.frames_decoded).sum();
+    let decoded: u64 = lab
+        .report()
+        .iter()
+        .filter_map(|s| s.video.frames_decoded)
+        .sum();
     let expected = (publishers as u64) * CPU_RUN.as_secs() * 30;
-    ensure!(decoded * 100 >= expected * 90, "only {decoded} of {expected} pictures reached the lab");
+    ensure!(
+        decoded * 100 >= expected * 90,
+        "only {decoded} of {expected} pictures reached the lab"
+    );
     lab.stop().await;
     let process = &report["process"];
     Ok(AgentRun {
-        cpu_s: process["cpu_s"].as_f64().context("no cpu_s in the report")?,
-        rss_peak_bytes: process["rss_peak_bytes"].as_u64().context("no rss_peak_bytes")?,
-        threads: process["threads_peak"].as_u64().context("no threads_peak")?,
+        cpu_s: process["cpu_s"]
+            .as_f64()
+            .context("no cpu_s in the report")?,
+        rss_peak_bytes: process["rss_peak_bytes"]
+            .as_u64()
+            .context("no rss_peak_bytes")?,
+        threads: process["threads_peak"]
+            .as_u64()
+            .context("no threads_peak")?,
     })
 }
 
@@ -112,7 +142,13 @@ fn mib(bytes: u64) -> f64 {
 /// Prints a distribution of milliseconds.
 fn print_ms(what: &str, sample: &[f64]) {
     match onair::report::Percentiles::of(sample) {
-        Some(p) => println!("{what:<30} p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms (n = {})", p.p50, p.p95, p.max, sample.len()),
+        Some(p) => println!(
+            "{what:<30} p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms (n = {})",
+            p.p50,
+            p.p95,
+            p.max,
+            sample.len()
+        ),
         None => println!("{what:<30} no sample"),
     }
 }

@@ -95,6 +95,7 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
         let own = outcome::session(name, &watch.borrow());
         session.publisher = own.publisher;
         session.time_to_on_air_ms = own.time_to_on_air_ms;
+        session.capture_to_wire_ms = own.capture_to_wire_ms;
         session.reconnects = own.reconnects;
         session.end_reason = own.end_reason;
         session.video.frames_sent = own.video.frames_sent;

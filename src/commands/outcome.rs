@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 
+use crate::peer::Latency;
 use crate::process::Usage;
 use crate::publisher::{Snapshot, State};
-use crate::report::{self, Report, Verdict};
+use crate::report::{self, Percentiles, Report, Verdict};
 
 /// Takes note of a run from its start on.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
             .and_then(|peer| peer.pair.as_ref())
             .map(|pair| pair.protocol.to_string()),
         time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
+        capture_to_wire_ms: peer.and_then(|peer| percentiles(&peer.capture_to_wire)),
         reconnects: snapshot.sessions.saturating_sub(1),
         end_reason: snapshot.end_reason.clone(),
         video: report::Video {
@@ -102,6 +104,19 @@ pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
         }
     };
     snapshots.iter().filter_map(reason).collect()
+}
+
+fn percentiles(latency: &Latency) -> Option<Percentiles> {
+    let ms = |part| {
+        latency
+            .quantile(part)
+            .map(|at: Duration| at.as_secs_f64() * 1_000.0)
+    };
+    Some(Percentiles {
+        p50: ms(0.5)?,
+        p95: ms(0.95)?,
+        max: latency.longest().as_secs_f64() * 1_000.0,
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

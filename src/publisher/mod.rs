@@ -19,9 +19,9 @@ use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Tls};
 use crate::session::{self, EndReason, Ended, Telemetry};
+use crate::signal::Signaller;
 use crate::signal::ome::Ome;
 use crate::signal::wowza_v1::WowzaV1;
-use crate::signal::Signaller;
 
 pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
@@ -126,7 +126,7 @@ impl Publisher {
             signaller: None,
             down_since: None,
         };
-                let span = tracing::info_span!("publisher", name);
+        let span = tracing::info_span!("publisher", name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
@@ -209,7 +209,10 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
         part: &CancellationToken,
     ) {
-        let mut signaller = self.signaller.take().unwrap_or_else(|| self.new_signaller());
+        let mut signaller = self
+            .signaller
+            .take()
+            .unwrap_or_else(|| self.new_signaller());
         let (parameters, telemetry, part) =
             (self.parameters.clone(), telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
@@ -304,7 +307,11 @@ impl Actor {
             Server::Ome { url } => Box::new(Ome::new(url, &[], tls)),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
             Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)),
-            Server::Wowza { url, application, stream } => Box::new(WowzaV1::new(url, application, stream, tls)),
+            Server::Wowza {
+                url,
+                application,
+                stream,
+            } => Box::new(WowzaV1::new(url, application, stream, tls)),
         }
     }
 }
