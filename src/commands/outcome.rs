@@ -128,7 +128,7 @@ pub(super) fn summary(report: &Report) -> String {
     let mut out = String::new();
     for session in &report.sessions {
         let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-        let p95 = |p: Option<report::Percentiles>| {
+        let p95 = |p: Option<Percentiles>| {
             p.map_or_else(
                 || "not measured".to_owned(),
                 |p| format!("{:.0} ms (p95)", p.p95),

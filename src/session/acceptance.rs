@@ -17,7 +17,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// What is known of the server's acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acceptance {
+pub(super) enum Acceptance {
     /// Receiver reports advance.
     Confirmed,
     /// Media leaves, nothing is known yet.

@@ -5,7 +5,7 @@ use onair::lab::Profile;
 use crate::support::{Pair, SOON};
 
 async fn publishes(profile: Profile, transport: &str) {
-    let mut pair = Pair::start(profile, |_| {}).await;
+    let pair = Pair::start(profile, |_| {}).await;
     pair.until("on air", |p| p.is_on_air()).await;
     pair.until_decoded(60).await;
     let (lab, agent) = pair.end().await;

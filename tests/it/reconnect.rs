@@ -11,7 +11,7 @@ use crate::support::Pair;
 
 /// Commits `fault` while on air and waits until a later session is on air.
 async fn comes_back_after(profile: Profile, fault: Fault) -> Pair {
-    let mut pair = Pair::start(profile, |_| {}).await;
+    let pair = Pair::start(profile, |_| {}).await;
     pair.until("on air", |p| p.is_on_air()).await;
     pair.lab.faults().commit(None, fault);
     pair.until("back on air", |p| p.is_on_air() && p.sessions > 1)
@@ -23,7 +23,7 @@ async fn comes_back_after(profile: Profile, fault: Fault) -> Pair {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_server_is_found_again() {
     for profile in [Profile::Ome021, Profile::WowzaSe] {
-        let mut pair = Pair::start(profile, |_| {}).await;
+        let pair = Pair::start(profile, |_| {}).await;
         pair.until("on air", |p| p.is_on_air()).await;
         let Pair {
             lab,
@@ -40,7 +40,7 @@ async fn a_restarted_server_is_found_again() {
         let lab = Lab::start(lab_config.clone())
             .await
             .expect("the lab starts again on its ports");
-        let mut pair = Pair {
+        let pair = Pair {
             lab,
             lab_config,
             agent,
@@ -63,7 +63,7 @@ async fn a_dropped_ome_socket_is_the_end_of_the_session_and_not_of_the_publisher
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_wowza_socket_leaves_the_media_alone() {
-    let mut pair = Pair::start(Profile::WowzaSe, |_| {}).await;
+    let pair = Pair::start(Profile::WowzaSe, |_| {}).await;
     pair.until("on air", |p| p.is_on_air()).await;
     pair.until_decoded(10).await;
     pair.lab.faults().commit(None, Fault::DropSocket);
@@ -93,7 +93,7 @@ async fn a_server_that_ends_the_session_is_published_to_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_held_by_a_ghost_is_waited_for() {
     for profile in [Profile::Ome021, Profile::WowzaSe] {
-        let mut pair = Pair::start(profile, |_| {}).await;
+        let pair = Pair::start(profile, |_| {}).await;
         pair.until("on air", |p| p.is_on_air()).await;
         pair.lab
             .faults()
@@ -116,7 +116,7 @@ async fn a_name_held_by_a_ghost_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_credential_calls_for_a_person_and_is_tried_on() {
-    let mut pair = Pair::start(Profile::WowzaSe, |_| {}).await;
+    let pair = Pair::start(Profile::WowzaSe, |_| {}).await;
     pair.until("on air", |p| p.is_on_air()).await;
     pair.lab.faults().commit(
         None,
@@ -142,7 +142,7 @@ async fn a_refused_credential_calls_for_a_person_and_is_tried_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_at_any_step_ends_in_another_session() {
     for step in [Step::Description, Step::Media] {
-        let mut pair = Pair::start(Profile::Ome021, |_| {}).await;
+        let pair = Pair::start(Profile::Ome021, |_| {}).await;
         pair.until("on air", |p| p.is_on_air()).await;
         pair.lab
             .faults()
@@ -156,7 +156,7 @@ async fn silence_at_any_step_ends_in_another_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_another_certificate_than_it_says_gets_no_media() {
-    let mut pair = Pair::start(Profile::Ome021, |lab| {
+    let pair = Pair::start(Profile::Ome021, |lab| {
         lab.mutation = Some(Mutation::WrongFingerprint)
     })
     .await;

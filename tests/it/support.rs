@@ -110,11 +110,11 @@ impl Pair {
     }
 
     /// Waits until the publisher's state satisfies `wanted`.
-    pub async fn until(&mut self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
-        match tokio::time::timeout(SOON * 2, self.publisher.wait_for(wanted)).await {
-            Ok(Ok(snapshot)) => snapshot.clone(),
-            _ => panic!("{what}: not in time; {:?}", self.publisher.borrow()),
-        }
+    pub async fn until(&self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        let mut watch = self.publisher.clone();
+        let reached = tokio::time::timeout(SOON * 2, watch.wait_for(wanted)).await;
+        let reached = reached.ok().and_then(Result::ok).map(|snapshot| snapshot.clone());
+        reached.unwrap_or_else(|| panic!("{what}: not in time; {:?}", self.publisher.borrow()))
     }
 
     /// Waits until the lab decodes a session's pictures, `pictures` of them at least.
