@@ -163,8 +163,11 @@ struct Aligner {
     captured: f64,
     output: Vec<f32>,
     scratch: Vec<f32>,
-    /// Capture time in seconds of the sample that the resampler gives out next; `None` before the first.
-    stamp: Option<f64>,
+    /// Capture time in seconds of the first sample since the last beginning, and how many were made since. Counted
+    /// rather than summed: no rounding error grows over months.
+    begun: Option<(f64, u64)>,
+    /// Frames of output still to be cut off to begin on the grid.
+    discard: usize,
     /// Index on the grid of 10 ms of the first sample in `output`.
     next_block: u64,
 }
@@ -195,7 +198,8 @@ impl Aligner {
             input: Vec::new(),
             captured: 0.0,
             output: Vec::new(),
-            stamp: None,
+            begun: None,
+            discard: 0,
             next_block: 0,
         })
     }
@@ -218,21 +222,18 @@ impl Aligner {
         let delay = self.resampler.output_delay() as f64 / hz;
         let elapsed = self.chunk as f64 / f64::from(self.rate);
         // What enters now comes out after the delay.
-        let error = self.stamp.map(|stamp| self.captured - (stamp + delay));
-        let stamp = match error {
+        let stamp = self.begun.map(|(at, made)| at + made as f64 / hz);
+        let error = stamp.map(|stamp| self.captured - (stamp + delay));
+        match error {
             Some(error) if error.abs() <= HOLE_S => {
                 let factor = self.drift.update(error, elapsed);
                 if let Some(adjustable) = self.resampler.as_adjustable() {
                     let set = adjustable.set_resample_ratio_relative(factor, true);
                     set.map_err(|e| e.to_string())?;
                 }
-                self.captured - delay - error
             }
-            Some(_) | None => {
-                self.output.clear();
-                self.captured - delay
-            }
-        };
+            Some(_) | None => self.begin(self.captured - delay),
+        }
         let (channels, frames) = (self.channels, self.chunk);
         let room = self.scratch.len() / channels;
         let input =
@@ -243,28 +244,28 @@ impl Aligner {
             .resampler
             .process_into_buffer(&input, &mut output, None)
             .map_err(|e| e.to_string())?;
-        let mut fresh = &self.scratch[..made * channels];
-        if self.output.is_empty() && error.is_none_or(|e| e.abs() > HOLE_S) {
-            // Begin on the grid: what lies before its next line, delay of the resampler included, is cut off.
-            let start = self.captured.max(0.0);
-            let block = (start * 100.0).ceil();
-            let skip = ((block / 100.0 - stamp) * hz).round().max(0.0) as usize;
-            if skip >= made {
-                // The chunk lies wholly before the line; try again with the next.
-                fresh = &[];
-                self.stamp = None;
-            } else {
-                fresh = &fresh[skip * channels..];
-                self.next_block = block as u64;
-                self.stamp = Some(block / 100.0 + (made - skip) as f64 / hz);
-            }
-        } else {
-            self.stamp = Some(stamp + made as f64 / hz);
+        self.output
+            .extend_from_slice(&self.scratch[..made * channels]);
+        let cut = self.discard.min(self.output.len() / channels);
+        self.output.drain(..cut * channels);
+        self.discard -= cut;
+        if let Some((_, total)) = &mut self.begun {
+            *total += made as u64;
         }
-        self.output.extend_from_slice(fresh);
         self.input.drain(..used * channels);
         self.captured += used as f64 / f64::from(self.rate);
         Ok(())
+    }
+
+    /// Begins anew on the grid, with a sample captured at `stamp` coming out next: what lies before the next line
+    /// of the grid, history of the resampler included, is cut off. Blocks never go back.
+    fn begin(&mut self, stamp: f64) {
+        let line = (self.captured.max(0.0) * 100.0).ceil() as u64;
+        self.next_block = self.next_block.max(line);
+        let ahead = self.next_block as f64 / 100.0 - stamp;
+        self.discard = (ahead * f64::from(AUDIO_CLOCK_HZ)).round().max(0.0) as usize;
+        self.output.clear();
+        self.begun = Some((stamp, 0));
     }
 
     fn pop(&mut self) -> Option<AudioFrame> {
@@ -509,10 +510,9 @@ mod tests {
 
     /// Feeds `seconds` of a device that is `ppm` off and beeps for 10 ms at each full second of true time; checks
     /// where the beeps come out. Gives the blocks.
-    fn run(rate: u32, ppm: f64, seconds: u32) -> Vec<AudioFrame> {
+    fn run(rate: u32, ppm: f64, seconds: u32, start: f64) -> Vec<AudioFrame> {
         let mut aligner = Aligner::new(rate, 1).expect("plain values");
         let actual = f64::from(rate) * (1.0 + ppm * 1e-6);
-        let start = 3.003_7;
         let mut frames = Vec::new();
         let mut n = 0_u64;
         while (n as f64) < f64::from(seconds) * actual {
@@ -532,13 +532,13 @@ mod tests {
 
     #[test]
     fn any_rate_comes_out_at_48_khz_on_the_grid_and_in_time() {
-        for (rate, ppm) in [
-            (48_000, 0.0),
-            (44_100, 200.0),
-            (16_000, -200.0),
-            (96_000, 100.0),
+        for (rate, ppm, start) in [
+            (48_000, 0.0, 3.0037),
+            (44_100, 200.0, 3.0101),
+            (16_000, -200.0, 3.0099),
+            (96_000, 100.0, 3.0),
         ] {
-            let frames = run(rate, ppm, 20);
+            let frames = run(rate, ppm, 20, start);
             let first = frames[0].captured.ticks(100);
             let mut beeps = 0;
             let mut quiet = 0;
