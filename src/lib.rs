@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod lab;
 pub mod media;
 pub mod net;
