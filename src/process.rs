@@ -32,8 +32,14 @@ impl Usage {
     /// Begins at `now`. Where `/proc` cannot be read every figure is zero.
     pub fn new(now: Instant) -> Self {
         let start = read().unwrap_or_default();
-        let mut usage =
-            Self { start, last: start, rss_peak: 0, threads_peak: 0, samples: Vec::new(), began: now };
+        let mut usage = Self {
+            start,
+            last: start,
+            rss_peak: 0,
+            threads_peak: 0,
+            samples: Vec::new(),
+            began: now,
+        };
         usage.sample(now);
         usage
     }
@@ -45,7 +51,11 @@ impl Usage {
         self.rss_peak = self.rss_peak.max(sample.rss);
         self.threads_peak = self.threads_peak.max(sample.threads);
         let at = now.saturating_duration_since(self.began);
-        if self.samples.last().is_none_or(|(last, _)| at >= *last + Duration::from_secs(1)) {
+        if self
+            .samples
+            .last()
+            .is_none_or(|(last, _)| at >= *last + Duration::from_secs(1))
+        {
             self.samples.push((at, sample.rss));
             // Months of uptime: halve the density, keep the span.
             if self.samples.len() > 4_096 {
@@ -115,14 +125,19 @@ mod tests {
 
     #[test]
     fn a_line_has_its_slope() {
-        let points: Vec<_> = (0..10).map(|n| (f64::from(n), 3.0 * f64::from(n) + 1.0)).collect();
+        let points: Vec<_> = (0..10)
+            .map(|n| (f64::from(n), 3.0 * f64::from(n) + 1.0))
+            .collect();
         assert!((slope(&points).unwrap() - 3.0).abs() < 1e-9);
         assert_eq!(slope(&[(1.0, 1.0)]), None);
         assert_eq!(slope(&[]), None);
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test of what is read from /proc needs some instant")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test of what is read from /proc needs some instant"
+    )]
     fn this_process_uses_something() {
         let usage = Usage::new(Instant::now()).report();
         assert!(usage.rss_peak_bytes > 100_000 && usage.threads_peak >= 1 && usage.fds_end >= 3);

@@ -42,7 +42,6 @@ pub enum Error {
 }
 
 /// Everything that runs.
-#[derive(Debug)]
 #[must_use]
 pub struct Supervisor {
     feeds: BTreeMap<String, Feed>,
@@ -57,16 +56,23 @@ impl Supervisor {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut feeds = BTreeMap::new();
         for (name, feed) in &config.feeds {
-            let started =
-                Feed::start(name, feed, clock).map_err(|source| Error::Feed { name: name.clone(), source })?;
+            let started = Feed::start(name, feed, clock).map_err(|source| Error::Feed {
+                name: name.clone(),
+                source,
+            })?;
             feeds.insert(name.clone(), started);
         }
         let mut publishers = BTreeMap::new();
         for (name, publisher) in &config.publishers {
             // The configuration holds no publisher without its feed.
-            let Some(feed) = feeds.get(&publisher.feed) else { continue };
+            let Some(feed) = feeds.get(&publisher.feed) else {
+                continue;
+            };
             let started = Publisher::start(name, publisher, feed.handle(), clock, rng.u64(..))
-                .map_err(|source| Error::Publisher { name: name.clone(), source })?;
+                .map_err(|source| Error::Publisher {
+                    name: name.clone(),
+                    source,
+                })?;
             publishers.insert(name.clone(), started);
         }
         Ok(Self { feeds, publishers })
@@ -74,12 +80,18 @@ impl Supervisor {
 
     /// The publishers' states by name, now and as they change.
     pub fn publishers(&self) -> BTreeMap<String, watch::Receiver<Snapshot>> {
-        self.publishers.iter().map(|(name, publisher)| (name.clone(), publisher.watch())).collect()
+        self.publishers
+            .iter()
+            .map(|(name, publisher)| (name.clone(), publisher.watch()))
+            .collect()
     }
 
     /// Handles of the feeds by name.
     pub fn feeds(&self) -> BTreeMap<String, FeedHandle> {
-        self.feeds.iter().map(|(name, feed)| (name.clone(), feed.handle())).collect()
+        self.feeds
+            .iter()
+            .map(|(name, feed)| (name.clone(), feed.handle()))
+            .collect()
     }
 
     /// Parts from all servers, then ends the feeds. Bounded by seven seconds.
@@ -95,7 +107,10 @@ impl Supervisor {
         }
         for drained in ending.join_all().await {
             if drained.left_behind > 0 {
-                tracing::warn!("{} device threads are stuck in their drivers and were left behind", drained.left_behind);
+                tracing::warn!(
+                    "{} device threads are stuck in their drivers and were left behind",
+                    drained.left_behind
+                );
             }
         }
     }

@@ -33,27 +33,37 @@ pub enum Error {
     },
 }
 
-/// Whether the secrets that a file refers to are fetched.
+/// How much of a configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrets {
-    /// They are: the configuration can be used.
-    Fetch,
-    /// They are not: the text alone is judged, and each secret is a placeholder.
-    Skip,
+pub enum Scope {
+    /// The text, the secrets and the files that it names: the configuration can be used.
+    Everything,
+    /// The text alone, with a placeholder for each secret.
+    Text,
 }
 
 /// Reads the configuration file at `path` (at most 1 MiB).
-pub fn load(path: &Path, secrets: Secrets) -> Result<Config, Error> {
+pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
     let text = read(path, MAX_CONFIG_BYTES).map_err(|why| Error::Unreadable {
         path: path.to_owned(),
         why,
     })?;
-    let env = Env {
-        base: path.parent().unwrap_or(Path::new("")),
-        fetch: match secrets {
-            Secrets::Fetch => &fetch,
+    let base = path.parent().unwrap_or(Path::new(""));
+    let env = match scope {
+        Scope::Everything => Env {
+            base,
+            fetch: &fetch,
+            open: &|path| {
+                File::open(path)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            },
+        },
+        Scope::Text => Env {
+            base,
             // Each its own, so that two publishers do not seem to share a stream.
-            Secrets::Skip => &|source| Ok(format!("wss://secret.invalid/{source:?}")),
+            fetch: &|source| Ok(format!("wss://secret.invalid/{source:?}")),
+            open: &|_| Ok(()),
         },
     };
     raw::parse(&text, &env).map_err(|faults| Error::Faults {
@@ -125,7 +135,7 @@ mod tests {
         let config = folder.path().join("onair.toml");
         std::fs::write(folder.path().join("url"), "wss://host/app/key\n").unwrap();
         std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
-        let loaded = load(&config, Secrets::Fetch).unwrap();
+        let loaded = load(&config, Scope::Everything).unwrap();
         let super::super::Server::Ome { url } = &loaded.publishers["p"].server else {
             panic!("{loaded:?}");
         };
@@ -137,26 +147,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("onair.toml");
         std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
-        let fault = load(&config, Secrets::Fetch).unwrap_err().to_string();
+        let fault = load(&config, Scope::Everything).unwrap_err().to_string();
         assert!(
             fault.contains("onair.toml:6:7: publisher.p.url: "),
             "{fault}"
         );
         assert!(fault.contains("No such file"), "{fault}");
-        assert!(load(&config, Secrets::Skip).is_ok());
+        assert!(load(&config, Scope::Text).is_ok());
 
         std::fs::write(
             &config,
             format!("{PUBLISHER}url = {{ env = \"ONAIR_NO_SUCH\" }}\n"),
         )
         .unwrap();
-        let fault = load(&config, Secrets::Fetch).unwrap_err().to_string();
+        let fault = load(&config, Scope::Everything).unwrap_err().to_string();
         assert!(fault.contains("no variable ONAIR_NO_SUCH"), "{fault}");
     }
 
     #[test]
     fn an_endless_file_is_refused() {
-        let refused = load(Path::new("/dev/zero"), Secrets::Fetch).unwrap_err();
+        let refused = load(Path::new("/dev/zero"), Scope::Everything).unwrap_err();
         assert!(
             refused.to_string().contains("larger than 1048576 bytes"),
             "{refused}"

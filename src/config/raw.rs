@@ -4,6 +4,8 @@
 //! reported at once, each fault with its place; only broken TOML hides what lies behind it. Pure: secrets are
 //! fetched through [`Env`]. A fault never repeats a value that could be a secret.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::Secret;
 use super::{
     Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
@@ -41,6 +44,8 @@ pub struct Env<'a> {
     pub base: &'a Path,
     /// Fetches a secret, or says in a few words why it cannot.
     pub fetch: &'a dyn Fn(&SecretSource) -> Result<String, String>,
+    /// Tries to open a file for reading, or says in a few words why it cannot.
+    pub open: &'a dyn Fn(&Path) -> Result<(), String>,
 }
 
 /// Where the file says that a secret is kept.
@@ -105,32 +110,6 @@ pub fn parse(text: &str, env: &Env<'_>) -> Result<Config, Vec<Fault>> {
     }
 }
 
-/// A table of the file with the path that leads to it.
-struct Table<'t> {
-    path: String,
-    at: usize,
-    entries: &'t DeTable<'t>,
-}
-
-impl Table<'_> {
-    fn key(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
-    }
-}
-
-struct Reader<'e> {
-    env: &'e Env<'e>,
-    text: &'e str,
-    faults: Vec<Fault>,
-}
-
-/// What a value is read into, or what is allowed there.
-type Read<T> = Result<T, String>;
-
 impl Reader<'_> {
     fn config(&mut self, document: &Spanned<DeTable<'_>>) -> Config {
         let root = Table {
@@ -190,7 +169,7 @@ impl Reader<'_> {
                 self.only(table, &KEYS, &["path"]);
                 let path = self.required(table, "path", text);
                 path.map(|path| VideoSource::File {
-                    path: self.env.base.join(path),
+                    path: self.file(table, "path", &path),
                 })
             }
             Some(_) => {
@@ -241,7 +220,7 @@ impl Reader<'_> {
                 self.only(table, &KEYS, &["path"]);
                 let path = self.required(table, "path", text);
                 path.map(|path| AudioSource::File {
-                    path: self.env.base.join(path),
+                    path: self.file(table, "path", &path),
                 })
             }
             Some(synthetic) => {
@@ -306,12 +285,24 @@ impl Reader<'_> {
             })
         });
         let ca_file = self.optional(table, "ca_file", None, |v| text(v).map(Some));
+        let ca_file = ca_file.map(|path| self.file(table, "ca_file", &path));
         Some(Publisher {
             feed: feed?,
             server: server?,
             transport,
-            ca_file: ca_file.map(|path| self.env.base.join(path)),
+            ca_file,
         })
+    }
+
+    /// The path of a file that must be there.
+    fn file(&mut self, table: &Table<'_>, name: &str, path: &str) -> PathBuf {
+        let path = self.env.base.join(path);
+        if let Err(why) = (self.env.open)(&path) {
+            let at = table.entries.get(name).map_or(table.at, |v| v.span().start);
+            let message = format!("{} cannot be opened: {why}", path.display());
+            self.fault(at, &table.key(name), message);
+        }
+        path
     }
 
     fn url(&mut self, table: &Table<'_>) -> Option<Secret> {
@@ -347,7 +338,14 @@ impl Reader<'_> {
                 let source = self.secret_source(&table, allowed)?;
                 (self.env.fetch)(&source)
             }
-            other => Err(format!("found {}, allowed: {allowed}", other.type_str())),
+            DeValue::Array(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Float(_)
+            | DeValue::Integer(_) => {
+                let found = value.get_ref().type_str();
+                Err(format!("found {found}, allowed: {allowed}"))
+            }
         };
         let checked = fetched.and_then(|secret| match secret.trim() {
             "" => Err("is empty".to_owned()),
@@ -439,134 +437,6 @@ impl Reader<'_> {
         }
         tables
     }
-
-    /// The table under a key; `None` if it is missing or is no table, which is a fault.
-    fn table<'t>(&mut self, parent: &Table<'t>, name: &str) -> Option<Table<'t>> {
-        let (key, value) = parent.entries.get_key_value(name)?;
-        let path = parent.key(name);
-        match value.get_ref() {
-            DeValue::Table(entries) => Some(Table {
-                path,
-                at: key.span().start,
-                entries,
-            }),
-            other => {
-                let message = format!("found {}, allowed: a table", other.type_str());
-                self.fault(value.span().start, &path, message);
-                None
-            }
-        }
-    }
-
-    /// Every key must be in `keys` or `more`.
-    fn only(&mut self, table: &Table<'_>, keys: &[&str], more: &[&str]) {
-        const ELSEWHERE: [&str; 4] = ["application", "device", "path", "stream"];
-        let known = || keys.iter().chain(more).copied();
-        for (key, _) in table.entries {
-            let name = key.get_ref().as_ref();
-            if known().any(|k| k == name) {
-                continue;
-            }
-            let what = if ELSEWHERE.contains(&name) && keys.len() > 2 {
-                "means nothing here"
-            } else {
-                "is no known key"
-            };
-            let list = known().collect::<Vec<_>>().join(", ");
-            let message = format!("{what}; allowed: {list}");
-            self.fault(key.span().start, &table.key(&shortened(name)), message);
-            self.suggest(nearest(name, known()));
-        }
-    }
-
-    fn required<T>(
-        &mut self,
-        table: &Table<'_>,
-        name: &str,
-        read: impl Fn(&DeValue<'_>) -> Read<T>,
-    ) -> Option<T> {
-        if table.entries.contains_key(name) {
-            return self.optional(table, name, None, |v| read(v).map(Some));
-        }
-        // What is allowed is what the reader says of a value that no key may have.
-        let allowed = read(&DeValue::Array(toml::de::DeArray::new()))
-            .err()
-            .unwrap_or_default();
-        let message = format!("is missing; it must be {allowed}");
-        self.fault(table.at, &table.key(name), message);
-        None
-    }
-
-    fn optional<T>(
-        &mut self,
-        table: &Table<'_>,
-        name: &str,
-        default: T,
-        read: impl Fn(&DeValue<'_>) -> Read<T>,
-    ) -> T {
-        let Some(value) = table.entries.get(name) else {
-            return default;
-        };
-        match read(value.get_ref()) {
-            Ok(read) => read,
-            Err(allowed) => {
-                let message = format!("found {}, allowed: {allowed}", shown(value.get_ref()));
-                self.fault(value.span().start, &table.key(name), message);
-                if let Some(word) = value.get_ref().as_str() {
-                    self.suggest(nearest(word, allowed.split(", ")));
-                }
-                default
-            }
-        }
-    }
-
-    fn fault(&mut self, at: usize, key: &str, message: String) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        self.faults.push(Fault {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            key: key.to_owned(),
-            message,
-            suggestion: None,
-        });
-    }
-
-    /// Adds a suggestion to the latest fault.
-    fn suggest(&mut self, word: Option<String>) {
-        if let Some(fault) = self.faults.last_mut() {
-            fault.suggestion = word;
-        }
-    }
-}
-
-fn text(value: &DeValue<'_>) -> Read<String> {
-    match value.as_str() {
-        Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err("a text".to_owned()),
-    }
-}
-
-fn one_of<'w>(value: &DeValue<'_>, words: &[&'w str]) -> Read<&'w str> {
-    let word = words.iter().find(|word| value.as_str() == Some(**word));
-    word.copied().ok_or_else(|| words.join(", "))
-}
-
-fn whole<T: TryFrom<i64>>(value: &DeValue<'_>, least: i64, most: i64) -> Read<T> {
-    let number = value
-        .as_integer()
-        .and_then(|i| i64::from_str_radix(i.as_str(), i.radix()).ok())
-        .filter(|number| (least..=most).contains(number));
-    number
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| format!("a whole number from {least} to {most}"))
-}
-
-fn quantity<T>(value: &DeValue<'_>, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Read<T> {
-    value
-        .as_str()
-        .and_then(read)
-        .ok_or_else(|| allowed.to_owned())
 }
 
 fn bitrate(value: &DeValue<'_>, least: u32, most: u32, range: &str) -> Read<Bitrate> {
@@ -575,45 +445,6 @@ fn bitrate(value: &DeValue<'_>, least: u32, most: u32, range: &str) -> Read<Bitr
     quantity(value, &allowed, |t| {
         units::bitrate(t).filter(|rate| (least..=most).contains(&rate.0))
     })
-}
-
-/// A value as a fault repeats it: short and printable.
-fn shown(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => quoted(text),
-        DeValue::Integer(number) => shortened(number.as_str()),
-        DeValue::Float(number) => shortened(number.as_str()),
-        DeValue::Boolean(truth) => truth.to_string(),
-        DeValue::Array(_) | DeValue::Datetime(_) | DeValue::Table(_) => value.type_str().to_owned(),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", shortened(text))
-}
-
-fn shortened(text: &str) -> String {
-    let printable = text.escape_debug().to_string();
-    match printable.char_indices().nth(60) {
-        Some((at, _)) => format!("{}...", &printable[..at]),
-        None => printable,
-    }
-}
-
-/// The candidate that a typing error away is `word`.
-fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
-    // The measure is quadratic in the word's length, and nobody mistypes a word of this length.
-    let word = (word.len() <= 64).then_some(word)?;
-    candidates
-        .map(|candidate| {
-            (
-                strsim::normalized_damerau_levenshtein(word, candidate),
-                candidate,
-            )
-        })
-        .filter(|(likeness, _)| *likeness >= 0.5)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
 }
 
 #[cfg(test)]

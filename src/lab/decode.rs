@@ -16,10 +16,10 @@ use openh264::decoder::DecodeOptions;
 use openh264::decoder::Flush;
 use openh264::formats::YUVSource;
 
+use crate::media::clock_code;
 use crate::media::time::AUDIO_CLOCK_HZ;
 
 use super::beep;
-use super::strip;
 
 /// Access units that may wait: about four seconds of both tracks.
 const BACKLOG: usize = 320;
@@ -103,7 +103,7 @@ impl Decoder {
         if tokio::time::timeout(REST, &mut joined).await.is_err() {
             discard.store(true, Ordering::Relaxed);
             // A panic of the thread was reported where it happened; there is nothing to add to it.
-            drop(joined.await);
+            joined.await.ok();
         }
     }
 }
@@ -114,7 +114,7 @@ impl Drop for Decoder {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // At most one access unit is being decoded now, so this is a matter of milliseconds.
-            drop(thread.join());
+            thread.join().ok();
         }
     }
 }
@@ -156,12 +156,16 @@ fn picture(
         return Err(("video", "no picture came of an access unit".to_owned()));
     };
     let (width, height) = picture.dimensions();
-    let clock = strip::read(picture.y(), picture.strides().0, width);
+    let (width, height) = (
+        u32::try_from(width).unwrap_or(u32::MAX),
+        u32::try_from(height).unwrap_or(u32::MAX),
+    );
+    let clock = clock_code::read(picture.y(), picture.strides().0, width, height);
     sink(Decoded::Picture {
         time,
-        width: u32::try_from(width).unwrap_or(u32::MAX),
-        height: u32::try_from(height).unwrap_or(u32::MAX),
-        clock,
+        width,
+        height,
+        clock: clock.map(Duration::from_millis),
         at: Instant::now(),
     });
     Ok(())

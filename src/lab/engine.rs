@@ -35,7 +35,6 @@ use super::framing::Inbound;
 use super::hub::Record;
 use super::hub::State;
 use super::ingest::Ingest;
-use super::ingest::Options;
 use super::ingest::Remote;
 use super::profile::Dialect;
 use super::reception::Reception;
@@ -67,6 +66,8 @@ pub(super) enum Command {
     Drop { orderly: bool },
     /// Ask for a key frame.
     KeyFrame,
+    /// The publisher closed its signalling in an orderly way; the media goes on.
+    Left,
     /// Say BYE and `close_notify`, then stop.
     Shut,
 }
@@ -209,7 +210,9 @@ impl Engine {
         match (&self.ingest.udp, transmit.proto) {
             (Some(socket), Protocol::Udp) => {
                 // A full socket buffer loses the packet, as a network would.
-                drop(socket.try_send_to(&transmit.contents, transmit.destination));
+                socket
+                    .try_send_to(&transmit.contents, transmit.destination)
+                    .ok();
             }
             _ => {
                 if let Some(connection) = self.connections.get(&transmit.destination) {
@@ -334,6 +337,7 @@ impl Engine {
                 self.tick(now);
             }
             Command::KeyFrame => self.ask_key_frame(now),
+            Command::Left => self.reception.judge.ended(now),
             Command::Shut => {
                 self.stopping = true;
                 if self.ingest.rtc.close().is_err() {

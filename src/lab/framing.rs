@@ -46,7 +46,7 @@ impl Connection {
                 packet: None,
             };
             // Without the session nobody needs to know.
-            drop(inbox.send(end).await);
+            inbox.send(end).await.ok();
         });
         tasks.spawn(write(writer, packets));
         Self {
@@ -57,7 +57,7 @@ impl Connection {
 
     /// Sends a packet, or drops it if too many wait.
     pub(super) fn send(&self, packet: Vec<u8>) {
-        drop(self.outbox.try_send(packet));
+        self.outbox.try_send(packet).ok();
     }
 }
 

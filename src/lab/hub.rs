@@ -446,7 +446,7 @@ impl Record {
     /// Hands received media to whoever follows.
     pub(super) fn media(&self, received: Received) {
         // No reader is not an error.
-        drop(self.media.send(received));
+        self.media.send(received).ok();
     }
 
     /// The session is over. Later calls change nothing.

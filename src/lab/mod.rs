@@ -1,16 +1,274 @@
 //! The lab: a strict ingest server that imitates Wowza and OvenMediaEngine/Qencode, decodes what it receives
 //! and judges the publisher.
+//!
+//! It stands opposite to the agent and shares no protocol code with it, so that the judge is not the judged. One
+//! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`) and get a media
+//! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
+//! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
+//! takes [`faults`].
 
 mod beep;
 mod decode;
 mod depacketize;
+mod door;
 mod engine;
+pub mod faults;
 mod framing;
 pub mod hub;
 mod ingest;
 mod judge;
+mod ome;
+pub mod page;
 pub mod profile;
 mod reception;
-mod strip;
+mod sdp;
+mod station;
 mod sync;
 mod tally;
+mod whep;
+mod wire;
+mod wowza;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use axum::routing::post;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::media::time::MediaClock;
+use crate::report;
+
+pub use self::faults::Fault;
+pub use self::faults::Faults;
+pub use self::faults::Mutation;
+pub use self::hub::Hub;
+pub use self::profile::Profile;
+
+use self::profile::Dialect;
+use self::station::Station;
+
+/// How long [`Lab::stop`] waits for sessions to end.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How a lab is set up.
+#[derive(Clone, Debug)]
+pub struct LabConfig {
+    /// Address of the page and of the control requests; signalling uses the same IP address.
+    pub listen: SocketAddr,
+    /// IP address of media sockets and of the candidates that are handed out.
+    pub media_ip: IpAddr,
+    /// Servers to be, each on a port of its own.
+    pub profiles: Vec<Profile>,
+    /// Signalling port of a profile; one that is not named here gets a free one. A lab that is started again on
+    /// the same ports is, to a publisher, a server that was restarted.
+    pub ports: BTreeMap<Profile, u16>,
+    /// The process's clock: latencies are read against its wall time.
+    pub clock: MediaClock,
+    /// Factor on the servers' own time-outs (pings, silence, ghosts): 1.0 is what the vendors have.
+    pub time_scale: f64,
+    /// A lie in every description from the start.
+    pub mutation: Option<Mutation>,
+    /// Throw away every n-th video packet on first arrival, to see it sent again (only `wowza-se` asks for that).
+    pub withhold: Option<u32>,
+}
+
+impl LabConfig {
+    /// A lab on loopback, on free ports, that is true to its models.
+    pub const fn new(profiles: Vec<Profile>, clock: MediaClock) -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            media_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            profiles,
+            ports: BTreeMap::new(),
+            clock,
+            time_scale: 1.0,
+            mutation: None,
+            withhold: None,
+        }
+    }
+}
+
+/// Why a lab could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Caused by an address that is in use or is not this machine's.
+    #[error("the lab cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Where to publish to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The URL as an operator would configure it: OvenMediaEngine's without query.
+    pub url: String,
+    /// The application; part of the URL at OvenMediaEngine.
+    pub application: String,
+    /// The stream; part of the URL at OvenMediaEngine.
+    pub stream: String,
+}
+
+/// A running lab. Dropped without [`Lab::stop`], it stops without waiting for its sessions.
+#[derive(Debug)]
+pub struct Lab {
+    hub: Hub,
+    faults: Faults,
+    page: SocketAddr,
+    doors: BTreeMap<Profile, SocketAddr>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Lab {
+    /// Starts a lab on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If one of the addresses cannot be listened on.
+    pub async fn start(config: LabConfig) -> Result<Self, Error> {
+        let hub = Hub::new(config.clock);
+        let faults = Faults::new(hub.clone(), &config.profiles, config.mutation);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let stopping = stop.clone().drop_guard();
+        let (page, listener) = listen(config.listen).await?;
+        let routes = Router::new()
+            .route("/v1/report", get(report_json))
+            .route("/v1/faults", post(commit))
+            .with_state(faults.clone())
+            .merge(page::router(
+                hub.clone(),
+                config.media_ip,
+                tasks.clone(),
+                stop.clone(),
+            ));
+        let closed = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let served = axum::serve(listener, routes).with_graceful_shutdown(closed);
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the lab's page ended");
+            }
+        });
+        let mut doors = BTreeMap::new();
+        for profile in &config.profiles {
+            let port = config.ports.get(profile).copied().unwrap_or(0);
+            let address = SocketAddr::new(config.listen.ip(), port);
+            let (address, listener) = listen(address).await?;
+            let station = Arc::new(Station {
+                profile: *profile,
+                hub: hub.clone(),
+                faults: faults.clone(),
+                media_ip: config.media_ip,
+                clock: config.clock,
+                time_scale: config.time_scale,
+                withhold: config.withhold,
+                names: Mutex::default(),
+            });
+            tasks.spawn(door::serve(listener, station, tasks.clone(), stop.clone()));
+            doors.insert(*profile, address);
+        }
+        Ok(Self {
+            hub,
+            faults,
+            page,
+            doors,
+            tasks,
+            stop: stopping.disarm(),
+        })
+    }
+
+    /// Where to publish to as `profile`; `None` if this lab is not that.
+    pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
+        let address = self.doors.get(&profile)?;
+        let (application, stream) = (profile.application(), profile.stream());
+        let path = match profile.dialect() {
+            Dialect::Ome => format!("{application}/{stream}"),
+            Dialect::WowzaV1 => "webrtc-session.json".to_owned(),
+        };
+        Some(Endpoint {
+            url: format!("ws://{address}/{path}"),
+            application: application.to_owned(),
+            stream: stream.to_owned(),
+        })
+    }
+
+    /// Address of the signalling of each profile.
+    pub const fn addresses(&self) -> &BTreeMap<Profile, SocketAddr> {
+        &self.doors
+    }
+
+    /// URL of the page.
+    pub fn page_url(&self) -> String {
+        format!("http://{}/", self.page)
+    }
+
+    /// Its sessions, live and ended.
+    pub const fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Its faults.
+    pub const fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// One entry per endpoint: its sessions in succession, merged.
+    pub fn report(&self) -> Vec<report::Session> {
+        self.hub.report()
+    }
+
+    /// Stops as a server does that is told to: running sessions get BYE and `close_notify`, sockets are cut.
+    /// Returns once everything has ended, after 5 seconds at most; the report stays readable until then through
+    /// a clone of the hub.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
+            tracing::warn!("sessions of the lab did not end in time");
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    Ok((listener.local_addr().map_err(failed)?, listener))
+}
+
+/// `GET /v1/report`: as in the report, its sessions.
+async fn report_json(State(faults): State<Faults>) -> Json<Vec<report::Session>> {
+    Json(faults.report())
+}
+
+/// Body of `POST /v1/faults`.
+#[derive(Debug, serde::Deserialize)]
+struct Committed {
+    profile: Option<Profile>,
+    #[serde(flatten)]
+    fault: Fault,
+}
+
+/// `POST /v1/faults`: the number of running sessions that were hit.
+async fn commit(State(faults): State<Faults>, Json(body): Json<Committed>) -> Json<usize> {
+    Json(faults.commit(body.profile, body.fault))
+}

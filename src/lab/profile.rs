@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::Serialize;
 
 /// A server that the lab can be.
@@ -112,6 +113,13 @@ impl FromStr for Profile {
             .into_iter()
             .find(|profile| profile.name() == name)
             .ok_or_else(|| UnknownProfile(name.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Profile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -2,9 +2,6 @@
 //!
 //! Pure. Times are seconds since the Unix epoch, as `f64` (microseconds are exact until the year 2255).
 
-/// Seconds between the NTP era and the Unix epoch.
-pub(super) const NTP_OFFSET_S: f64 = 2_208_988_800.0;
-
 /// One sender report's pairing of the sender's wall clock with a track's RTP clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Pairing {

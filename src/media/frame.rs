@@ -51,3 +51,30 @@ pub struct AudioFrame {
     /// `480 * channels` samples in -1.0..=1.0.
     pub samples: Vec<f32>,
 }
+
+/// Bytes of a tightly packed I420 picture; both dimensions even.
+pub const fn i420_len(width: u32, height: u32) -> usize {
+    width as usize * height as usize * 3 / 2
+}
+
+/// The Y, U and V planes of a tightly packed I420 picture of `width` x `height` pixels.
+///
+/// # Panics
+/// If `data` is shorter than [`i420_len`].
+pub fn i420_planes(data: &[u8], width: u32, height: u32) -> [&[u8]; 3] {
+    let luma = width as usize * height as usize;
+    let (y, chroma) = data[..i420_len(width, height)].split_at(luma);
+    let (u, v) = chroma.split_at(luma / 4);
+    [y, u, v]
+}
+
+/// As [`i420_planes`], to be written.
+///
+/// # Panics
+/// If `data` is shorter than [`i420_len`].
+pub fn i420_planes_mut(data: &mut [u8], width: u32, height: u32) -> [&mut [u8]; 3] {
+    let luma = width as usize * height as usize;
+    let (y, chroma) = data[..i420_len(width, height)].split_at_mut(luma);
+    let (u, v) = chroma.split_at_mut(luma / 4);
+    [y, u, v]
+}

@@ -14,7 +14,7 @@ use rtc::interceptor::{
 use rtc::sansio::Protocol;
 use rtc::shared::TransportContext;
 use rtc::shared::error::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Event;
 use super::counters::Shared;
@@ -49,18 +49,20 @@ pub(super) struct Egress {
     feedback: Feedback,
     counters: Arc<Shared>,
     events: mpsc::Sender<Event>,
+    farewell: Arc<Notify>,
     reads: VecDeque<TaggedPacket>,
     writes: VecDeque<TaggedPacket>,
 }
 
 impl Egress {
-    /// An interceptor for `streams` of a connection called `cname`.
+    /// An interceptor for `streams` of a connection called `cname`. `farewell` is notified once goodbye is said.
     pub(super) fn new(
         clock: MediaClock,
         cname: &str,
         streams: Vec<Stream>,
         counters: Arc<Shared>,
         events: mpsc::Sender<Event>,
+        farewell: Arc<Notify>,
     ) -> Self {
         let timelines: Vec<_> = streams.iter().map(|s| (s.ssrc, s.timeline)).collect();
         let tracks: Vec<_> = streams
@@ -76,6 +78,7 @@ impl Egress {
             streams,
             counters,
             events,
+            farewell,
             reads: VecDeque::new(),
             writes: VecDeque::new(),
         }
@@ -202,6 +205,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Egress {
                 for compound in self.reports.goodbye(now) {
                     self.write_rtcp(now, compound);
                 }
+                self.farewell.notify_one();
             }
             _ => self.writes.push_back(packet),
         }

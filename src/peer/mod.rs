@@ -27,7 +27,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use rtc::shared::error::Error as EngineError;
 use rtc::shared::ifaces::ifaces;
-use tokio::sync::{mpsc, watch as latest};
+use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use webrtc::media_stream::MediaStreamTrack;
@@ -42,6 +42,7 @@ use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit}
 use crate::config::{Bitrate, Transport};
 use crate::feed::Tracks;
 use crate::media::access_unit::{AccessUnit, Track};
+use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 
 pub use candidate::Protocol;
@@ -87,15 +88,6 @@ pub struct Config {
     pub first_sequence: u16,
     /// How long to wait for what.
     pub limits: Limits,
-}
-
-/// RTP payload types (0 to 127).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PayloadTypes {
-    /// Of H.264.
-    pub h264: u8,
-    /// Of Opus.
-    pub opus: u8,
 }
 
 /// How long a connection waits for signs of life.
@@ -203,9 +195,11 @@ pub struct Peer {
     transport: Transport,
     wires: Arc<Wires>,
     counters: Arc<Shared>,
+    farewell: Arc<Notify>,
     gathered: latest::Receiver<bool>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
     tasks: TaskTracker,
+    watch: tokio::task::AbortHandle,
     _stop: DropGuard,
 }
 
@@ -253,12 +247,14 @@ impl Peer {
         let counters = Arc::new(Shared::default());
         let (events, receiver) = mpsc::channel(EVENTS);
         let (wires, sightings) = Wires::new(Arc::clone(&counters), stop.clone(), tasks.clone());
+        let farewell = Arc::new(Notify::new());
         let egress = Egress::new(
             config.clock,
             &name,
             streams,
             Arc::clone(&counters),
             events.clone(),
+            Arc::clone(&farewell),
         );
         let (handler, states, gathered) = watch::Handler::new();
         let limits = config.limits;
@@ -268,7 +264,7 @@ impl Peer {
         };
         // From here on an early return must end what was spawned.
         let guard = stop.drop_guard();
-        let pc = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(media_engine)
             .with_setting_engine(
@@ -296,12 +292,12 @@ impl Peer {
             .with_handler(Arc::new(handler))
             .with_runtime(Arc::new(Engine(Arc::clone(&wires))))
             .with_udp_addrs(only(config.transport != Transport::Tcp))
-            .with_tcp_addrs(only(config.transport != Transport::Udp))
-            .build()
+            .with_tcp_addrs(only(config.transport != Transport::Udp));
+        let pc = Box::pin(builder.build())
             .await
             .map_err(engine("bind its sockets"))?;
         let pc: Arc<dyn PeerConnection> = Arc::new(pc);
-        wires.spawn(watch::watch(
+        let watch = wires.spawn(watch::watch(
             Arc::clone(&pc),
             Arc::clone(&wires),
             states,
@@ -317,9 +313,11 @@ impl Peer {
             transport: config.transport,
             wires,
             counters,
+            farewell,
             gathered,
             dialled: Mutex::new(HashSet::new()),
             tasks,
+            watch,
             _stop: guard,
         };
         Ok((peer, receiver))
@@ -363,7 +361,8 @@ impl Peer {
         let (offer, candidates) = candidate::taken_out(offer);
         let offered = |kind: &str| offer.lines().any(|line| line.starts_with(kind));
         let (audio, video) = (offered("m=audio "), offered("m=video "));
-        let description = RTCSessionDescription::offer(offer).map_err(engine("read the offer"))?;
+        let description =
+            RTCSessionDescription::offer(offer.clone()).map_err(engine("read the offer"))?;
         self.engine
             .set_remote_description(description)
             .await
@@ -383,7 +382,7 @@ impl Peer {
             .map_err(engine("make an answer"))?;
         let local = self.set_local(answer).await?;
         self.add_candidates(&candidates).await?;
-        sdp::answer(&local, &self.media)
+        sdp::answer(&local, &offer, &self.media)
     }
 
     /// Takes one of the server's candidates, a `candidate:...` line. One that cannot be used, that the configured
@@ -441,11 +440,16 @@ impl Peer {
     /// Ends the connection within two seconds and frees all it held. With `goodbye` the server is told: RTCP BYE
     /// for both tracks, then a DTLS close_notify; without, nothing more is sent.
     pub async fn close(self, goodbye: bool) {
+        self.watch.abort();
         let closing = async {
             if goodbye {
-                if let Some(sender) = self.audio.iter().chain(&self.video).next() {
+                if let Some(sender) = self.audio.iter().chain(&self.video).next()
+                    && self.counters().pair.is_some()
                     // The interceptor puts the farewells of both tracks in the place of this one.
-                    drop(sender.track.write_rtcp(Vec::new()).await);
+                    && sender.track.write_rtcp(Vec::new()).await.is_ok()
+                {
+                    // Closing overtakes what waits for the engine's task. Before the handshake nothing gets there.
+                    drop(tokio::time::timeout(CLOSING / 8, self.farewell.notified()).await);
                 }
                 if let Err(error) = self.engine.close().await {
                     tracing::debug!(%error, "the engine did not close in order");

@@ -144,6 +144,10 @@ impl Reports {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do to count from"
+)]
 mod tests {
     use std::time::UNIX_EPOCH;
 

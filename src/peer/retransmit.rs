@@ -154,6 +154,10 @@ impl Retransmitter {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do to count from"
+)]
 mod tests {
     use super::*;
 

@@ -72,9 +72,13 @@ pub(super) fn token(name: &str) -> String {
     }
 }
 
+/// The feedback on the picture that we act upon.
+const FEEDBACK: [&str; 3] = ["ccm fir", "nack", "nack pli"];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Answer,
+enum Role<'a> {
+    /// To this offer.
+    Answer(&'a str),
     Offer,
 }
 
@@ -83,10 +87,28 @@ pub(super) fn offer(engine: &str, media: &Media) -> Result<String, Error> {
     write(engine, media, Role::Offer)
 }
 
-/// The answer to send for the engine's answer `engine`: only our codec in each section, `sendonly` with SSRC and
-/// CNAME where we have the track, `inactive` where we do not, no header extensions.
-pub(super) fn answer(engine: &str, media: &Media) -> Result<String, Error> {
-    write(engine, media, Role::Answer)
+/// The answer to `offer`, for the engine's answer `engine`: only our codec in each section, `sendonly` with SSRC and
+/// CNAME where we have the track, `inactive` where we do not; of the feedback offered what we act upon, and no header
+/// extensions.
+pub(super) fn answer(engine: &str, offer: &str, media: &Media) -> Result<String, Error> {
+    write(engine, media, Role::Answer(offer))
+}
+
+impl Role<'_> {
+    /// Whether feedback may be named: an answer keeps to what was offered (RFC 4585, section 4.2).
+    fn has(self, payload_type: u8, feedback: &str) -> bool {
+        let Self::Answer(offer) = self else {
+            return true;
+        };
+        offer.lines().any(|line| {
+            line.trim_end()
+                .strip_prefix("a=rtcp-fb:")
+                .and_then(|line| line.split_once(' '))
+                .is_some_and(|(pt, offered)| {
+                    offered == feedback && (pt == "*" || pt == payload_type.to_string())
+                })
+        })
+    }
 }
 
 /// What the engine says that nobody else knows.
@@ -175,7 +197,7 @@ fn candidates(engine: &str) -> Vec<String> {
     if world.is_empty() { loopback } else { world }
 }
 
-fn write(engine: &str, media: &Media, role: Role) -> Result<String, Error> {
+fn write(engine: &str, media: &Media, role: Role<'_>) -> Result<String, Error> {
     let facts = facts(engine)?;
     let mut sdp = String::with_capacity(2_048);
     sections(&mut sdp, &facts, media, role).map_err(|_| Error::Description {
@@ -184,7 +206,12 @@ fn write(engine: &str, media: &Media, role: Role) -> Result<String, Error> {
     Ok(sdp.replace('\n', "\r\n"))
 }
 
-fn sections(sdp: &mut String, facts: &Facts<'_>, media: &Media, role: Role) -> std::fmt::Result {
+fn sections(
+    sdp: &mut String,
+    facts: &Facts<'_>,
+    media: &Media,
+    role: Role<'_>,
+) -> std::fmt::Result {
     let mids: Vec<&str> = facts.sections.iter().map(|s| s.mid).collect();
     writeln!(sdp, "v=0\no={}\ns=-\nt=0 0", facts.origin)?;
     writeln!(sdp, "a=group:BUNDLE {}", mids.join(" "))?;
@@ -215,7 +242,7 @@ fn sections(sdp: &mut String, facts: &Facts<'_>, media: &Media, role: Role) -> s
             facts.ufrag, facts.password, facts.fingerprint
         )?;
         sdp.push_str(match role {
-            Role::Answer => "a=setup:active\n",
+            Role::Answer(_) => "a=setup:active\n",
             Role::Offer => "a=setup:actpass\n",
         });
         writeln!(sdp, "a=mid:{}", section.mid)?;
@@ -237,9 +264,8 @@ fn sections(sdp: &mut String, facts: &Facts<'_>, media: &Media, role: Role) -> s
         if let Some(video) = video {
             let pt = video.payload_type;
             writeln!(sdp, "a=rtpmap:{pt} H264/90000")?;
-            // An answer names no feedback: the server has said in its offer what it will send.
-            if role == Role::Offer {
-                for feedback in ["ccm fir", "nack", "nack pli"] {
+            for feedback in FEEDBACK {
+                if role.has(pt, feedback) {
                     writeln!(sdp, "a=rtcp-fb:{pt} {feedback}")?;
                 }
             }
@@ -304,13 +330,17 @@ mod tests {
     fn an_answer_is_active_and_inactive_where_there_is_no_track() {
         let mut media = media();
         media.audio = None;
-        let got = answer(ENGINE, &media).expect("an answer");
+        let offer =
+            "a=rtcp-fb:108 nack pli\r\na=rtcp-fb:108 transport-cc\r\na=rtcp-fb:109 nack\r\n";
+        let got = answer(ENGINE, offer, &media).expect("an answer");
         let (audio, video) = got.split_once("m=video").expect("two sections");
         assert!(audio.contains("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"));
         assert!(audio.contains("a=inactive") && !audio.contains("a=ssrc"));
         assert!(video.contains("a=setup:active\r\n") && video.contains("a=sendonly\r\n"));
         assert!(video.contains("a=ssrc:22 cname:front\r\n"));
-        assert!(!got.contains("rtcp-fb") && !got.contains("extmap") && !got.contains("rsize"));
+        let feedback: Vec<_> = got.lines().filter(|l| l.contains("rtcp-fb")).collect();
+        assert_eq!(feedback, ["a=rtcp-fb:108 nack pli"]);
+        assert!(!got.contains("extmap") && !got.contains("rsize"));
     }
 
     #[test]

@@ -72,7 +72,6 @@ pub(super) async fn watch(
 ) {
     let mut handshake_ends: Option<Instant> = None;
     let mut connected = false;
-    let mut stage = Stage::Ice;
     loop {
         let handshake_failed = async {
             match handshake_ends {
@@ -86,16 +85,12 @@ pub(super) async fn watch(
                     RTCIceConnectionState::Connected | RTCIceConnectionState::Completed,
                 )) => {
                     if !connected && handshake_ends.is_none() {
-                        stage = Stage::Dtls;
                         handshake_ends = Some(Instant::now() + handshake);
                     }
                     None
                 }
                 Some(State::Ice(state)) => {
                     tracing::debug!(%state, "ice");
-                    if state == RTCIceConnectionState::Failed {
-                        stage = Stage::Ice;
-                    }
                     None
                 }
                 Some(State::Connection(RTCPeerConnectionState::Connected)) => {
@@ -106,8 +101,9 @@ pub(super) async fn watch(
                 Some(State::Connection(RTCPeerConnectionState::Disconnected)) => {
                     Some(Event::Disconnected)
                 }
+                // The engine knows of no other failure than ICE's.
                 Some(State::Connection(RTCPeerConnectionState::Failed)) => {
-                    Some(Event::Failed(stage))
+                    Some(Event::Failed(Stage::Ice))
                 }
                 Some(State::Connection(RTCPeerConnectionState::Closed)) => Some(Event::Closed),
                 Some(State::Connection(_)) => None,

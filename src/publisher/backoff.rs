@@ -23,7 +23,15 @@ mod tests {
     #[test]
     fn the_schedule_is_capped_and_jitter_is_bounded() {
         let mut rng = fastrand::Rng::with_seed(1);
-        for (attempt, nominal) in [(0, 1), (1, 2), (2, 4), (3, 8), (4, 15), (5, 15), (u32::MAX, 15)] {
+        for (attempt, nominal) in [
+            (0, 1),
+            (1, 2),
+            (2, 4),
+            (3, 8),
+            (4, 15),
+            (5, 15),
+            (u32::MAX, 15),
+        ] {
             for _ in 0..100 {
                 let ratio = delay(attempt, &mut rng).as_secs_f64() / f64::from(nominal);
                 assert!((0.8..=1.2).contains(&ratio), "attempt {attempt}: {ratio}");

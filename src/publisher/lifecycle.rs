@@ -18,9 +18,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Dialect;
 use super::backoff;
 use super::policy::{self, History, Verdict};
-use super::Dialect;
 use crate::session::{Ended, Progress};
 
 /// Where a publisher stands.
@@ -91,7 +91,12 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     /// A stopped publisher of `dialect`; `rng` makes the jitter.
     pub(super) fn new(dialect: Dialect, rng: fastrand::Rng) -> Self {
-        Self { state: State::Stopped, dialect, history: History::default(), rng }
+        Self {
+            state: State::Stopped,
+            dialect,
+            history: History::default(),
+            rng,
+        }
     }
 
     /// The present state.
@@ -103,7 +108,9 @@ impl Lifecycle {
     pub(super) const fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Waiting { due, .. } => Some(*due),
-            State::Connecting { .. } | State::OnAir { .. } | State::Stopped | State::Stopping => None,
+            State::Connecting { .. } | State::OnAir { .. } | State::Stopped | State::Stopping => {
+                None
+            }
         }
     }
 
@@ -121,7 +128,10 @@ impl Lifecycle {
                 self.state = State::Stopping;
                 Action::Part
             }
-            (State::Connecting { .. } | State::OnAir { .. }, Input::Progress(Progress::OnAir { since, confirmed })) => {
+            (
+                State::Connecting { .. } | State::OnAir { .. },
+                Input::Progress(Progress::OnAir { since, confirmed }),
+            ) => {
                 self.state = State::OnAir { since, confirmed };
                 Action::None
             }
@@ -134,26 +144,44 @@ impl Lifecycle {
                 Action::None
             }
             (
-                State::Connecting { .. } | State::OnAir { .. } | State::Waiting { .. } | State::Stopped | State::Stopping,
+                State::Connecting { .. }
+                | State::OnAir { .. }
+                | State::Waiting { .. }
+                | State::Stopped
+                | State::Stopping,
                 Input::Ended(_) | Input::Progress(_) | Input::Start | Input::Stop | Input::Tick,
             ) => Action::None,
         }
     }
 
     fn connect(&mut self) -> Action {
-        self.state = State::Connecting { attempt: self.history.failures.saturating_add(1) };
+        self.state = State::Connecting {
+            attempt: self.history.failures.saturating_add(1),
+        };
         Action::Begin
     }
 
     fn wait(&mut self, now: Instant, ended: &Ended) {
-        let verdict = policy::verdict(now, &ended.reason, &ended.progress, self.dialect, &mut self.history);
+        let verdict = policy::verdict(
+            now,
+            &ended.reason,
+            &ended.progress,
+            self.dialect,
+            &mut self.history,
+        );
         let wait = match &verdict {
-            Verdict::Backoff => backoff::delay(self.history.failures.saturating_sub(1), &mut self.rng),
+            Verdict::Backoff => {
+                backoff::delay(self.history.failures.saturating_sub(1), &mut self.rng)
+            }
             Verdict::Operator { every, .. } => backoff::jittered(*every, &mut self.rng),
             Verdict::RetryEvery(period) => backoff::jittered(*period, &mut self.rng),
             Verdict::RetryNow => Duration::ZERO,
         };
-        self.state = State::Waiting { due: now + wait, cause: ended.reason.chain(), verdict };
+        self.state = State::Waiting {
+            due: now + wait,
+            cause: ended.reason.chain(),
+            verdict,
+        };
     }
 }
 
@@ -176,16 +204,25 @@ mod tests {
     impl World {
         fn new(dialect: Dialect, seed: u64) -> Self {
             let start = Instant::now();
-            Self { start, now: start, machine: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)) }
+            Self {
+                start,
+                now: start,
+                machine: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
+            }
         }
 
         fn ended(&mut self, reason: EndReason, progress: Progress) {
-            let action = self.machine.on(self.now, Input::Ended(Ended { reason, progress }));
+            let action = self
+                .machine
+                .on(self.now, Input::Ended(Ended { reason, progress }));
             assert_eq!(action, Action::None);
         }
 
         /// Runs until on air; returns the time since the start and the number of sessions.
-        fn until_on_air(&mut self, server: impl Fn(Duration) -> Option<(EndReason, Duration)>) -> (Duration, u32) {
+        fn until_on_air(
+            &mut self,
+            server: impl Fn(Duration) -> Option<(EndReason, Duration)>,
+        ) -> (Duration, u32) {
             let mut sessions = 0;
             let mut action = self.machine.on(self.now, Input::Start);
             loop {
@@ -194,7 +231,10 @@ mod tests {
                 assert!(sessions < 10_000, "never on air");
                 match server(self.now - self.start) {
                     None => {
-                        let progress = Progress::OnAir { since: self.now, confirmed: true };
+                        let progress = Progress::OnAir {
+                            since: self.now,
+                            confirmed: true,
+                        };
                         self.machine.on(self.now, Input::Progress(progress));
                         return (self.now - self.start, sessions);
                     }
@@ -203,7 +243,10 @@ mod tests {
                         self.ended(reason, Progress::Signalling);
                     }
                 }
-                self.now = self.machine.next_deadline().expect("waiting publishers have a deadline");
+                self.now = self
+                    .machine
+                    .next_deadline()
+                    .expect("waiting publishers have a deadline");
                 action = self.machine.on(self.now, Input::Tick);
             }
         }
@@ -211,16 +254,25 @@ mod tests {
 
     fn refused(status: u16) -> EndReason {
         let (endpoint, text) = ("wss://server".to_owned(), "Cannot create offer".to_owned());
-        EndReason::Signal(signal::Error::Refused { endpoint, status, text, step: signal::Step::Opening })
+        EndReason::Signal(signal::Error::Refused {
+            endpoint,
+            status,
+            text,
+            step: signal::Step::Opening,
+        })
     }
 
     #[test]
     fn an_ome_ghost_of_30_seconds_is_outlived_within_3_seconds() {
         for seed in 0..200 {
             let mut world = World::new(Dialect::Ome, seed);
-            let ghost = |t: Duration| (t < 30 * S).then(|| (refused(404), Duration::from_millis(5)));
+            let ghost =
+                |t: Duration| (t < 30 * S).then(|| (refused(404), Duration::from_millis(5)));
             let (at, _) = world.until_on_air(ghost);
-            assert!(at <= 33 * S, "seed {seed}: on air only {at:?} after the start");
+            assert!(
+                at <= 33 * S,
+                "seed {seed}: on air only {at:?} after the start"
+            );
         }
     }
 
@@ -228,7 +280,8 @@ mod tests {
     fn a_refusal_for_a_whole_day_is_survived_and_does_not_hammer_the_server() {
         let mut world = World::new(Dialect::WowzaV1, 3);
         let day = 86_400 * S;
-        let (at, sessions) = world.until_on_air(|t| (t < day).then(|| (refused(403), Duration::from_millis(50))));
+        let (at, sessions) =
+            world.until_on_air(|t| (t < day).then(|| (refused(403), Duration::from_millis(50))));
         assert!(at < day + 75 * S, "{at:?}");
         assert!(sessions < 2_000, "{sessions} attempts in a day");
     }
@@ -248,7 +301,13 @@ mod tests {
         world.until_on_air(|_| None);
         let since = world.now;
         world.now += 60 * S;
-        world.ended(EndReason::Lost, Progress::OnAir { since, confirmed: true });
+        world.ended(
+            EndReason::Lost,
+            Progress::OnAir {
+                since,
+                confirmed: true,
+            },
+        );
         assert_eq!(world.machine.next_deadline(), Some(world.now));
         assert_eq!(world.machine.on(world.now, Input::Tick), Action::Begin);
         assert_eq!(*world.machine.state(), State::Connecting { attempt: 2 });
@@ -257,7 +316,11 @@ mod tests {
     #[test]
     fn stop_is_obeyed_from_every_state() {
         let mut world = World::new(Dialect::Ome, 1);
-        assert_eq!(world.machine.on(world.now, Input::Stop), Action::None, "stopped already");
+        assert_eq!(
+            world.machine.on(world.now, Input::Stop),
+            Action::None,
+            "stopped already"
+        );
 
         assert_eq!(world.machine.on(world.now, Input::Start), Action::Begin);
         assert_eq!(world.machine.on(world.now, Input::Stop), Action::Part);
@@ -268,7 +331,11 @@ mod tests {
         world.until_on_air(|_| None);
         assert_eq!(world.machine.on(world.now, Input::Stop), Action::Part);
         world.ended(EndReason::Lost, Progress::Signalling);
-        assert_eq!(*world.machine.state(), State::Stopped, "lost while stopping is stopped");
+        assert_eq!(
+            *world.machine.state(),
+            State::Stopped,
+            "lost while stopping is stopped"
+        );
 
         assert_eq!(world.machine.on(world.now, Input::Start), Action::Begin);
         world.ended(refused(500), Progress::Signalling);
@@ -280,7 +347,10 @@ mod tests {
 
     #[test]
     fn the_same_seed_tells_the_same_story() {
-        let story = |seed| World::new(Dialect::Ome, seed).until_on_air(|t| (t < 100 * S).then(|| (refused(500), S)));
+        let story = |seed| {
+            World::new(Dialect::Ome, seed)
+                .until_on_air(|t| (t < 100 * S).then(|| (refused(500), S)))
+        };
         assert_eq!(story(4), story(4));
     }
 
@@ -290,8 +360,14 @@ mod tests {
         world.machine.on(world.now, Input::Start);
         world.ended(refused(500), Progress::Signalling);
         let before = world.machine.state().clone();
-        let progress = Progress::OnAir { since: world.now, confirmed: true };
-        assert_eq!(world.machine.on(world.now, Input::Progress(progress)), Action::None);
+        let progress = Progress::OnAir {
+            since: world.now,
+            confirmed: true,
+        };
+        assert_eq!(
+            world.machine.on(world.now, Input::Progress(progress)),
+            Action::None
+        );
         assert_eq!(*world.machine.state(), before);
     }
 }

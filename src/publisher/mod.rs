@@ -17,11 +17,11 @@ use tracing::Instrument as _;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
-use crate::net::Tls;
+use crate::net::{self, Tls};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
-use crate::signal::Signaller;
 use crate::signal::ome::Ome;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::{self, Signaller};
 
 pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
@@ -88,14 +88,14 @@ pub struct Publisher {
 impl Publisher {
     /// Starts a publisher called `name` of `feed`. `seed` makes the jitter of its waits.
     ///
-    /// Must be called within a tokio runtime. Fails only if the certificate authorities in `config` cannot be read.
+    /// Must be called within a tokio runtime. Fails only if the URL or the certificate authorities in `config` cannot be used.
     pub fn start(
         name: &str,
         config: &config::Publisher,
         feed: FeedHandle,
         clock: MediaClock,
         seed: u64,
-    ) -> Result<Self, crate::net::Error> {
+    ) -> Result<Self, net::Error> {
         let tls = Tls::new(config.ca_file.as_deref())?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
@@ -111,8 +111,13 @@ impl Publisher {
             end_reason: None,
         });
         let stop = CancellationToken::new();
-        let actor = Actor {
-            parameters: session::Parameters { feed, clock, name: name.to_owned(), transport: config.transport },
+        let mut actor = Actor {
+            parameters: session::Parameters {
+                feed,
+                clock,
+                name: name.to_owned(),
+                transport: config.transport,
+            },
             server: config.server.clone(),
             tls,
             lifecycle: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
@@ -121,9 +126,14 @@ impl Publisher {
             signaller: None,
             down_since: None,
         };
+        actor.signaller = Some(actor.new_signaller()?);
         let span = tracing::info_span!("publisher", name);
         let task = tokio::spawn(actor.run().instrument(span));
-        Ok(Self { stop, snapshots: receiver, task })
+        Ok(Self {
+            stop,
+            snapshots: receiver,
+            task,
+        })
     }
 
     /// The publisher's state, now and as it changes.
@@ -134,8 +144,14 @@ impl Publisher {
     /// Parts from the server and ends. Bounded by `deadline`; what is not done by then is aborted.
     pub async fn drain(mut self, deadline: Duration) {
         self.stop.cancel();
-        if tokio::time::timeout(deadline, &mut self.task).await.is_err() {
-            tracing::warn!("publisher did not part from its server within {} s", deadline.as_secs());
+        if tokio::time::timeout(deadline, &mut self.task)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "publisher did not part from its server within {} s",
+                deadline.as_secs()
+            );
         }
     }
 }
@@ -159,7 +175,7 @@ struct Actor {
     down_since: Option<Instant>,
 }
 
-type Outcome = (Box<dyn Signaller>, Ended);
+type Outcome = (Option<Box<dyn Signaller>>, Ended);
 
 impl Actor {
     async fn run(mut self) {
@@ -194,8 +210,12 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
         part: &CancellationToken,
     ) {
-        let mut signaller = self.signaller.take().unwrap_or_else(|| self.new_signaller());
-        let (parameters, telemetry, part) = (self.parameters.clone(), telemetry.clone(), part.clone());
+        let signaller = self
+            .signaller
+            .take()
+            .map_or_else(|| self.new_signaller(), Ok);
+        let (parameters, telemetry, part) =
+            (self.parameters.clone(), telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
         let mut n = 0;
         self.snapshots.send_modify(|s| {
@@ -204,8 +224,23 @@ impl Actor {
         });
         let span = tracing::info_span!("session", n);
         let work = async move {
-            let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
-            (signaller, ended)
+            match signaller {
+                Ok(mut signaller) => {
+                    let ended =
+                        session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
+                    (Some(signaller), ended)
+                }
+                Err(error) => {
+                    let reason = EndReason::Signal(signal::Error::Connect(error));
+                    (
+                        None,
+                        Ended {
+                            reason,
+                            progress: Progress::Signalling,
+                        },
+                    )
+                }
+            }
         };
         sessions.spawn(work.instrument(span));
     }
@@ -217,12 +252,15 @@ impl Actor {
     ) -> Input {
         let ended = match outcome {
             Ok((signaller, ended)) => {
-                self.signaller = Some(signaller);
+                self.signaller = signaller;
                 ended
             }
             Err(error) => {
                 let progress = telemetry.borrow().progress.clone();
-                Ended { reason: EndReason::Panicked(error.to_string()), progress }
+                Ended {
+                    reason: EndReason::Panicked(error.to_string()),
+                    progress,
+                }
             }
         };
         self.down_since.get_or_insert_with(now);
@@ -239,18 +277,33 @@ impl Actor {
     fn show(&mut self, telemetry: &watch::Sender<Telemetry>) {
         let state = self.lifecycle.state().clone();
         let reached = match state {
-            State::OnAir { since, .. } => self.down_since.take().map(|down| since.saturating_duration_since(down)),
-            State::Connecting { .. } | State::Stopped | State::Stopping | State::Waiting { .. } => None,
+            State::OnAir { since, .. } => self
+                .down_since
+                .take()
+                .map(|down| since.saturating_duration_since(down)),
+            State::Connecting { .. } | State::Stopped | State::Stopping | State::Waiting { .. } => {
+                None
+            }
         };
         if let Some(took) = reached {
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         let changed = self.snapshots.borrow().state != state;
-        if changed && let State::Waiting { due, cause, verdict } = &state {
+        if changed
+            && let State::Waiting {
+                due,
+                cause,
+                verdict,
+            } = &state
+        {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
             match verdict {
                 Verdict::Operator { advice, .. } => {
-                    tracing::error!(cause, wait_ms, "needs a person: {advice}; trying on, slowly");
+                    tracing::error!(
+                        cause,
+                        wait_ms,
+                        "needs a person: {advice}; trying on, slowly"
+                    );
                 }
                 Verdict::Backoff | Verdict::RetryEvery(_) | Verdict::RetryNow => {
                     tracing::warn!(cause, wait_ms, "session ended, next one follows");
@@ -264,14 +317,18 @@ impl Actor {
         });
     }
 
-    fn new_signaller(&self) -> Box<dyn Signaller> {
+    fn new_signaller(&self) -> Result<Box<dyn Signaller>, net::Error> {
         let tls = self.tls.clone();
-        match &self.server {
-            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)),
+        Ok(match &self.server {
+            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)?),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
-            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)),
-            Server::Wowza { url, application, stream } => Box::new(WowzaV1::new(url, application, stream, tls)),
-        }
+            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)?),
+            Server::Wowza {
+                url,
+                application,
+                stream,
+            } => Box::new(WowzaV1::new(url, application, stream, tls)?),
+        })
     }
 }
 

@@ -28,8 +28,9 @@ use crate::signal::{self, Step};
 /// Time on air after which a session counts as good and history starts afresh (protocols.md 1.6).
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// Interval at which a refusal that needs a person is tried again.
-const OPERATOR_RECHECK: Duration = Duration::from_secs(60);
+/// Interval at which a refusal that needs a person is tried again. With its jitter it stays below the minute within
+/// which OvenMediaEngine wants to hear from a refused socket that must not be closed (see `signal::ome`).
+const OPERATOR_RECHECK: Duration = Duration::from_secs(45);
 
 /// A server just restarted must find us within two seconds of being reachable (design.md 8).
 const UNREACHABLE_PERIOD: Duration = Duration::from_millis(1_500);
@@ -119,12 +120,18 @@ pub(super) fn verdict(
             net::Error::CaFile { .. } | net::Error::Url { .. } => operator(error.to_string()),
             net::Error::Failed { .. } | net::Error::Status { .. } | net::Error::Timeout { .. } => {
                 let later = age >= UNREACHABLE_FOR;
-                Verdict::RetryEvery(if later { UNREACHABLE_LATER } else { UNREACHABLE_PERIOD })
+                Verdict::RetryEvery(if later {
+                    UNREACHABLE_LATER
+                } else {
+                    UNREACHABLE_PERIOD
+                })
             }
         },
         EndReason::Signal(signal::Error::Sdp { why, .. }) => operator(why.clone()),
         EndReason::Signal(
-            signal::Error::Closed { .. } | signal::Error::Protocol { .. } | signal::Error::Timeout { .. },
+            signal::Error::Closed { .. }
+            | signal::Error::Protocol { .. }
+            | signal::Error::Timeout { .. },
         )
         | EndReason::Engine(_)
         | EndReason::Lost
@@ -145,7 +152,9 @@ pub(super) fn verdict(
 
 fn kind(reason: &EndReason) -> Kind {
     match reason {
-        EndReason::Signal(signal::Error::Refused { status, step, .. }) => Kind::Refused(*status, *step),
+        EndReason::Signal(signal::Error::Refused { status, step, .. }) => {
+            Kind::Refused(*status, *step)
+        }
         EndReason::Signal(signal::Error::Connect(_)) => Kind::Unreachable,
         EndReason::Signal(
             signal::Error::Closed { .. }
@@ -199,7 +208,10 @@ fn refused(dialect: Dialect, status: u16, text: &str, ordinal: u32, age: Duratio
 }
 
 const fn operator(advice: String) -> Verdict {
-    Verdict::Operator { advice, every: OPERATOR_RECHECK }
+    Verdict::Operator {
+        advice,
+        every: OPERATOR_RECHECK,
+    }
 }
 
 #[cfg(test)]
@@ -218,10 +230,23 @@ mod tests {
     }
 
     /// The verdicts on the same fact, met again and again every `period`.
-    fn verdicts(dialect: Dialect, reason: impl Fn() -> EndReason, period: Duration, times: u32) -> Vec<Verdict> {
+    fn verdicts(
+        dialect: Dialect,
+        reason: impl Fn() -> EndReason,
+        period: Duration,
+        times: u32,
+    ) -> Vec<Verdict> {
         let start = Instant::now();
         let mut history = History::default();
-        let one = |n| verdict(start + period * n, &reason(), &Progress::Signalling, dialect, &mut history);
+        let one = |n| {
+            verdict(
+                start + period * n,
+                &reason(),
+                &Progress::Signalling,
+                dialect,
+                &mut history,
+            )
+        };
         (0..times).map(one).collect()
     }
 
@@ -244,7 +269,10 @@ mod tests {
     #[test]
     fn wowza_401_and_403_are_for_the_operator_at_once() {
         for status in [401, 403] {
-            assert_eq!(calls_operator_at(&verdicts(Dialect::WowzaV1, || refusal(status), S, 1)), Some(0));
+            assert_eq!(
+                calls_operator_at(&verdicts(Dialect::WowzaV1, || refusal(status), S, 1)),
+                Some(0)
+            );
         }
     }
 
@@ -259,7 +287,10 @@ mod tests {
     fn wowza_500_and_unknown_statuses_back_off() {
         for status in [500, 425, 599, 999] {
             let seen = verdicts(Dialect::WowzaV1, || refusal(status), S, 10);
-            assert!(seen.iter().all(|v| *v == Verdict::Backoff), "{status}: {seen:?}");
+            assert!(
+                seen.iter().all(|v| *v == Verdict::Backoff),
+                "{status}: {seen:?}"
+            );
         }
     }
 
@@ -276,15 +307,28 @@ mod tests {
     fn wowza_silence_backs_off() {
         let silence = || {
             let endpoint = "wss://server".to_owned();
-            EndReason::Signal(signal::Error::Timeout { endpoint, waiting_for: "the answer", after: 20 * S })
+            EndReason::Signal(signal::Error::Timeout {
+                endpoint,
+                waiting_for: "the answer",
+                after: 20 * S,
+            })
         };
-        assert!(verdicts(Dialect::WowzaV1, silence, 20 * S, 5).iter().all(|v| *v == Verdict::Backoff));
+        assert!(
+            verdicts(Dialect::WowzaV1, silence, 20 * S, 5)
+                .iter()
+                .all(|v| *v == Verdict::Backoff)
+        );
     }
 
     #[test]
     fn ome_404_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
         let seen = verdicts(Dialect::Ome, || refusal(404), GHOST_PERIOD, 25);
-        assert!(seen[..18].iter().all(|v| *v == Verdict::RetryEvery(GHOST_PERIOD)), "{seen:?}");
+        assert!(
+            seen[..18]
+                .iter()
+                .all(|v| *v == Verdict::RetryEvery(GHOST_PERIOD)),
+            "{seen:?}"
+        );
         assert_eq!(calls_operator_at(&seen), Some(18), "18 x 2.5 s");
         assert!(seen[18..].iter().all(is_operator));
     }
@@ -298,8 +342,14 @@ mod tests {
 
     #[test]
     fn ome_400_is_for_the_operator_and_500_backs_off() {
-        assert_eq!(calls_operator_at(&verdicts(Dialect::Ome, || refusal(400), S, 1)), Some(0));
-        assert_eq!(verdicts(Dialect::Ome, || refusal(500), S, 1), [Verdict::Backoff]);
+        assert_eq!(
+            calls_operator_at(&verdicts(Dialect::Ome, || refusal(400), S, 1)),
+            Some(0)
+        );
+        assert_eq!(
+            verdicts(Dialect::Ome, || refusal(500), S, 1),
+            [Verdict::Backoff]
+        );
     }
 
     #[test]
@@ -307,30 +357,69 @@ mod tests {
         let start = Instant::now();
         let mut history = History::default();
         let mut judge = |at, reason: &EndReason| {
-            verdict(start + at, reason, &Progress::Signalling, Dialect::Ome, &mut history)
+            verdict(
+                start + at,
+                reason,
+                &Progress::Signalling,
+                Dialect::Ome,
+                &mut history,
+            )
         };
-        assert_eq!(judge(0 * S, &refusal(404)), Verdict::RetryEvery(GHOST_PERIOD));
+        assert_eq!(
+            judge(0 * S, &refusal(404)),
+            Verdict::RetryEvery(GHOST_PERIOD)
+        );
         assert_eq!(judge(40 * S, &EndReason::Lost), Verdict::Backoff);
-        assert_eq!(judge(50 * S, &refusal(404)), Verdict::RetryEvery(GHOST_PERIOD));
+        assert_eq!(
+            judge(50 * S, &refusal(404)),
+            Verdict::RetryEvery(GHOST_PERIOD)
+        );
         assert!(is_operator(&judge(96 * S, &refusal(404))));
     }
 
     #[test]
     fn a_session_lost_after_a_stable_time_on_air_is_resumed_at_once() {
         let start = Instant::now();
-        let mut history = History { failures: 9, run: Some((Kind::Other, 9, start)) };
-        let on_air = Progress::OnAir { since: start, confirmed: true };
-        let late = verdict(start + 31 * S, &EndReason::Lost, &on_air, Dialect::Ome, &mut history);
+        let mut history = History {
+            failures: 9,
+            run: Some((Kind::Other, 9, start)),
+        };
+        let on_air = Progress::OnAir {
+            since: start,
+            confirmed: true,
+        };
+        let late = verdict(
+            start + 31 * S,
+            &EndReason::Lost,
+            &on_air,
+            Dialect::Ome,
+            &mut history,
+        );
         assert_eq!(late, Verdict::RetryNow);
         assert_eq!(history.failures, 1);
-        let soon = verdict(start + 29 * S, &EndReason::Lost, &on_air, Dialect::Ome, &mut history);
-        assert_eq!(soon, Verdict::Backoff, "a session that never lasts must not become a hot loop");
+        let soon = verdict(
+            start + 29 * S,
+            &EndReason::Lost,
+            &on_air,
+            Dialect::Ome,
+            &mut history,
+        );
+        assert_eq!(
+            soon,
+            Verdict::Backoff,
+            "a session that never lasts must not become a hot loop"
+        );
     }
 
     #[test]
     fn an_unusable_sdp_is_for_the_operator_with_the_signallers_words() {
         let why = "video refused: put H.264 into PreferredCodecsVideo".to_owned();
-        let sdp = || EndReason::Signal(signal::Error::Sdp { endpoint: String::new(), why: why.clone() });
+        let sdp = || {
+            EndReason::Signal(signal::Error::Sdp {
+                endpoint: String::new(),
+                why: why.clone(),
+            })
+        };
         let Verdict::Operator { advice, .. } = &verdicts(Dialect::WowzaV1, sdp, S, 1)[0] else {
             panic!("not for the operator")
         };
@@ -341,7 +430,11 @@ mod tests {
         let endpoint = "wss://server".to_owned();
         EndReason::Signal(signal::Error::Connect(match status {
             Some(status) => net::Error::Status { endpoint, status },
-            None => net::Error::Timeout { endpoint, step: net::Step::Tcp, after: 10 * S },
+            None => net::Error::Timeout {
+                endpoint,
+                step: net::Step::Tcp,
+                after: 10 * S,
+            },
         }))
     }
 
@@ -349,8 +442,16 @@ mod tests {
     fn an_unreachable_server_is_tried_often_for_two_minutes_and_then_every_15_seconds() {
         for dialect in [Dialect::Ome, Dialect::WowzaV1] {
             let seen = verdicts(dialect, || unreachable(None), UNREACHABLE_PERIOD, 100);
-            assert!(seen[..80].iter().all(|v| *v == Verdict::RetryEvery(UNREACHABLE_PERIOD)));
-            assert!(seen[80..].iter().all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER)));
+            assert!(
+                seen[..80]
+                    .iter()
+                    .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_PERIOD))
+            );
+            assert!(
+                seen[80..]
+                    .iter()
+                    .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER))
+            );
         }
     }
 

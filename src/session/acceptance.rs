@@ -40,7 +40,12 @@ pub(super) struct Watch {
 impl Watch {
     /// Media begins to leave at `now`.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { since: now, highest: BTreeMap::new(), grown_at: None, heard_at: None }
+        Self {
+            since: now,
+            highest: BTreeMap::new(),
+            grown_at: None,
+            heard_at: None,
+        }
     }
 
     /// A receiver report for `track` names `highest` as extended highest sequence number received.
@@ -57,7 +62,9 @@ impl Watch {
     pub(super) fn acceptance(&self, now: Instant) -> Acceptance {
         let age = |at: Instant| now.saturating_duration_since(at);
         match (self.grown_at, self.heard_at) {
-            (Some(grown), Some(heard)) if age(grown) >= STUCK_AFTER && heard > grown => Acceptance::Stuck,
+            (Some(grown), Some(heard)) if age(grown) >= STUCK_AFTER && heard > grown => {
+                Acceptance::Stuck
+            }
             (Some(_), _) => Acceptance::Confirmed,
             (None, Some(_)) if age(self.since) >= STUCK_AFTER => Acceptance::Stuck,
             (None, None) if age(self.since) >= UNCONFIRMED_AFTER => Acceptance::Unconfirmed,

@@ -36,9 +36,13 @@ impl Gate {
     /// A gate for a feed with these tracks; with one track alone there is nothing to align.
     pub(super) const fn new(has_video: bool) -> Self {
         if has_video {
-            Self::Closed { held: VecDeque::new() }
+            Self::Closed {
+                held: VecDeque::new(),
+            }
         } else {
-            Self::Open { start: MediaTime::ZERO }
+            Self::Open {
+                start: MediaTime::ZERO,
+            }
         }
     }
 
@@ -47,7 +51,11 @@ impl Gate {
         match self {
             Self::Open { start } => {
                 let early = unit.track == Track::Audio && unit.captured + HALF_PACKET < *start;
-                if early { VecDeque::new() } else { VecDeque::from([unit]) }
+                if early {
+                    VecDeque::new()
+                } else {
+                    VecDeque::from([unit])
+                }
             }
             Self::Closed { held } => match (unit.track, unit.key) {
                 (Track::Audio, _) => {
@@ -79,7 +87,12 @@ mod tests {
 
     fn unit(track: Track, ms: u64, key: bool) -> AccessUnit {
         let captured = MediaTime::new(Duration::from_millis(ms));
-        AccessUnit { track, captured, key, data: Bytes::from_static(b"x") }
+        AccessUnit {
+            track,
+            captured,
+            key,
+            data: Bytes::from_static(b"x"),
+        }
     }
 
     fn passed(gate: &mut Gate, unit: AccessUnit) -> Vec<(Track, u64)> {
@@ -100,10 +113,24 @@ mod tests {
                 out.extend(passed(&mut gate, unit(Track::Audio, offset + n * 20, true)));
             }
             assert_eq!(out[0], (Track::Video, 123));
-            let first_audio = out.iter().find(|(track, _)| *track == Track::Audio).unwrap().1;
-            assert!(first_audio.abs_diff(123) <= 10, "offset {offset}: audio starts at {first_audio}");
-            let audio: Vec<_> = out.iter().filter(|(t, _)| *t == Track::Audio).map(|(_, ms)| *ms).collect();
-            assert!(audio.windows(2).all(|w| w[1] == w[0] + 20), "no packet is lost in between");
+            let first_audio = out
+                .iter()
+                .find(|(track, _)| *track == Track::Audio)
+                .unwrap()
+                .1;
+            assert!(
+                first_audio.abs_diff(123) <= 10,
+                "offset {offset}: audio starts at {first_audio}"
+            );
+            let audio: Vec<_> = out
+                .iter()
+                .filter(|(t, _)| *t == Track::Audio)
+                .map(|(_, ms)| *ms)
+                .collect();
+            assert!(
+                audio.windows(2).all(|w| w[1] == w[0] + 20),
+                "no packet is lost in between"
+            );
         }
     }
 
@@ -126,6 +153,9 @@ mod tests {
 
     #[test]
     fn sound_alone_needs_no_gate() {
-        assert_eq!(passed(&mut Gate::new(false), unit(Track::Audio, 3, true)), [(Track::Audio, 3)]);
+        assert_eq!(
+            passed(&mut Gate::new(false), unit(Track::Audio, 3, true)),
+            [(Track::Audio, 3)]
+        );
     }
 }

@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::feed::{FeedHandle, Subscription};
-use crate::media::PayloadTypes;
 use crate::media::access_unit::Track;
+use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::peer::{self, Peer};
-use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
-use crate::config;
+use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller, sdp};
 
 use acceptance::Acceptance;
 use gate::Gate;
@@ -37,11 +37,8 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
 /// How often standing conditions are looked at: acceptance, bitrate.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Payload types of our own offers, as the vendors' pages choose them (protocols.md 1.4).
-const OUR_PAYLOAD_TYPES: PayloadTypes = PayloadTypes { h264: 108, opus: 111 };
-
 /// What a session needs to know, the same for all sessions of one publisher.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parameters {
     /// The feed to publish.
     pub feed: FeedHandle,
@@ -84,12 +81,10 @@ pub enum EndReason {
     #[error("the media path to the server was lost")]
     Lost,
     /// ICE or DTLS never came up.
-    #[error("no media path came up within {} s ({stage})", after.as_secs())]
+    #[error("no media path came up{}", stage.map(|s| format!(": {s} failed")).unwrap_or_default())]
     NeverConnected {
-        /// Where it stuck.
-        stage: peer::Stage,
-        /// How long it was tried.
-        after: Duration,
+        /// Where it stuck, as far as the engine knows.
+        stage: Option<peer::Stage>,
     },
     /// Receiver reports come, but show that our media no longer arrives.
     #[error("the server's receiver reports stopped advancing")]
@@ -140,7 +135,11 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { progress: Progress::Signalling, peer: None, frames_sent: 0 }
+        Self {
+            progress: Progress::Signalling,
+            peer: None,
+            frames_sent: 0,
+        }
     }
 }
 
@@ -158,7 +157,11 @@ pub async fn run(
         Ok(never) => match never {},
         Err(reason) => reason,
     };
-    let parting = if matches!(reason, EndReason::Stopped) { Parting::Stop } else { Parting::Abandon };
+    let parting = if matches!(reason, EndReason::Stopped) {
+        Parting::Stop
+    } else {
+        Parting::Abandon
+    };
     signaller.close(parting).await;
     let progress = telemetry.borrow().progress.clone();
     Ended { reason, progress }
@@ -173,8 +176,11 @@ async fn attempt(
 ) -> Result<std::convert::Infallible, EndReason> {
     let opening = until_stopped(stop, signaller.open()).await??;
     let payload_types = match &opening {
-        Opening::SendOffer => OUR_PAYLOAD_TYPES,
-        Opening::Offered(offer) => offer.payload_types,
+        Opening::SendOffer => PayloadTypes::OFFERED,
+        Opening::Offered(offer) => {
+            let unusable = |why| EndReason::Engine(peer::Error::Description { why });
+            sdp::payload_types(&offer.sdp).map_err(unusable)?
+        }
     };
     let config = peer::Config {
         clock: parameters.clock,
@@ -184,13 +190,16 @@ async fn attempt(
         transport: parameters.transport,
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
+        limits: peer::Limits::default(),
     };
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
         telemetry.send_modify(|t| t.progress = Progress::Connecting);
         connect(&mut events, &peer, signaller, stop).await?;
-        Live::new(parameters, telemetry).run(&mut peer, &mut events, signaller, stop).await
+        Live::new(parameters, telemetry)
+            .run(&mut peer, &mut events, signaller, stop)
+            .await
     }
     .await;
     let stopped = matches!(result, Err(EndReason::Stopped));
@@ -210,7 +219,9 @@ async fn negotiate(
             let offer = peer.offer().await.map_err(EndReason::Engine)?;
             let answer = until_stopped(stop, signaller.exchange(&offer)).await??;
             let Some(answer) = answer else {
-                return Err(EndReason::Panicked("a dialect that lets us offer returned no answer".to_owned()));
+                return Err(EndReason::Panicked(
+                    "a dialect that lets us offer returned no answer".to_owned(),
+                ));
             };
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
@@ -226,7 +237,9 @@ async fn negotiate(
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
     for candidate in candidates {
-        peer.add_candidate(candidate).await.map_err(EndReason::Engine)?;
+        peer.add_candidate(candidate)
+            .await
+            .map_err(EndReason::Engine)?;
     }
     Ok(())
 }
@@ -245,7 +258,7 @@ async fn connect(
             biased;
             () = stop.cancelled() => return Err(EndReason::Stopped),
             () = &mut deadline => {
-                return Err(EndReason::NeverConnected { stage: peer.stage(), after: CONNECT_TIMEOUT });
+                return Err(EndReason::NeverConnected { stage: None });
             }
             event = events.recv() => match event {
                 Some(peer::Event::Connected(pair)) => {
@@ -253,10 +266,10 @@ async fn connect(
                     return Ok(());
                 }
                 Some(peer::Event::Failed(stage)) => {
-                    return Err(EndReason::NeverConnected { stage, after: CONNECT_TIMEOUT });
+                    return Err(EndReason::NeverConnected { stage: Some(stage) });
                 }
                 Some(peer::Event::Closed) | None => {
-                    return Err(EndReason::NeverConnected { stage: peer.stage(), after: CONNECT_TIMEOUT });
+                    return Err(EndReason::NeverConnected { stage: None });
                 }
                 Some(
                     peer::Event::Disconnected
@@ -273,7 +286,10 @@ async fn connect(
 }
 
 /// Waits for `work`, unless the session is told to stop first.
-async fn until_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Result<T, EndReason> {
+async fn until_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<T, EndReason> {
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(EndReason::Stopped),
@@ -345,11 +361,16 @@ impl<'a> Live<'a> {
         match event {
             Some(peer::Event::Connected(_)) => self.disconnected_at = None,
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
-            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => return Err(EndReason::Lost),
+            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
+                return Err(EndReason::Lost);
+            }
             Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
             Some(peer::Event::ReceiverReport(report)) => {
-                self.acceptance.report(now(), report.track, report.highest_sequence);
-                if let (Track::Video, Some(rate), Some(loss)) = (report.track, &mut self.rate, report.fraction_lost) {
+                self.acceptance
+                    .report(now(), report.track, report.highest_sequence);
+                if let (Track::Video, Some(rate), Some(loss)) =
+                    (report.track, &mut self.rate, report.fraction_lost)
+                {
                     rate.loss(now(), f64::from(loss));
                 }
                 self.judge()?;
@@ -365,7 +386,10 @@ impl<'a> Live<'a> {
 
     /// Looks at what no event announces.
     fn look(&mut self, peer: &Peer) -> Result<(), EndReason> {
-        if self.disconnected_at.is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE) {
+        if self
+            .disconnected_at
+            .is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE)
+        {
             return Err(EndReason::Lost);
         }
         if let Some(rate) = &self.rate {
@@ -386,17 +410,22 @@ impl<'a> Live<'a> {
             Acceptance::Stuck => return Err(EndReason::NotAccepted),
         };
         let since = match self.progress {
-            Progress::OnAir { confirmed: same, .. } if same == confirmed => return Ok(()),
+            Progress::OnAir {
+                confirmed: same, ..
+            } if same == confirmed => return Ok(()),
             Progress::OnAir { since, .. } => since,
             Progress::Connecting | Progress::Sending | Progress::Signalling => now(),
         };
         if confirmed {
             tracing::info!("on air: the server's receiver reports advance");
         } else {
-            tracing::warn!("on air, unconfirmed: the server sends no receiver reports, only its transport is alive");
+            tracing::warn!(
+                "on air, unconfirmed: the server sends no receiver reports, only its transport is alive"
+            );
         }
         self.progress = Progress::OnAir { since, confirmed };
-        self.telemetry.send_modify(|t| t.progress = self.progress.clone());
+        self.telemetry
+            .send_modify(|t| t.progress = self.progress.clone());
         Ok(())
     }
 }

@@ -35,12 +35,20 @@ pub(super) struct Rate {
 impl Rate {
     /// Starts at the feed's full bitrate `max`.
     pub(super) const fn new(max: Bitrate) -> Self {
-        Self { max, target: max, changed_at: None, remb: None }
+        Self {
+            max,
+            target: max,
+            changed_at: None,
+            remb: None,
+        }
     }
 
     /// A receiver report gave `fraction_lost` (0.0..=1.0) for the video track.
     pub(super) fn loss(&mut self, now: Instant, fraction_lost: f64) {
-        if self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < SETTLE) {
+        if self
+            .changed_at
+            .is_some_and(|at| now.saturating_duration_since(at) < SETTLE)
+        {
             return;
         }
         let factor = if fraction_lost > LOSS_HIGH {
@@ -63,7 +71,9 @@ impl Rate {
     /// What the encoder should make now.
     pub(super) fn target(&self, now: Instant) -> Bitrate {
         let ceiling = match self.remb {
-            Some((at, bitrate)) if now.saturating_duration_since(at) < REMB_LIFE => bitrate.max(FLOOR),
+            Some((at, bitrate)) if now.saturating_duration_since(at) < REMB_LIFE => {
+                bitrate.max(FLOOR)
+            }
             _ => self.max,
         };
         self.target.min(ceiling).min(self.max)

@@ -1,3 +1,9 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
 mod corpus;
+mod layering;
+mod peer;
+mod publish;
+mod receiver;
+mod reconnect;
+mod support;

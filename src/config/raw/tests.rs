@@ -16,6 +16,10 @@ fn read(text: &str) -> Result<Config, Vec<Fault>> {
             SecretSource::Env(_) => Err("the environment has no such variable".to_owned()),
             SecretSource::File(path) => Ok(path.display().to_string()),
         },
+        open: &|path| match path.ends_with("gone") {
+            true => Err("it is gone".to_owned()),
+            false => Ok(()),
+        },
     };
     parse(text, &env)
 }
@@ -173,6 +177,16 @@ fn paths_start_at_the_folder_of_the_file() {
         config.publishers["p"].ca_file,
         Some(PathBuf::from("/ca.pem"))
     );
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let text =
+        MINIMAL.replace("\"testcard\"", "\"file\", path = \"gone\"") + "ca_file = \"/gone\"\n";
+    let found = faults(&text);
+    let film = "2:35: feed.a.video.path: /etc/onair/gone cannot be opened: it is gone\n";
+    let authority = "7:11: publisher.p.ca_file: /gone cannot be opened: it is gone\n";
+    assert_eq!(found, format!("{film}{authority}"));
 }
 
 #[test]

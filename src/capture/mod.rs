@@ -1,0 +1,80 @@
+//! Where raw frames come from: camera, microphone, files, and the synthetic ones that production needs too.
+//!
+//! A source is opened, read and dropped on one thread of its own, because every device call may block. It knows
+//! nothing of encoders, and never retries: it says what happened, and the feed decides.
+
+pub mod draw;
+pub mod slate;
+pub mod synthetic;
+
+use std::time::Duration;
+
+/// Yields raw frames, one per call. Blocking.
+pub trait Source {
+    /// [`crate::media::frame::VideoFrame`] or [`crate::media::frame::AudioFrame`].
+    type Frame;
+
+    /// The next frame, when it is there. Capture times never go backwards.
+    ///
+    /// # Errors
+    /// The source is of no use any more: drop it, and open it anew later.
+    fn read(&mut self) -> Result<Self::Frame, Error>;
+
+    /// What was negotiated, in a few words: "YUYV 640x480 at 30 fps".
+    fn describe(&self) -> String;
+}
+
+/// What went wrong with a source. The text is shown on the slate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another program holds the device.
+    #[error("{device} is in use by another program")]
+    Busy {
+        /// As the user named it.
+        device: String,
+    },
+    /// No permission to open the device.
+    #[error("no permission to open {device}")]
+    Denied {
+        /// As the user named it.
+        device: String,
+    },
+    /// A file cannot be played.
+    #[error("{file}: {what} at byte {offset}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What is wrong there.
+        what: String,
+        /// Where.
+        offset: u64,
+    },
+    /// The device was there and is gone.
+    #[error("{device} is gone: {what}")]
+    Lost {
+        /// As the user named it.
+        device: String,
+        /// What the system said.
+        what: String,
+    },
+    /// No such device.
+    #[error("{device} is not there")]
+    Missing {
+        /// As the user named it.
+        device: String,
+    },
+    /// The source's own code panicked.
+    #[error("the source failed: {0}")]
+    Panicked(String),
+    /// The device is open and delivers nothing.
+    #[error("nothing received for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    /// The device offers nothing that can be used.
+    #[error("{device} cannot be used: {what}")]
+    Unsupported {
+        /// As the user named it.
+        device: String,
+        /// What it offers, or what it refused.
+        what: String,
+    },
+}

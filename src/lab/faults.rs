@@ -1,0 +1,307 @@
+//! Faults that the lab commits on demand: refusals, silence, ghosts, black holes, lies in descriptions.
+//!
+//! By method or as JSON by `POST /v1/faults`, for one profile or for all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::hub::Ask;
+use super::hub::Hub;
+use super::hub::State;
+use super::profile::Profile;
+
+/// Something to go wrong. In JSON: `{"fault": "refuse", "status": 503, "times": 3, "profile": "wowza-se"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
+pub enum Fault {
+    /// No packet of media, ICE or DTLS passes in either direction for this long.
+    BlackHole {
+        /// How long.
+        ms: u64,
+    },
+    /// Signalling connections of running sessions are cut without a closing handshake.
+    DropSocket,
+    /// Running sessions are ended as by a server that stops: BYE, `close_notify`, connections cut.
+    End,
+    /// Every name is taken for this long, as by the ghost of an earlier session.
+    HoldName {
+        /// How long.
+        ms: u64,
+    },
+    /// Publishers on air are asked for a key frame.
+    KeyFrame,
+    /// Descriptions are falsified from now on, until another mutation or none is chosen.
+    Mutate {
+        /// How; `null` to tell the truth again.
+        mutation: Option<Mutation>,
+    },
+    /// The next requests are refused in the words of the dialect.
+    Refuse {
+        /// `status` (Wowza) or `code` (OvenMediaEngine).
+        status: u16,
+        /// How many.
+        times: u32,
+    },
+    /// The next upgrades to WebSocket are answered with this HTTP status instead of 101.
+    RefuseUpgrade {
+        /// HTTP status.
+        status: u16,
+        /// How many.
+        times: u32,
+    },
+    /// The next sessions meet silence from this step on.
+    Silent {
+        /// The first step that does not happen.
+        step: Step,
+        /// How many sessions.
+        times: u32,
+    },
+}
+
+/// A step at which a server may fall silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The answer to the HTTP upgrade.
+    Upgrade,
+    /// The description of the server: its offer, or its answer to ours.
+    Description,
+    /// ICE and all that follows.
+    Media,
+}
+
+/// A lie in the lab's description, with which no publisher may succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mutation {
+    /// `code` (or `status`) 404 instead of 200, in an otherwise good message.
+    #[serde(rename = "code-404")]
+    Code404,
+    /// No fingerprint.
+    MissingFingerprint,
+    /// A fingerprint of another certificate.
+    WrongFingerprint,
+    /// An ICE password that is not the engine's.
+    WrongIcePwd,
+}
+
+impl std::str::FromStr for Mutation {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "code-404" => Ok(Self::Code404),
+            "missing-fingerprint" => Ok(Self::MissingFingerprint),
+            "wrong-fingerprint" => Ok(Self::WrongFingerprint),
+            "wrong-ice-pwd" => Ok(Self::WrongIcePwd),
+            other => Err(format!(
+                "unknown mutation {other:?}: one of code-404, missing-fingerprint, wrong-fingerprint, wrong-ice-pwd"
+            )),
+        }
+    }
+}
+
+/// The faults of a running lab. Cheap to clone; usable from any thread.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    hub: Hub,
+    plans: Arc<BTreeMap<Profile, Plan>>,
+}
+
+/// What is planned for one profile.
+#[derive(Debug, Default)]
+struct Plan {
+    next: Mutex<Next>,
+    black_hole: watch::Sender<Option<Instant>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Next {
+    refuse: Option<(u16, u32)>,
+    refuse_upgrade: Option<(u16, u32)>,
+    silent: Option<(Step, u32)>,
+    held_until: Option<Instant>,
+    mutation: Option<Mutation>,
+}
+
+impl Faults {
+    pub(super) fn new(hub: Hub, profiles: &[Profile], mutation: Option<Mutation>) -> Self {
+        let next = Next {
+            mutation,
+            ..Next::default()
+        };
+        let plan = |profile: &Profile| {
+            let plan = Plan {
+                next: Mutex::new(next),
+                black_hole: watch::Sender::new(None),
+            };
+            (*profile, plan)
+        };
+        Self {
+            hub,
+            plans: Arc::new(profiles.iter().map(plan).collect()),
+        }
+    }
+
+    /// Commits `fault` at `profile`, or at every profile of this lab. Returns how many running sessions it hit;
+    /// faults that wait for later sessions hit none.
+    pub fn commit(&self, profile: Option<Profile>, fault: Fault) -> usize {
+        let now = Instant::now();
+        let plans = self.plans.iter();
+        for (_, plan) in plans.filter(|(of, _)| profile.is_none_or(|p| p == **of)) {
+            plan.edit(|next| match fault {
+                Fault::HoldName { ms } => next.held_until = Some(now + Duration::from_millis(ms)),
+                Fault::Mutate { mutation } => next.mutation = mutation,
+                Fault::Refuse { status, times } => next.refuse = Some((status, times)),
+                Fault::RefuseUpgrade { status, times } => {
+                    next.refuse_upgrade = Some((status, times));
+                }
+                Fault::Silent { step, times } => next.silent = Some((step, times)),
+                Fault::BlackHole { .. } | Fault::DropSocket | Fault::End | Fault::KeyFrame => {}
+            });
+            if let Fault::BlackHole { ms } = fault {
+                plan.black_hole
+                    .send_replace(Some(now + Duration::from_millis(ms)));
+            }
+        }
+        let ask = match fault {
+            Fault::DropSocket => Ask::DropSocket,
+            Fault::End => Ask::End,
+            Fault::KeyFrame => Ask::KeyFrame,
+            Fault::BlackHole { .. }
+            | Fault::HoldName { .. }
+            | Fault::Mutate { .. }
+            | Fault::Refuse { .. }
+            | Fault::RefuseUpgrade { .. }
+            | Fault::Silent { .. } => return 0,
+        };
+        let sessions = self.hub.sessions().into_iter();
+        sessions
+            .filter(|s| s.state != State::Ended && profile.is_none_or(|p| p == s.profile))
+            .filter(|s| self.hub.ask(s.id, ask.clone()))
+            .count()
+    }
+
+    pub(super) fn report(&self) -> Vec<crate::report::Session> {
+        self.hub.report()
+    }
+
+    /// Status with which this request is to be refused.
+    pub(super) fn refusal(&self, profile: Profile) -> Option<u16> {
+        self.take(profile, |next| take(&mut next.refuse))
+    }
+
+    /// HTTP status with which this upgrade is to be refused.
+    pub(super) fn upgrade_refusal(&self, profile: Profile) -> Option<u16> {
+        self.take(profile, |next| take(&mut next.refuse_upgrade))
+    }
+
+    /// Whether this session is to meet silence at `step`.
+    pub(super) fn silent(&self, profile: Profile, step: Step) -> bool {
+        let due = |next: &mut Next| match next.silent {
+            Some((at, _)) if at == step => take(&mut next.silent),
+            _ => None,
+        };
+        self.take(profile, due).is_some()
+    }
+
+    /// Whether every name is taken.
+    pub(super) fn is_held(&self, profile: Profile, now: Instant) -> bool {
+        self.take(profile, |next| next.held_until)
+            .is_some_and(|until| now < until)
+    }
+
+    /// How descriptions are falsified.
+    pub(super) fn mutation(&self, profile: Profile) -> Option<Mutation> {
+        self.take(profile, |next| next.mutation)
+    }
+
+    /// Until when nothing passes.
+    pub(super) fn black_hole(&self, profile: Profile) -> watch::Receiver<Option<Instant>> {
+        match self.plans.get(&profile) {
+            Some(plan) => plan.black_hole.subscribe(),
+            None => watch::channel(None).1,
+        }
+    }
+
+    fn take<T>(&self, profile: Profile, what: impl FnOnce(&mut Next) -> Option<T>) -> Option<T> {
+        self.plans.get(&profile)?.edit(what)
+    }
+}
+
+impl Plan {
+    fn edit<T>(&self, change: impl FnOnce(&mut Next) -> T) -> T {
+        change(&mut self.next.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Uses one of the times that are left.
+fn take<T: Copy>(planned: &mut Option<(T, u32)>) -> Option<T> {
+    let (what, times) = (*planned)?;
+    *planned = (times > 1).then(|| (what, times - 1));
+    (times > 0).then_some(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use crate::media::time::MediaClock;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_hits_as_often_as_it_says_and_only_its_profile() {
+        let hub = Hub::new(MediaClock::new(Instant::now(), SystemTime::now()));
+        let faults = Faults::new(hub, &[Profile::Qencode, Profile::WowzaSe], None);
+        let refuse = Fault::Refuse {
+            status: 503,
+            times: 2,
+        };
+        faults.commit(Some(Profile::WowzaSe), refuse);
+        assert_eq!(faults.refusal(Profile::Qencode), None);
+        assert_eq!(faults.refusal(Profile::WowzaSe), Some(503));
+        assert_eq!(faults.refusal(Profile::WowzaSe), Some(503));
+        assert_eq!(faults.refusal(Profile::WowzaSe), None);
+        let silent = Fault::Silent {
+            step: Step::Media,
+            times: 1,
+        };
+        faults.commit(None, silent);
+        assert!(!faults.silent(Profile::Qencode, Step::Upgrade));
+        assert!(faults.silent(Profile::Qencode, Step::Media));
+        assert!(!faults.silent(Profile::Qencode, Step::Media));
+        faults.commit(None, Fault::HoldName { ms: 60_000 });
+        assert!(faults.is_held(Profile::Qencode, Instant::now()));
+        faults.commit(None, Fault::HoldName { ms: 0 });
+        assert!(!faults.is_held(Profile::Qencode, Instant::now()));
+    }
+
+    #[test]
+    fn faults_are_read_from_json() {
+        let read = |text| serde_json::from_str::<Fault>(text).expect(text);
+        assert_eq!(read(r#"{"fault":"drop-socket"}"#), Fault::DropSocket);
+        assert_eq!(
+            read(r#"{"fault":"silent","step":"description","times":2}"#),
+            Fault::Silent {
+                step: Step::Description,
+                times: 2
+            }
+        );
+        assert_eq!(
+            read(r#"{"fault":"mutate","mutation":"code-404"}"#),
+            Fault::Mutate {
+                mutation: "code-404".parse().ok()
+            }
+        );
+        assert!(serde_json::from_str::<Fault>(r#"{"fault":"nonsense"}"#).is_err());
+    }
+}
