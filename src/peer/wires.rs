@@ -275,7 +275,15 @@ impl AsyncUdpSocket for Datagrams {
         }
         self.wires
             .leaving(Protocol::Udp, self.local, remote, packet);
-        self.socket.poll_send_to(cx, packet, remote)
+        match ready!(self.socket.poll_send_to(cx, packet, remote)) {
+            Ok(sent) => Poll::Ready(Ok(sent)),
+            Err(_) => {
+                // A network that is away fails every packet, and the engine would log an error for each. What is
+                // lost here is what a network loses: ICE notices its absence.
+                self.wires.counters.lock().packets_unsent += 1;
+                Poll::Ready(Ok(packet.len()))
+            }
+        }
     }
 
     fn poll_recv(

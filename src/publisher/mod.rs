@@ -18,10 +18,10 @@ use crate::config::{self, Server};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Tls};
-use crate::session::{self, EndReason, Ended, Progress, Telemetry};
+use crate::session::{self, EndReason, Ended, Telemetry};
 use crate::signal::ome::Ome;
 use crate::signal::wowza_v1::WowzaV1;
-use crate::signal::{self, Signaller};
+use crate::signal::Signaller;
 
 pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
@@ -88,7 +88,7 @@ pub struct Publisher {
 impl Publisher {
     /// Starts a publisher called `name` of `feed`. `seed` makes the jitter of its waits.
     ///
-    /// Must be called within a tokio runtime. Fails only if the URL or the certificate authorities in `config` cannot be used.
+    /// Must be called within a tokio runtime. Fails only if the certificate authorities in `config` cannot be read.
     pub fn start(
         name: &str,
         config: &config::Publisher,
@@ -111,7 +111,7 @@ impl Publisher {
             end_reason: None,
         });
         let stop = CancellationToken::new();
-        let mut actor = Actor {
+        let actor = Actor {
             parameters: session::Parameters {
                 feed,
                 clock,
@@ -126,8 +126,7 @@ impl Publisher {
             signaller: None,
             down_since: None,
         };
-        actor.signaller = Some(actor.new_signaller()?);
-        let span = tracing::info_span!("publisher", name);
+                let span = tracing::info_span!("publisher", name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
@@ -175,7 +174,7 @@ struct Actor {
     down_since: Option<Instant>,
 }
 
-type Outcome = (Option<Box<dyn Signaller>>, Ended);
+type Outcome = (Box<dyn Signaller>, Ended);
 
 impl Actor {
     async fn run(mut self) {
@@ -210,10 +209,7 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
         part: &CancellationToken,
     ) {
-        let signaller = self
-            .signaller
-            .take()
-            .map_or_else(|| self.new_signaller(), Ok);
+        let mut signaller = self.signaller.take().unwrap_or_else(|| self.new_signaller());
         let (parameters, telemetry, part) =
             (self.parameters.clone(), telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
@@ -224,23 +220,8 @@ impl Actor {
         });
         let span = tracing::info_span!("session", n);
         let work = async move {
-            match signaller {
-                Ok(mut signaller) => {
-                    let ended =
-                        session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
-                    (Some(signaller), ended)
-                }
-                Err(error) => {
-                    let reason = EndReason::Signal(signal::Error::Connect(error));
-                    (
-                        None,
-                        Ended {
-                            reason,
-                            progress: Progress::Signalling,
-                        },
-                    )
-                }
-            }
+            let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
+            (signaller, ended)
         };
         sessions.spawn(work.instrument(span));
     }
@@ -252,7 +233,7 @@ impl Actor {
     ) -> Input {
         let ended = match outcome {
             Ok((signaller, ended)) => {
-                self.signaller = signaller;
+                self.signaller = Some(signaller);
                 ended
             }
             Err(error) => {
@@ -317,18 +298,14 @@ impl Actor {
         });
     }
 
-    fn new_signaller(&self) -> Result<Box<dyn Signaller>, net::Error> {
+    fn new_signaller(&self) -> Box<dyn Signaller> {
         let tls = self.tls.clone();
-        Ok(match &self.server {
-            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)?),
+        match &self.server {
+            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
-            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)?),
-            Server::Wowza {
-                url,
-                application,
-                stream,
-            } => Box::new(WowzaV1::new(url, application, stream, tls)?),
-        })
+            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)),
+            Server::Wowza { url, application, stream } => Box::new(WowzaV1::new(url, application, stream, tls)),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::media::access_unit::Track;
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::peer::{self, Peer};
-use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller, sdp};
+use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
 
 use acceptance::Acceptance;
 use gate::Gate;
@@ -177,10 +177,7 @@ async fn attempt(
     let opening = until_stopped(stop, signaller.open()).await??;
     let payload_types = match &opening {
         Opening::SendOffer => PayloadTypes::OFFERED,
-        Opening::Offered(offer) => {
-            let unusable = |why| EndReason::Engine(peer::Error::Description { why });
-            sdp::payload_types(&offer.sdp).map_err(unusable)?
-        }
+        Opening::Offered(offer) => offer.payload_types,
     };
     let config = peer::Config {
         clock: parameters.clock,

@@ -517,3 +517,85 @@ async fn garbage_is_an_error_and_never_a_panic() {
         peer.close(true).await;
     }
 }
+
+#[tokio::test]
+async fn an_offer_as_ovenmediaengine_makes_it_is_answered_to_its_taste() {
+    let mut config = config();
+    let clock = config.clock;
+    config.payload_types = PayloadTypes {
+        h264: 100,
+        opus: 102,
+    };
+    let (peer, events) = Peer::new(config).await.expect("a peer");
+    let options = Options {
+        ome: true,
+        ..Options::default()
+    };
+    let (offering, offer, candidate) = Receiver::offering(options).await;
+    let answer = peer.answer(&offer).await.expect("an answer");
+    let lines: Vec<&str> = answer.lines().collect();
+    let all = |prefix: &str| -> Vec<&str> {
+        let lines = lines.iter().filter(|line| line.starts_with(prefix));
+        lines.copied().collect()
+    };
+    assert_eq!(
+        all("m="),
+        [
+            "m=video 9 UDP/TLS/RTP/SAVPF 100",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 102"
+        ]
+    );
+    assert_eq!(
+        all("a=mid:"),
+        offer
+            .lines()
+            .filter(|line| line.starts_with("a=mid:"))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(all("a=sendonly").len(), 2);
+    assert_eq!(all("a=setup:active").len(), 2);
+    assert_eq!(
+        all("a=rtcp-fb"),
+        ["a=rtcp-fb:100 ccm fir", "a=rtcp-fb:100 nack pli"]
+    );
+    assert_eq!(all("a=extmap").len(), 0);
+    let named = all("a=ssrc:")
+        .iter()
+        .filter(|l| l.ends_with(" cname:front"))
+        .count();
+    assert_eq!(named, 2);
+
+    let server = offering.accept(&answer);
+    peer.add_candidate(&candidate).await.expect("added");
+    media_flows((peer, events, server), clock, Protocol::Udp).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_reading_is_an_error_and_holds_nothing_up() {
+    let config = config();
+    let clock = config.clock;
+    let options = Options {
+        tcp: true,
+        ..Options::default()
+    };
+    let (mut peer, mut events, server) = offered(config, options).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.packets.len() > 5).await;
+    server.orders.send(Order::Freeze).expect("the server lives");
+    let stalled = async {
+        loop {
+            let unit = picture(clock.at(Instant::now()), false, 100_000);
+            if let Err(error) = peer.send(&unit).await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(20), stalled)
+        .await
+        .expect("an end of patience");
+    assert!(matches!(error, onair::peer::Error::Stalled), "{error}");
+    let closing = Instant::now();
+    peer.close(true).await;
+    assert!(closing.elapsed() < Duration::from_secs(4));
+    server.kill().await;
+}

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind};
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind};
 use str0m::net::{DatagramRecv, Protocol, Receive, TcpType};
 use str0m::rtp::RawPacket;
 use str0m::rtp::rtcp::Rtcp;
@@ -20,6 +21,9 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
+
+/// Payload types of Opus: str0m's own, and OvenMediaEngine's.
+const AUDIO: [u8; 2] = [111, 102];
 
 /// One RTP packet as it arrived.
 #[derive(Clone, Debug)]
@@ -54,11 +58,15 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn video(&self) -> impl Iterator<Item = &Arrived> {
-        self.packets.iter().filter(|p| p.payload_type != 111)
+        self.packets
+            .iter()
+            .filter(|p| !AUDIO.contains(&p.payload_type))
     }
 
     pub(crate) fn audio(&self) -> impl Iterator<Item = &Arrived> {
-        self.packets.iter().filter(|p| p.payload_type == 111)
+        self.packets
+            .iter()
+            .filter(|p| AUDIO.contains(&p.payload_type))
     }
 }
 
@@ -68,6 +76,8 @@ pub(crate) enum Order {
     KeyFrame(u32, KeyframeRequestKind),
     /// Close in order, with a DTLS close_notify.
     Close,
+    /// Keep the sockets and never touch them again.
+    Freeze,
 }
 
 /// How the server receives.
@@ -77,6 +87,8 @@ pub(crate) struct Options {
     pub(crate) tcp: bool,
     /// Lose every n-th video packet once.
     pub(crate) lose_every: Option<u16>,
+    /// Offer in the shape of OvenMediaEngine 0.21 (payload types 100 and 102, everything at session level).
+    pub(crate) ome: bool,
     /// Forget packets once they are counted (for long runs).
     pub(crate) forget: bool,
 }
@@ -128,21 +140,34 @@ impl Socket {
     }
 }
 
-fn rtc() -> Box<Rtc> {
-    let config = RtcConfig::new()
+fn rtc(options: Options) -> Box<Rtc> {
+    let mut config = RtcConfig::new()
         .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
         .clear_codecs()
-        .enable_opus(true, false)
-        .enable_h264(true)
+        .enable_opus(!options.ome, false)
+        .enable_h264(!options.ome)
         .set_rtp_mode(true)
         .enable_raw_packets(true);
+    if options.ome {
+        let codecs = config.codec_config();
+        codecs.add_h264(100.into(), None, true, 0x42_E0_1F);
+        let (hz, two) = (Frequency::FORTY_EIGHT_KHZ, Some(2));
+        codecs.add_config(
+            102.into(),
+            None,
+            Codec::Opus,
+            hz,
+            two,
+            FormatParams::default(),
+        );
+    }
     Box::new(config.build(Instant::now()))
 }
 
 impl Receiver {
     /// Answers `offer`. The answer holds no candidate: that is [`Self::candidate`].
     pub(crate) async fn answering(offer: &str, options: Options) -> (Self, String) {
-        let mut rtc = rtc();
+        let mut rtc = rtc(options);
         let socket = Socket::bind(options.tcp).await;
         rtc.add_local_candidate(socket.candidate());
         let offer = SdpOffer::from_sdp_string(offer).expect("an offer str0m reads");
@@ -153,7 +178,7 @@ impl Receiver {
 
     /// Offers to receive a picture and a sound; the offer holds no candidate.
     pub(crate) async fn offering(options: Options) -> (Offering, String, String) {
-        let mut rtc = rtc();
+        let mut rtc = rtc(options);
         let socket = Socket::bind(options.tcp).await;
         let candidate = socket.candidate();
         rtc.add_local_candidate(candidate.clone());
@@ -161,7 +186,10 @@ impl Receiver {
         changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
         changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
         let (offer, pending) = changes.apply().expect("an offer");
-        let offer = without_candidates(&offer.to_sdp_string());
+        let mut offer = without_candidates(&offer.to_sdp_string());
+        if options.ome {
+            offer = as_ome_offers(&offer);
+        }
         let offering = Offering {
             rtc,
             socket,
@@ -228,6 +256,35 @@ impl Offering {
     }
 }
 
+/// `offer` as OvenMediaEngine 0.21.0 words it (recorded November 2026): video first, ICE and fingerprint at session
+/// level, `OPUS` in capitals, extensions that must not be accepted.
+fn as_ome_offers(offer: &str) -> String {
+    let values = |prefix: &str| -> Vec<String> {
+        let lines = offer.lines().filter_map(|line| line.strip_prefix(prefix));
+        lines.map(str::to_owned).collect()
+    };
+    let (ufrag, password) = (&values("a=ice-ufrag:")[0], &values("a=ice-pwd:")[0]);
+    let (fingerprint, mids) = (&values("a=fingerprint:")[0], values("a=mid:"));
+    let extension = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+    let text = format!(
+        "v=0\no=OvenMediaEngine 124 2 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE {video} {audio}\n\
+         a=group:LS {video} {audio}\na=msid-semantic:WMS AW3F\na=extmap-allow-mixed\na=fingerprint:{fingerprint}\n\
+         a=ice-options:trickle\na=ice-ufrag:{ufrag}\na=ice-pwd:{password}\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 100 101\nc=IN IP4 0.0.0.0\na=recvonly\na=mid:{video}\na=setup:actpass\n\
+         a=rtcp-mux\na=msid:AW3F S63W\na=extmap:3 {extension}\n\
+         a=extmap:5 uri:ietf:rtc:rtp-hdrext:video:CompositionTime\na=rtpmap:100 H264/90000\n\
+         a=fmtp:100 packetization-mode=1;profile-level-id=42e01f;level-asymmetry-allowed=1\n\
+         a=rtcp-fb:100 transport-cc\na=rtcp-fb:100 ccm fir\na=rtcp-fb:100 nack pli\na=rtpmap:101 VP8/90000\n\
+         a=rtcp-fb:101 transport-cc\na=rtcp-fb:101 ccm fir\na=rtcp-fb:101 nack pli\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 102\nc=IN IP4 0.0.0.0\na=recvonly\na=mid:{audio}\na=setup:actpass\n\
+         a=rtcp-mux\na=msid:AW3F PxaI\na=extmap:3 {extension}\na=rtpmap:102 OPUS/48000/2\n\
+         a=fmtp:102 sprop-stereo=1;stereo=1;minptime=10;useinbandfec=1\na=rtcp-fb:102 transport-cc\n",
+        video = mids[0],
+        audio = mids[1],
+    );
+    text.replace('\n', "\r\n")
+}
+
 fn without_candidates(sdp: &str) -> String {
     let lines = sdp.lines().filter(|line| {
         !line.starts_with("a=candidate") && !line.starts_with("a=end-of-candidates")
@@ -257,7 +314,10 @@ async fn over_udp(
                 let (n, source) = received.expect("received");
                 server.take(Protocol::Udp, source, local, &buffer[..n]);
             }
-            Some(order) = orders.recv() => server.obey(order),
+            Some(order) = orders.recv() => match order {
+                Order::Freeze => std::future::pending().await,
+                order => server.obey(order),
+            },
         }
     }
 }
@@ -306,7 +366,10 @@ async fn over_tcp(
             Some((source, frame)) = framed.recv() => {
                 server.take(Protocol::Tcp, source, local, &frame);
             }
-            Some(order) = orders.recv() => server.obey(order),
+            Some(order) = orders.recv() => match order {
+                Order::Freeze => std::future::pending().await,
+                order => server.obey(order),
+            },
         }
     }
 }
@@ -427,7 +490,7 @@ impl Server {
             return false;
         };
         // RTP and not RTCP (RFC 5761), and not the sound.
-        if first >> 6 != 2 || (192..=223).contains(&second) || second & 0x7F == 111 {
+        if first >> 6 != 2 || (192..=223).contains(&second) || AUDIO.contains(&(second & 0x7F)) {
             return false;
         }
         let sequence = u16::from_be_bytes([data[2], data[3]]);
@@ -447,6 +510,7 @@ impl Server {
                 self.rtc.close().expect("closing begins");
                 self.tick();
             }
+            Order::Freeze => {}
         }
     }
 
