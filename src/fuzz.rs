@@ -32,6 +32,7 @@ pub fn config(data: &[u8]) {
     let env = Env {
         base: Path::new("/etc/onair"),
         fetch: &|_| Ok("fetched".to_owned()),
+        open: &|_| Ok(()),
     };
     if let Err(faults) = raw::parse(&text, &env) {
         assert!(!faults.is_empty());
