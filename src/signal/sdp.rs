@@ -502,7 +502,8 @@ impl Codec {
 
 fn attribute(line: &str) -> (&str, Option<&str>) {
     match line.split_once(':') {
-        Some((name, value)) => (name.trim(), Some(value.trim())),
+        // An empty value says nothing.
+        Some((name, value)) => (name.trim(), Some(value.trim()).filter(|v| !v.is_empty())),
         None => (line, None),
     }
 }
