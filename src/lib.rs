@@ -39,6 +39,8 @@ pub mod commands;
 pub mod config;
 pub mod encode;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod lab;
 
 pub mod media;

@@ -4,7 +4,7 @@
 //! ([`Error`]) and leaves the verdict to `publisher::policy`. Differences between servers end here: who
 //! offers is data ([`Opening`]), not a second path through the session.
 
-mod candidate;
+pub(crate) mod candidate;
 pub mod ome;
 pub mod sdp;
 mod server;

@@ -13,12 +13,13 @@
 //! the second to answer gets 403. From then on its socket is a weapon: when it closes, and likewise on `stop`,
 //! the server stops whatever stream has that name, which is the winner's. So after a 403 the socket is kept,
 //! whatever [`close`](Signaller::close) is asked for, and the next [`open`](Signaller::open) requests its
-//! offer on it. It stays alive only while somebody receives (pings), so `open` must come again within 60 s.
-//! Dropping the signaller closes it in the end, and so does the end of the process: the protocol knows no
-//! harmless way out. After a 404 no answer was sent and closing is harmless.
+//! offer on it. Dropping the signaller closes it in the end, and so does the end of the process: the protocol
+//! knows no harmless way out. After a 404 on a fresh socket no answer was sent and closing is harmless.
 //!
 //! A socket is never used again after `stop`: the server would still offer, but the stream would outlive the
 //! socket.
+
+mod kept;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use self::kept::Kept;
 use super::server::{Message, Server, candidate_strings, number};
 use super::{
     Error, Event, IceServer, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
@@ -45,6 +47,8 @@ const ICE_SERVERS_MAX: usize = 8;
 pub struct Ome {
     server: Server,
     link: Option<Link>,
+    /// The socket that a refusal left behind, while no session uses it.
+    kept: Option<Kept>,
 }
 
 struct Link {
@@ -87,7 +91,32 @@ impl Ome {
         Self {
             server: Server::new(target, tls, names),
             link: None,
+            kept: None,
         }
+    }
+
+    /// Takes a refused socket up again, if there is one that is still open.
+    async fn take_up(&mut self) -> bool {
+        if let Some(kept) = &mut self.kept {
+            let socket = kept.take().await;
+            self.kept = None;
+            self.link = socket.map(|socket| Link {
+                socket,
+                phase: Phase::Fresh,
+                tainted: true,
+            });
+        }
+        self.link.as_ref().is_some_and(|link| link.tainted)
+    }
+
+    /// Lays a refused socket aside, alive; says whether it was one.
+    fn lay_aside(&mut self) -> bool {
+        let tainted = self.link.take_if(|link| link.tainted);
+        let found = tainted.is_some();
+        if let Some(link) = tainted {
+            self.kept = Some(Kept::new(link.socket));
+        }
+        found
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
@@ -103,7 +132,7 @@ impl Ome {
     /// Requests an offer on the open socket.
     async fn request(&mut self) -> Result<Opening, Error> {
         const WAITING: &str = "its offer was awaited";
-        let Self { server, link } = self;
+        let Self { server, link, .. } = self;
         let link = link.as_mut().ok_or_else(|| server.not_open(WAITING))?;
         let deadline = Instant::now() + OFFER_DEADLINE;
         let request = json!({ "command": "request_offer" });
@@ -156,7 +185,7 @@ impl Signaller for Ome {
     /// Bounded by the deadlines of [`net`](crate::net) and ten seconds for the offer. A refused socket is asked first; if
     /// it does not serve any more, a new one is opened.
     async fn open(&mut self) -> Result<Opening, Error> {
-        if self.link.as_ref().is_some_and(|link| link.tainted) {
+        if self.take_up().await {
             let said = self.request().await;
             // 500: a server with P2P on gives one offer per socket.
             let served = match &said {
@@ -170,6 +199,9 @@ impl Signaller for Ome {
                 ) => false,
             };
             if served {
+                if said.is_err() {
+                    self.lay_aside();
+                }
                 return said;
             }
         }
@@ -185,7 +217,7 @@ impl Signaller for Ome {
     /// is not sent.
     async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error> {
         const WAITING: &str = "our answer was handed over";
-        let Self { server, link } = self;
+        let Self { server, link, .. } = self;
         let link = link.as_mut().ok_or_else(|| server.not_open(WAITING))?;
         let Phase::Offered { id, peer_id, offer } = &link.phase else {
             return Err(server.not_open(WAITING));
@@ -204,7 +236,7 @@ impl Signaller for Ome {
 
     async fn next(&mut self) -> Result<Event, Error> {
         const WAITING: &str = "media was about to flow or flowed";
-        let Self { server, link } = self;
+        let Self { server, link, .. } = self;
         let link = link.as_mut().ok_or_else(|| server.not_open(WAITING))?;
         loop {
             let value = match server.recv(&mut link.socket, WAITING).await? {
@@ -232,39 +264,46 @@ impl Signaller for Ome {
     /// see above.
     async fn close(&mut self, parting: Parting) {
         const WAITING: &str = "we were parting";
-        let Self { server, link } = self;
+        let Self { server, link, .. } = self;
         let Some(open) = link.as_mut() else {
             return;
         };
         // A refusal may have come unread.
-        while let Some(Ok(message)) = server.recv(&mut open.socket, WAITING).now_or_never() {
+        for _ in 0..UNREAD_MAX {
+            let received = server.recv(&mut open.socket, WAITING).now_or_never();
+            let Some(Ok(message)) = received else {
+                break;
+            };
             if let Message::Json(value) = message
                 && let Some(Said::Error { code, .. }) = read(&value)
             {
                 open.refuse(code);
             }
         }
-        if open.tainted {
+        if self.lay_aside() {
             return;
         }
+        let Some(mut open) = self.link.take() else {
+            return;
+        };
         let stop = match &open.phase {
             Phase::Answered { id, peer_id } if parting == Parting::Stop => {
                 Some(json!({ "id": id, "peer_id": peer_id, "command": "stop" }))
             }
             Phase::Answered { .. } | Phase::Fresh | Phase::Offered { .. } => None,
         };
-        if let Some(mut open) = link.take() {
-            if let Some(stop) = stop {
-                let sent = open.socket.send(stop.to_string());
-                if !matches!(tokio::time::timeout(STOP_DEADLINE, sent).await, Ok(Ok(()))) {
-                    tracing::debug!("stop did not get through; closing the socket says the same");
-                }
+        if let Some(stop) = stop {
+            let sent = open.socket.send(stop.to_string());
+            if !matches!(tokio::time::timeout(STOP_DEADLINE, sent).await, Ok(Ok(()))) {
+                tracing::debug!("stop did not get through; closing the socket says the same");
             }
-            open.socket.close().await;
         }
+        open.socket.close().await;
     }
 }
 
+/// Messages looked at when parting: the server may send faster than we read.
+const UNREAD_MAX: usize = 64;
 /// Longest wait for `stop` to leave; with the close frame it makes the two seconds of [`Signaller::close`].
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
 

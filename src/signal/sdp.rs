@@ -2,7 +2,7 @@
 //!
 //! Real servers send `RTP/SAVPF`, keep ICE and DTLS facts at session level, put `c=` behind attributes, end
 //! lines with LF, spell `OPUS`, split one `fmtp` in two and add attributes of their own. Instead of patching
-//! such text, [`regular`] reads what matters into [`Description`] and writes a description that a strict
+//! such text, [`regular`] reads what matters and writes a description that a strict
 //! engine takes: one H.264 or Opus payload type per section, everything at media level, no candidates (they
 //! are handed over apart).
 
@@ -502,7 +502,8 @@ impl Codec {
 
 fn attribute(line: &str) -> (&str, Option<&str>) {
     match line.split_once(':') {
-        Some((name, value)) => (name.trim(), Some(value.trim())),
+        // An empty value says nothing.
+        Some((name, value)) => (name.trim(), Some(value.trim()).filter(|v| !v.is_empty())),
         None => (line, None),
     }
 }

@@ -232,6 +232,21 @@ fn missing_mids_and_bundle_are_made_up() {
 }
 
 #[test]
+fn an_empty_value_counts_as_missing() {
+    let sdp = wowza()
+        .replace("a=mid:1\r\n", "a=mid:\r\n")
+        .replace("a=group:BUNDLE 0 1\r\n", "");
+    let out = regular(&sdp, Kind::Answer).unwrap();
+    assert!(out.contains("a=group:BUNDLE 0 1\r\n"));
+    let sdp = wowza().replace("a=ice-ufrag:1f3a9c44", "a=ice-ufrag:");
+    assert!(
+        regular(&sdp, Kind::Answer)
+            .unwrap_err()
+            .contains("ice-ufrag")
+    );
+}
+
+#[test]
 fn bundle_only_with_port_zero_is_no_rejection() {
     let sdp = wowza()
         .replace("m=video 9", "m=video 0")

@@ -30,6 +30,45 @@ async fn a_refused_publisher_keeps_its_socket_whatever_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_socket_stays_alive_however_long_nobody_opens_it() {
+    let (mut ome, mut far) = lost_race().await;
+    ome.close(Parting::Abandon).await;
+    // The server pings every 20 s and hangs up on whoever was silent for 60 s.
+    for n in 0..100_u32 {
+        far.0.send(Frame::Ping(n.to_string().into())).await.unwrap();
+        loop {
+            let heard = tokio::time::timeout(Duration::from_secs(20), far.0.next()).await;
+            match heard.unwrap().unwrap().unwrap() {
+                Frame::Pong(payload) if payload.as_ref() == n.to_string().as_bytes() => break,
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        tokio::time::advance(Duration::from_secs(20)).await;
+    }
+    let (result, request) = tokio::join!(ome.open(), async {
+        let request = far.hear().await;
+        far.say(&ome_offer()).await;
+        request
+    });
+    result.unwrap();
+    assert_eq!(request, json!({ "command": "request_offer" }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_signaller_closes_a_refused_socket() {
+    let (mut ome, mut far) = lost_race().await;
+    ome.close(Parting::Stop).await;
+    drop(ome);
+    loop {
+        let heard = tokio::time::timeout(Duration::from_secs(5), far.0.next()).await;
+        if !matches!(heard.unwrap(), Some(Ok(_))) {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_that_nobody_read_counts_when_parting() {
     let (mut ome, mut far) = answered().await;
     far.say(&error(403, "Forbidden")).await;

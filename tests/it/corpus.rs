@@ -1,0 +1,80 @@
+//! The committed fuzz corpus, replayed on every run of the tests: what once broke a parser stays mended.
+
+use std::fs;
+use std::path::PathBuf;
+
+use onair::fuzz;
+
+/// Runs `target` on each file of its corpus; the folder must hold at least `least` files.
+fn replay(name: &str, target: fn(&[u8]), least: usize) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(name);
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(
+        files.len() >= least,
+        "{name} has only {} files",
+        files.len()
+    );
+    for file in files {
+        // Seen only if the file makes the target panic.
+        println!("{}", file.display());
+        target(&fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn annex_b() {
+    replay("annex_b", fuzz::annex_b, 8);
+}
+
+#[test]
+fn config() {
+    replay("config", fuzz::config, 8);
+}
+
+#[test]
+fn ome_message() {
+    replay("ome_message", fuzz::ome_message, 15);
+}
+
+#[test]
+fn sdp() {
+    replay("sdp", fuzz::sdp, 15);
+}
+
+#[test]
+fn wowza_message() {
+    replay("wowza_message", fuzz::wowza_message, 12);
+}
+
+/// Every target has its replay above and a seed or more of its own.
+#[test]
+fn no_target_is_forgotten() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let names = |folder: &str| -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| {
+                entry
+                    .unwrap()
+                    .path()
+                    .file_stem()
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("targets"), names("corpus"));
+    assert_eq!(
+        names("targets"),
+        ["annex_b", "config", "ome_message", "sdp", "wowza_message"]
+    );
+}
