@@ -31,6 +31,9 @@ use super::counters::Shared;
 /// How long a dial may take: two SYN retransmissions on a poor path.
 const DIAL: Duration = Duration::from_secs(7);
 
+/// Pause after a dial that failed.
+const REDIAL: Duration = Duration::from_millis(500);
+
 /// Bytes queued on a TCP connection beyond which [`Wires::room`] makes the sender wait: a quarter of a second at
 /// 2 Mbit/s. Older media is better dropped in the feed's lane, which knows key frames.
 const ROOM: usize = 64 * 1024;
@@ -210,8 +213,16 @@ impl Runtime for Engine {
         remote: SocketAddr,
     ) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
         Box::pin(async move {
-            let dial = tokio::net::TcpStream::connect(remote);
-            let stream = tokio::time::timeout(DIAL, dial).await??;
+            // The engine dials once and logs an error. While the search for a path goes on, dialling may too.
+            let stream = loop {
+                let dial = tokio::net::TcpStream::connect(remote);
+                match tokio::time::timeout(DIAL, dial).await {
+                    Ok(Ok(stream)) => break stream,
+                    Ok(Err(error)) => tracing::debug!(%error, "cannot dial {remote}"),
+                    Err(_) => tracing::debug!("{remote} does not answer the dial"),
+                }
+                tokio::time::sleep(REDIAL).await;
+            };
             // A frame is complete when it is written; waiting for more only adds delay.
             stream.set_nodelay(true)?;
             Ok(Arc::new(Stream::new(&self.0, stream)?) as Arc<dyn AsyncTcpStream>)
@@ -394,11 +405,13 @@ impl AsyncTcpStream for Stream {
                     result => break result,
                 }
             };
-            match result {
-                Ok(n) if n > 0 => self.wires.arriving(buffer.get(2..n).unwrap_or_default()),
-                Ok(_) | Err(_) => self.wires.broken(self.local, self.remote),
+            if let Ok(n @ 1..) = result {
+                self.wires.arriving(buffer.get(2..n).unwrap_or_default());
+                return Ok(n);
             }
-            result
+            self.wires.broken(self.local, self.remote);
+            // However it ended, to the engine it has ended in order: it has nothing to add but an error in the log.
+            Ok(0)
         })
     }
 
