@@ -153,6 +153,17 @@ impl Wires {
         }
     }
 
+    /// Whether a packet comes from nobody we talk to. Checks of connectivity may come from anywhere; the engine would
+    /// take the rest from anywhere too, and warn about each that does not decrypt.
+    fn strange(&self, remote: SocketAddr, packet: &[u8]) -> bool {
+        let strange = packet.first().is_none_or(|&first| first >= 20)
+            && self.selected().is_some_and(|pair| pair.remote != remote);
+        if strange {
+            self.counters.lock().strangers += 1;
+        }
+        strange
+    }
+
     fn arriving(&self, packet: &[u8]) {
         // DTLS says the kind of a record in the clear; 21 is an alert (RFC 5246, section 6.2.1).
         if packet.first() == Some(&21) {
@@ -307,7 +318,13 @@ impl AsyncUdpSocket for Datagrams {
             return Poll::Ready(Ok(0));
         };
         let mut buffer = ReadBuf::new(buffer);
-        let remote = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
+        let remote = loop {
+            let remote = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
+            if !self.wires.strange(remote, buffer.filled()) {
+                break remote;
+            }
+            buffer.clear();
+        };
         let len = buffer.filled().len();
         self.wires.arriving(buffer.filled());
         meta.addr = remote;

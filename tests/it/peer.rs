@@ -633,6 +633,7 @@ async fn garbage_from_strangers_changes_nothing() {
     while let Ok(event) = events.try_recv() {
         assert!(matches!(event, Event::ReceiverReport(_)), "{event:?}");
     }
+    assert!(peer.counters().strangers > 0);
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
 }
