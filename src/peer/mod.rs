@@ -533,13 +533,12 @@ impl Peer {
             wires,
             ..
         } = self;
-        drop(wires);
-        tasks.close();
         if goodbye {
             // What TCP still holds goes out while the far end takes it.
-            drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
+            drop(tokio::time::timeout(CLOSING / 4, wires.flushed()).await);
         }
         drop(stop);
+        tasks.close();
         drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
         drop(engine);
     }

@@ -82,6 +82,7 @@ pub(super) struct Wires {
     sightings: mpsc::Sender<Sighting>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    writers: TaskTracker,
 }
 
 impl Wires {
@@ -100,6 +101,7 @@ impl Wires {
             sightings,
             stop,
             tasks,
+            writers: TaskTracker::new(),
         };
         (Arc::new(wires), seen)
     }
@@ -134,6 +136,12 @@ impl Wires {
                 }
             })
             .abort_handle()
+    }
+
+    /// Waits until TCP has taken all that was queued. To be called when nothing queues any more.
+    pub(super) async fn flushed(&self) {
+        self.writers.close();
+        self.writers.wait().await;
     }
 
     /// Everything but connectivity checks flows over the selected pair.
@@ -365,12 +373,13 @@ impl Stream {
         let (read, write) = stream.into_split();
         let (frames, queue) = mpsc::channel(MOST_FRAMES);
         let writer = Arc::clone(wires);
-        wires.spawn(async move {
+        let feeding = async move {
             if let Err(error) = feed(&writer, write, queue).await {
                 tracing::debug!(%error, "a TCP connection to {remote} broke");
                 writer.broken(local, remote);
             }
-        });
+        };
+        wires.spawn(wires.writers.track_future(feeding));
         Ok(Self {
             read,
             frames,
