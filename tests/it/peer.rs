@@ -637,3 +637,30 @@ async fn garbage_from_strangers_changes_nothing() {
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
 }
+
+#[tokio::test]
+async fn a_feed_of_one_track_is_published_in_either_role() {
+    let mut silent = config();
+    silent.tracks.audio = None;
+    let clock = silent.clock;
+    let (mut peer, mut events, server) = offered(silent, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
+    assert_eq!(server.seen.borrow().audio().count(), 0);
+    peer.close(true).await;
+    server
+        .until("one farewell", |seen| seen.goodbyes.len() == 1)
+        .await;
+
+    let mut blind = config();
+    blind.tracks.video = None;
+    let clock = blind.clock;
+    let (mut peer, mut events, server) = answered(blind, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.audio().count() >= 5).await;
+    assert_eq!(server.seen.borrow().video().count(), 0);
+    peer.close(true).await;
+    server
+        .until("one farewell", |seen| seen.goodbyes.len() == 1)
+        .await;
+}
