@@ -54,6 +54,7 @@ mod packetizer;
 mod reports;
 mod retransmit;
 mod sdp;
+mod tracks;
 mod watch;
 mod wires;
 
@@ -63,18 +64,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rtc::interceptor::{Registry, Slot};
-use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
-    RtpCodecKind,
-};
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::shared::error::Error as EngineError;
 use rtc::shared::ifaces::ifaces;
 use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use webrtc::media_stream::MediaStreamTrack;
 use webrtc::media_stream::track_local::TrackLocal;
-use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder,
     RTCIceCandidateInit, RTCSessionDescription, SettingEngineBuilder, SrtpProtectionProfile,
@@ -95,6 +91,7 @@ pub use wires::SelectedPair;
 use counters::Shared;
 use interceptor::{Egress, Stream};
 use packetizer::{Packetizer, Timeline};
+use tracks::{Sender, describe};
 use wires::{Engine, Wires};
 
 /// Events waiting to be read; beyond it they are dropped and counted.
@@ -262,12 +259,6 @@ pub struct Peer {
     tasks: TaskTracker,
     watch: tokio::task::AbortHandle,
     _stop: DropGuard,
-}
-
-struct Sender {
-    track: Arc<TrackLocalStaticRTP>,
-    packetizer: Packetizer,
-    encoding: RTCRtpEncodingParameters,
 }
 
 impl Peer {
@@ -568,96 +559,6 @@ impl Peer {
         let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         dialled.len() < MAX_CANDIDATES && dialled.insert((candidate.protocol, candidate.address))
     }
-}
-
-impl Sender {
-    fn new(
-        track: Track,
-        ssrc: u32,
-        codec: &RTCRtpCodecParameters,
-        kind: RtpCodecKind,
-        name: &str,
-        packetizer: impl FnOnce(u8) -> Packetizer,
-    ) -> Self {
-        let encoding = RTCRtpEncodingParameters {
-            rtp_coding_parameters: RTCRtpCodingParameters {
-                ssrc: Some(ssrc),
-                ..Default::default()
-            },
-            codec: codec.rtp_codec.clone(),
-            ..Default::default()
-        };
-        let id = format!("{name}-{track}");
-        let local = MediaStreamTrack::new(
-            name.to_owned(),
-            id.clone(),
-            id,
-            kind,
-            vec![encoding.clone()],
-        );
-        Self {
-            track: Arc::new(TrackLocalStaticRTP::new(local)),
-            packetizer: packetizer(codec.payload_type),
-            encoding,
-        }
-    }
-
-    fn local(&self) -> Arc<dyn TrackLocal> {
-        Arc::clone(&self.track) as Arc<dyn TrackLocal>
-    }
-}
-
-/// The media of our description, and each track with its SSRC and codec, sound first.
-fn describe(config: &Config, name: &str) -> (sdp::Media, Vec<(Track, u32, RTCRtpCodecParameters)>) {
-    let mut media = sdp::Media {
-        name: name.to_owned(),
-        audio: None,
-        video: None,
-    };
-    let mut codecs = Vec::new();
-    // Never 0, which some take for none; and never twice the same.
-    let audio_ssrc = fastrand::u32(1..u32::MAX / 2);
-    let video_ssrc = fastrand::u32(u32::MAX / 2..u32::MAX);
-    if let Some(audio) = config.tracks.audio {
-        media.audio = Some(sdp::Audio {
-            ssrc: audio_ssrc,
-            payload_type: config.payload_types.opus,
-            channels: audio.channels,
-        });
-        let codec = RTCRtpCodec {
-            mime_type: "audio/opus".to_owned(),
-            clock_rate: crate::media::time::AUDIO_CLOCK_HZ,
-            channels: 2,
-            sdp_fmtp_line: sdp::opus_fmtp(audio.channels).to_owned(),
-            rtcp_feedback: Vec::new(),
-        };
-        codecs.push((Track::Audio, audio_ssrc, codec, config.payload_types.opus));
-    }
-    if config.tracks.video.is_some() {
-        media.video = Some(sdp::Video {
-            ssrc: video_ssrc,
-            payload_type: config.payload_types.h264,
-        });
-        let codec = RTCRtpCodec {
-            mime_type: "video/H264".to_owned(),
-            clock_rate: crate::media::time::VIDEO_CLOCK_HZ,
-            channels: 0,
-            sdp_fmtp_line: sdp::H264_FMTP.to_owned(),
-            rtcp_feedback: Vec::new(),
-        };
-        codecs.push((Track::Video, video_ssrc, codec, config.payload_types.h264));
-    }
-    let codecs = codecs
-        .into_iter()
-        .map(|(track, ssrc, rtp_codec, payload_type)| {
-            let codec = RTCRtpCodecParameters {
-                rtp_codec,
-                payload_type,
-            };
-            (track, ssrc, codec)
-        })
-        .collect();
-    (media, codecs)
 }
 
 /// Where our sockets are bound: every address of a running interface that could reach a server, and loopback for a
