@@ -452,6 +452,9 @@ impl Peer {
         };
         if let Err(error) = self.engine.add_ice_candidate(init).await {
             tracing::debug!(%error, ?candidate, "the engine cannot use a candidate");
+            // It may be told again, as when it came before the description it belongs to.
+            let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+            dialled.remove(&(candidate.protocol, candidate.address));
         }
         Ok(())
     }
