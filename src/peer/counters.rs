@@ -28,6 +28,8 @@ pub struct Counters {
     pub receiver_reports: u64,
     /// Events that found their queue full and were dropped.
     pub events_dropped: u64,
+    /// UDP packets thrown away because they came from nobody we talk to.
+    pub strangers: u64,
     /// UDP packets that the operating system refused to send.
     pub packets_unsent: u64,
     /// Frames thrown away because a TCP connection would not take them.

@@ -233,7 +233,7 @@ mod tests {
         let got = only_report(feedback.read(now, &[report(block.clone())]));
         let trip = got.round_trip.expect("an echo").as_secs_f64();
         assert!((trip - 0.040).abs() < 0.000_1, "{trip}");
-        assert_eq!(got.jitter.as_millis(), 9);
+        assert_eq!(got.jitter.as_millis(), 10);
         assert_eq!((got.track, got.highest_sequence), (Track::Video, 77));
 
         let stale = ReceptionReport {

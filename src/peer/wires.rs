@@ -31,6 +31,9 @@ use super::counters::Shared;
 /// How long a dial may take: two SYN retransmissions on a poor path.
 const DIAL: Duration = Duration::from_secs(7);
 
+/// Pause after a dial that failed.
+const REDIAL: Duration = Duration::from_millis(500);
+
 /// Bytes queued on a TCP connection beyond which [`Wires::room`] makes the sender wait: a quarter of a second at
 /// 2 Mbit/s. Older media is better dropped in the feed's lane, which knows key frames.
 const ROOM: usize = 64 * 1024;
@@ -79,6 +82,7 @@ pub(super) struct Wires {
     sightings: mpsc::Sender<Sighting>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    writers: TaskTracker,
 }
 
 impl Wires {
@@ -97,6 +101,7 @@ impl Wires {
             sightings,
             stop,
             tasks,
+            writers: TaskTracker::new(),
         };
         (Arc::new(wires), seen)
     }
@@ -133,6 +138,12 @@ impl Wires {
             .abort_handle()
     }
 
+    /// Waits until TCP has taken all that was queued. To be called when nothing queues any more.
+    pub(super) async fn flushed(&self) {
+        self.writers.close();
+        self.writers.wait().await;
+    }
+
     /// Everything but connectivity checks flows over the selected pair.
     fn leaving(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
         if packet.first().is_none_or(|&first| first < 20) {
@@ -148,6 +159,17 @@ impl Wires {
             *selected = Some(pair);
             self.counters.lock().pair = Some(pair);
         }
+    }
+
+    /// Whether a packet comes from nobody we talk to. Checks of connectivity may come from anywhere; the engine would
+    /// take the rest from anywhere too, and warn about each that does not decrypt.
+    fn strange(&self, remote: SocketAddr, packet: &[u8]) -> bool {
+        let strange = packet.first().is_none_or(|&first| first >= 20)
+            && self.selected().is_some_and(|pair| pair.remote != remote);
+        if strange {
+            self.counters.lock().strangers += 1;
+        }
+        strange
     }
 
     fn arriving(&self, packet: &[u8]) {
@@ -210,8 +232,16 @@ impl Runtime for Engine {
         remote: SocketAddr,
     ) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
         Box::pin(async move {
-            let dial = tokio::net::TcpStream::connect(remote);
-            let stream = tokio::time::timeout(DIAL, dial).await??;
+            // The engine dials once and logs an error. While the search for a path goes on, dialling may too.
+            let stream = loop {
+                let dial = tokio::net::TcpStream::connect(remote);
+                match tokio::time::timeout(DIAL, dial).await {
+                    Ok(Ok(stream)) => break stream,
+                    Ok(Err(error)) => tracing::debug!(%error, "cannot dial {remote}"),
+                    Err(_) => tracing::debug!("{remote} does not answer the dial"),
+                }
+                tokio::time::sleep(REDIAL).await;
+            };
             // A frame is complete when it is written; waiting for more only adds delay.
             stream.set_nodelay(true)?;
             Ok(Arc::new(Stream::new(&self.0, stream)?) as Arc<dyn AsyncTcpStream>)
@@ -296,7 +326,13 @@ impl AsyncUdpSocket for Datagrams {
             return Poll::Ready(Ok(0));
         };
         let mut buffer = ReadBuf::new(buffer);
-        let remote = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
+        let remote = loop {
+            let remote = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
+            if !self.wires.strange(remote, buffer.filled()) {
+                break remote;
+            }
+            buffer.clear();
+        };
         let len = buffer.filled().len();
         self.wires.arriving(buffer.filled());
         meta.addr = remote;
@@ -337,12 +373,13 @@ impl Stream {
         let (read, write) = stream.into_split();
         let (frames, queue) = mpsc::channel(MOST_FRAMES);
         let writer = Arc::clone(wires);
-        wires.spawn(async move {
+        let feeding = async move {
             if let Err(error) = feed(&writer, write, queue).await {
                 tracing::debug!(%error, "a TCP connection to {remote} broke");
                 writer.broken(local, remote);
             }
-        });
+        };
+        wires.spawn(wires.writers.track_future(feeding));
         Ok(Self {
             read,
             frames,
@@ -394,11 +431,13 @@ impl AsyncTcpStream for Stream {
                     result => break result,
                 }
             };
-            match result {
-                Ok(n) if n > 0 => self.wires.arriving(buffer.get(2..n).unwrap_or_default()),
-                Ok(_) | Err(_) => self.wires.broken(self.local, self.remote),
+            if let Ok(n @ 1..) = result {
+                self.wires.arriving(buffer.get(2..n).unwrap_or_default());
+                return Ok(n);
             }
-            result
+            self.wires.broken(self.local, self.remote);
+            // However it ended, to the engine it has ended in order: it has nothing to add but an error in the log.
+            Ok(0)
         })
     }
 

@@ -599,3 +599,69 @@ async fn a_server_that_stops_reading_is_an_error_and_holds_nothing_up() {
     assert!(closing.elapsed() < Duration::from_secs(4));
     server.kill().await;
 }
+
+#[tokio::test]
+async fn garbage_from_strangers_changes_nothing() {
+    let config = config();
+    let clock = config.clock;
+    let (mut peer, mut events, server) = offered(config, Options::default()).await;
+    connected(&mut events).await;
+    let port = peer.counters().pair.expect("a pair").local;
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let mut chance = fastrand::Rng::with_seed(7);
+    for n in 0..5_000_u32 {
+        let mut packet = vec![0; chance.usize(0..1_500)];
+        chance.fill(&mut packet);
+        // Each kind in its turn: STUN, DTLS of each type, RTP, RTCP.
+        if let [first, second, ..] = packet.as_mut_slice() {
+            *first = [0, 1, 20, 21, 22, 23, 128, 144, 159, 191][n as usize % 10];
+            if n.is_multiple_of(3) {
+                *second = 200 + (n / 10 % 8) as u8;
+            }
+        }
+        stranger.send_to(&packet, port).await.expect("sent");
+        if n.is_multiple_of(50) {
+            tokio::task::yield_now().await;
+        }
+    }
+    let before = whole_pictures(&server.seen.borrow());
+    publish(&mut peer, clock, &server, |seen| {
+        whole_pictures(seen) >= before + 20
+    })
+    .await;
+    while let Ok(event) = events.try_recv() {
+        assert!(matches!(event, Event::ReceiverReport(_)), "{event:?}");
+    }
+    assert!(peer.counters().strangers > 0);
+    peer.close(true).await;
+    server.until("close_notify", |seen| seen.closed).await;
+}
+
+#[tokio::test]
+async fn a_feed_of_one_track_is_published_in_either_role() {
+    let mut silent = config();
+    silent.tracks.audio = None;
+    let clock = silent.clock;
+    let (mut peer, mut events, server) = offered(silent, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
+    assert_eq!(server.seen.borrow().audio().count(), 0);
+    peer.close(true).await;
+    server
+        .until("one farewell", |seen| seen.goodbyes.len() == 1)
+        .await;
+
+    let mut blind = config();
+    blind.tracks.video = None;
+    let clock = blind.clock;
+    let (mut peer, mut events, server) = answered(blind, Options::default()).await;
+    connected(&mut events).await;
+    publish(&mut peer, clock, &server, |seen| seen.audio().count() >= 5).await;
+    assert_eq!(server.seen.borrow().video().count(), 0);
+    peer.close(true).await;
+    server
+        .until("one farewell", |seen| seen.goodbyes.len() == 1)
+        .await;
+}
