@@ -20,6 +20,7 @@ use crate::media::clock_code;
 use crate::media::time::AUDIO_CLOCK_HZ;
 
 use super::beep;
+use super::now;
 
 /// Access units that may wait: about four seconds of both tracks.
 const BACKLOG: usize = 320;
@@ -166,7 +167,7 @@ fn picture(
         width,
         height,
         clock: clock.map(Duration::from_millis),
-        at: Instant::now(),
+        at: now(),
     });
     Ok(())
 }

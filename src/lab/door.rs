@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use axum::body::Body;
 use hyper::HeaderMap;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::faults::Step;
+use super::now;
 use super::ome;
 use super::profile::Dialect;
 use super::station::Request;
@@ -153,21 +153,17 @@ impl Visitor {
             station.profile,
             self.remote.to_string(),
             asked.user_agent.clone(),
-            Instant::now(),
+            now(),
         );
-        record.message(
-            Instant::now(),
-            None,
-            &format!("{} {}", asked.path, asked.query),
-        );
+        record.message(now(), None, &format!("{} {}", asked.path, asked.query));
         let wire = Wire::new(upgraded, record.clone()).await;
         let (done, stop) = (record.clone(), &self.stop);
         let why = match station.profile.dialect() {
             Dialect::Ome => ome::serve(station, wire, asked, record, asks, stop).await,
             Dialect::WowzaV1 => wowza::serve(station, wire, asked, record, asks, stop).await,
         };
-        done.message(Instant::now(), None, &format!("the end: {why}"));
-        done.end(Instant::now(), &why);
+        done.message(now(), None, &format!("the end: {why}"));
+        done.end(now(), &why);
     }
 }
 

@@ -36,6 +36,7 @@ use super::hub::Record;
 use super::hub::State;
 use super::ingest::Ingest;
 use super::ingest::Remote;
+use super::now;
 use super::profile::Dialect;
 use super::reception::Reception;
 use super::sync::Pairing;
@@ -44,10 +45,6 @@ use super::sync::Pairing;
 const TICK: Duration = Duration::from_millis(50);
 /// Two requests for a key frame are at least this far apart.
 const REQUEST_SPACING: Duration = Duration::from_millis(500);
-/// OvenMediaEngine's `FIRInterval`.
-const FIR_EVERY: Duration = Duration::from_secs(3);
-/// Wowza asks now and then; how often is not known.
-const PLI_EVERY: Duration = Duration::from_secs(5);
 /// After a disturbance of its own the lab gives a publisher this long before it judges times again.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// Largest datagram that is read.
@@ -97,7 +94,9 @@ pub(super) struct Engine {
     heard: Instant,
     asked: Option<Instant>,
     last_packet: Option<Instant>,
-    pairing_base: HashMap<Track, u64>,
+    newest: HashMap<Track, u64>,
+    /// Sender reports that came before the first packet of their track: wall time, RTP time.
+    early: HashMap<Track, (f64, u32)>,
     withheld: HashSet<u16>,
     seen: u32,
     stopping: bool,
@@ -129,7 +128,8 @@ impl Engine {
             heard: now,
             asked: None,
             last_packet: None,
-            pairing_base: HashMap::new(),
+            newest: HashMap::new(),
+            early: HashMap::new(),
             withheld: HashSet::new(),
             seen: 0,
             stopping: false,
@@ -154,7 +154,7 @@ impl Engine {
                 received = receive(self.ingest.udp.as_ref(), &mut datagram) => {
                     // An error here is an ICMP message about an earlier packet of ours.
                     if let Ok((length, source)) = received {
-                        self.input(Protocol::Udp, source, &datagram[..length], Instant::now());
+                        self.input(Protocol::Udp, source, &datagram[..length], now());
                     }
                 }
                 accepted = accept(self.ingest.tcp.as_ref()) => {
@@ -172,18 +172,20 @@ impl Engine {
                 command = self.commands.recv() => {
                     self.command(command.unwrap_or(Command::Drop { orderly: false }));
                 }
-                () = tokio::time::sleep_until(due.into()) => self.time(Instant::now()),
-                _ = ticks.tick() => self.tick(Instant::now()),
+                () = tokio::time::sleep_until(due.into()) => self.time(now()),
+                _ = ticks.tick() => self.tick(now()),
             }
         };
-        self.connections.clear();
-        self.reception.finish(Instant::now()).await;
+        for (_, connection) in self.connections.drain() {
+            connection.close().await;
+        }
+        self.reception.finish(now()).await;
         end
     }
 
     /// Everything the engine has to send or to say; returns when it wants to know the time.
     fn poll(&mut self) -> Instant {
-        let later = Instant::now() + Duration::from_secs(1);
+        let later = now() + Duration::from_secs(1);
         while !self.dead {
             match self.ingest.rtc.poll_output() {
                 Ok(Output::Timeout(due)) => {
@@ -204,7 +206,7 @@ impl Engine {
     }
 
     fn transmit(&self, transmit: &Transmit) {
-        if self.is_black(Instant::now()) {
+        if self.is_black(now()) {
             return;
         }
         match (&self.ingest.udp, transmit.proto) {
@@ -257,11 +259,15 @@ impl Engine {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most events are of no concern here"
+    )]
     fn event(&mut self, event: Event) {
         match event {
             Event::Connected => {
                 let transport = if self.over_tcp { "tcp" } else { "udp" };
-                self.connected = Some(Instant::now());
+                self.connected = Some(now());
                 self.record.tally(|tally| tally.transport = Some(transport));
                 self.record.state(State::Connected);
                 self.remark(&format!("ICE and DTLS are up over {transport}"));
@@ -288,7 +294,7 @@ impl Engine {
             return;
         };
         self.last_packet = Some(packet.timestamp);
-        self.pairing_base.insert(track, packet.time.numer());
+        self.newest.insert(track, packet.time.numer());
         self.reception.packet(
             track,
             Packet {
@@ -299,24 +305,31 @@ impl Engine {
                 arrived: packet.timestamp,
             },
         );
+        if let Some((wall, rtp)) = self.early.remove(&track) {
+            self.report(track, wall, rtp);
+        }
     }
 
+    fn report(&mut self, track: Track, wall: f64, rtp: u32) {
+        let Some(newest) = self.newest.get(&track) else {
+            self.early.insert(track, (wall, rtp));
+            return;
+        };
+        let rtp = extend(*newest, rtp);
+        self.reception.report(track, Pairing { wall, rtp });
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a publisher has nothing else to say"
+    )]
     fn rtcp(&mut self, rtcp: &Rtcp) {
         match rtcp {
             Rtcp::SenderReport(report) => {
                 let info = &report.sender_info;
-                let Some(track) = self.track(*info.ssrc) else {
-                    return;
-                };
-                // A report that comes before any packet has nothing to be counted from.
-                let Some(base) = self.pairing_base.get(&track) else {
-                    return;
-                };
-                let pairing = Pairing {
-                    wall: unix(info.ntp_time),
-                    rtp: extend(*base, info.rtp_time.numer() as u32),
-                };
-                self.reception.report(track, pairing);
+                if let Some(track) = self.track(*info.ssrc) {
+                    self.report(track, unix(info.ntp_time), info.rtp_time.numer() as u32);
+                }
             }
             Rtcp::Goodbye(_) => {
                 self.reception.judge.goodbye();
@@ -327,7 +340,7 @@ impl Engine {
     }
 
     fn command(&mut self, command: Command) {
-        let now = Instant::now();
+        let now = now();
         match command {
             Command::Drop { orderly: false } => self.end = Some(End::Told),
             // The goodbye may still be on its way on the other path; `tick` ends it.
@@ -360,10 +373,7 @@ impl Engine {
             self.remark(&format!("nothing heard for {:.1} s", silent.as_secs_f64()));
             self.end = Some(End::Silent);
         }
-        let every = match self.ingest.options.dialect {
-            Dialect::Ome => FIR_EVERY,
-            Dialect::WowzaV1 => PLI_EVERY,
-        };
+        let every = self.ingest.options.key_frame_every;
         let flowing = self
             .last_packet
             .is_some_and(|at| now.saturating_duration_since(at) < every);
@@ -455,7 +465,7 @@ impl Engine {
     }
 
     fn remark(&self, text: &str) {
-        self.record.message(Instant::now(), None, text);
+        self.record.message(now(), None, text);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::hub::Ask;
 use super::hub::Hub;
 use super::hub::State;
+use super::now;
 use super::profile::Profile;
 
 /// Something to go wrong. In JSON: `{"fault": "refuse", "status": 503, "times": 3, "profile": "wowza-se"}`.
@@ -154,7 +155,7 @@ impl Faults {
     /// Commits `fault` at `profile`, or at every profile of this lab. Returns how many running sessions it hit;
     /// faults that wait for later sessions hit none.
     pub fn commit(&self, profile: Option<Profile>, fault: Fault) -> usize {
-        let now = Instant::now();
+        let now = now();
         let plans = self.plans.iter();
         for (_, plan) in plans.filter(|(of, _)| profile.is_none_or(|p| p == **of)) {
             plan.edit(|next| match fault {
@@ -251,6 +252,10 @@ fn take<T: Copy>(planned: &mut Option<(T, u32)>) -> Option<T> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests need some instant to begin with"
+)]
 mod tests {
     use std::time::SystemTime;
 

@@ -1,6 +1,7 @@
 //! ICE-TCP connections of a publisher: each packet behind a length of two bytes (RFC 4571).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
@@ -11,10 +12,15 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::now;
+
 /// Packets that may wait to be written; a publisher that does not read loses the rest.
 const OUTBOX: usize = 64;
 /// Longest packet that is accepted; no ICE, DTLS or SRTP packet of a publisher is longer.
 const LONGEST: usize = 4096;
+
+/// How long the last packets may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What comes from a connection.
 #[derive(Debug)]
@@ -29,7 +35,8 @@ pub(super) struct Inbound {
 #[derive(Debug)]
 pub(super) struct Connection {
     outbox: mpsc::Sender<Vec<u8>>,
-    _tasks: JoinSet<()>,
+    reader: JoinSet<()>,
+    writer: JoinSet<()>,
 }
 
 impl Connection {
@@ -37,22 +44,32 @@ impl Connection {
     pub(super) fn open(stream: TcpStream, peer: SocketAddr, inbox: mpsc::Sender<Inbound>) -> Self {
         let (outbox, packets) = mpsc::channel(OUTBOX);
         let (reader, writer) = stream.into_split();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
+        let (mut reading, mut writing) = (JoinSet::new(), JoinSet::new());
+        reading.spawn(async move {
             read(reader, peer, &inbox).await;
             let end = Inbound {
                 peer,
-                arrived: Instant::now(),
+                arrived: now(),
                 packet: None,
             };
             // Without the session nobody needs to know.
             inbox.send(end).await.ok();
         });
-        tasks.spawn(write(writer, packets));
+        writing.spawn(write(writer, packets));
         Self {
             outbox,
-            _tasks: tasks,
+            reader: reading,
+            writer: writing,
         }
+    }
+
+    /// Closes it once what waits is written, for as long as the publisher reads, a moment at most.
+    pub(super) async fn close(mut self) {
+        drop(self.outbox);
+        self.reader.abort_all();
+        tokio::time::timeout(LAST_WORDS, self.writer.join_next())
+            .await
+            .ok();
     }
 
     /// Sends a packet, or drops it if too many wait.
@@ -69,7 +86,7 @@ async fn read(mut stream: OwnedReadHalf, peer: SocketAddr, inbox: &mpsc::Sender<
         }
         let inbound = Inbound {
             peer,
-            arrived: Instant::now(),
+            arrived: now(),
             packet: Some(packet),
         };
         if inbox.send(inbound).await.is_err() {

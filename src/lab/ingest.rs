@@ -7,7 +7,6 @@ use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
-use std::time::Instant;
 
 use str0m::Candidate;
 use str0m::IceCreds;
@@ -26,6 +25,7 @@ use tokio::net::UdpSocket;
 
 use crate::media::access_unit::Track;
 
+use super::now;
 use super::profile::Dialect;
 
 /// RTP payload types of a session.
@@ -52,6 +52,8 @@ pub(super) struct Options {
     pub(super) dialect: Dialect,
     /// Silence after which the session is given up.
     pub(super) ghost: Duration,
+    /// A key frame is asked for this often while media flows.
+    pub(super) key_frame_every: Duration,
     /// Ask for packets that are missing.
     pub(super) nack: bool,
     /// Throw away every n-th packet of the video track when it first arrives, to see it sent again.
@@ -61,7 +63,8 @@ pub(super) struct Options {
 /// Sockets and engine, before the publisher's description is known.
 #[derive(Debug)]
 pub(super) struct Ingest {
-    pub(super) rtc: Rtc,
+    /// Boxed: it is large, and is moved about until it runs.
+    pub(super) rtc: Box<Rtc>,
     pub(super) udp: Option<UdpSocket>,
     pub(super) tcp: Option<TcpListener>,
     pub(super) options: Options,
@@ -108,7 +111,7 @@ impl Ingest {
             Some(2),
             FormatParams::default(),
         );
-        let mut rtc = config.build(Instant::now());
+        let mut rtc = Box::new(config.build(now()));
         let failed = |error: str0m::error::IceError| io::Error::other(error.to_string());
         if let Some(socket) = &udp {
             let candidate = Candidate::host(socket.local_addr()?, Protocol::Udp).map_err(failed)?;

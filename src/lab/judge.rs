@@ -1,6 +1,7 @@
 //! The judge: rules of media and its timing that a publisher must keep, told as facts, told the time.
 //!
-//! Pure. What is wrong inside a packet is found where packets are taken apart; what is wrong in a message where
+//! Pure. What is due is missed only by a publisher whose packets went on coming beyond the time: one that is
+//! gone has other troubles, which show elsewhere. What is wrong inside a packet is found where packets are taken apart; what is wrong in a message where
 //! messages are read. Rules that only onair promises, but browsers do not keep, are not held against browsers.
 
 use std::time::Duration;
@@ -59,9 +60,17 @@ pub(super) type Finding = (&'static str, String);
 #[derive(Debug, Default)]
 struct TrackFacts {
     first_packet: Option<Instant>,
+    last_packet: Option<Instant>,
     newest_rtp: Option<u64>,
     first_report: Option<Pairing>,
     report_missed: bool,
+}
+
+impl TrackFacts {
+    /// Whether packets came after `deadline`.
+    fn went_on(&self, deadline: Instant) -> bool {
+        self.last_packet.is_some_and(|last| last > deadline)
+    }
 }
 
 /// Judges one session.
@@ -104,6 +113,7 @@ impl Judge {
     pub(super) fn packet(&mut self, now: Instant, track: Track, sequence: u64, rtp: u64) {
         let facts = self.track(track);
         facts.first_packet.get_or_insert(now);
+        facts.last_packet = Some(now);
         facts.newest_rtp = Some(facts.newest_rtp.map_or(rtp, |newest| newest.max(rtp)));
         if track == Track::Video {
             // Sequence numbers are compared as they are on the wire.
@@ -236,7 +246,7 @@ impl Judge {
                     && !facts.report_missed
                     && facts
                         .first_packet
-                        .is_some_and(|at| late(now, at, FIRST_REPORT));
+                        .is_some_and(|at| facts.went_on(at + FIRST_REPORT));
                 if overdue {
                     facts.report_missed = true;
                     let ms = FIRST_REPORT.as_millis();
@@ -251,7 +261,7 @@ impl Judge {
             let from = self
                 .last_idr
                 .map_or(wanted, |at| wanted.max(at + KEY_FRAME_SPACING));
-            if late(now, from, KEY_FRAME) {
+            if self.video.went_on(from + KEY_FRAME) {
                 self.wanted = None;
                 let ms = now.saturating_duration_since(wanted).as_millis();
                 self.find(
@@ -261,8 +271,9 @@ impl Judge {
             }
         }
         let before = self.withheld.len();
+        let video = &self.video;
         self.withheld
-            .retain(|(_, at)| !late(now, *at, RETRANSMISSION));
+            .retain(|(_, at)| !video.went_on(*at + RETRANSMISSION));
         if self.withheld.len() < before {
             let n = before - self.withheld.len();
             self.find("retransmission", format!("{n} packets were not sent again"));
@@ -311,11 +322,11 @@ impl Judge {
     }
 }
 
-fn late(now: Instant, since: Instant, limit: Duration) -> bool {
-    now.saturating_duration_since(since) > limit
-}
-
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests need some instant to begin with"
+)]
 mod tests {
     use super::*;
 
@@ -402,10 +413,12 @@ mod tests {
         ] {
             let mut judge = Judge::new(rules);
             judge.packet(t, Track::Audio, 1, 1);
-            judge.tick(t + FIRST_REPORT);
-            assert!(found(&mut judge).is_empty());
-            judge.tick(t + FIRST_REPORT + ms(1));
-            judge.tick(t + FIRST_REPORT + ms(2));
+            judge.packet(t + FIRST_REPORT, Track::Audio, 2, 2);
+            judge.tick(t + FIRST_REPORT + ms(9));
+            assert!(found(&mut judge).is_empty(), "it may be gone");
+            judge.packet(t + FIRST_REPORT + ms(10), Track::Audio, 3, 3);
+            judge.tick(t + FIRST_REPORT + ms(10));
+            judge.tick(t + FIRST_REPORT + ms(11));
             assert_eq!(found(&mut judge), expected);
         }
     }
@@ -457,19 +470,20 @@ mod tests {
     fn an_unanswered_key_frame_request_is_found_but_spacing_is_allowed() {
         let t = Instant::now();
         let mut judge = good(Rules::Agent, t);
+        let at = |judge: &mut Judge, n| {
+            judge.packet(t + ms(n), Track::Video, n, 905_000);
+            judge.tick(t + ms(n));
+            found(judge)
+        };
         judge.key_frame_wanted(t + ms(100));
-        judge.tick(t + ms(1_000));
-        assert!(
-            found(&mut judge).is_empty(),
-            "the last IDR was 100 ms before"
-        );
-        judge.tick(t + ms(1_001));
-        assert_eq!(found(&mut judge), ["key-frame"]);
-        judge.tick(t + ms(5_000));
-        assert!(found(&mut judge).is_empty());
+        let early = at(&mut judge, 1_000);
+        assert!(early.is_empty(), "the last IDR was 100 ms before");
+        assert_eq!(at(&mut judge, 1_001), ["key-frame"]);
+        assert!(at(&mut judge, 5_000).is_empty());
         judge.key_frame_wanted(t + ms(5_000));
-        judge.tick(t + ms(5_501));
-        assert_eq!(found(&mut judge), ["key-frame"]);
+        judge.tick(t + ms(9_000));
+        assert!(found(&mut judge).is_empty(), "it is gone");
+        assert_eq!(at(&mut judge, 9_000), ["key-frame"]);
     }
 
     #[test]
@@ -477,7 +491,9 @@ mod tests {
         let t = Instant::now();
         let mut judge = good(Rules::Agent, t);
         judge.withheld(t, 11);
-        judge.tick(t + RETRANSMISSION + ms(1));
+        let later = t + RETRANSMISSION + ms(1);
+        judge.packet(later, Track::Video, 12, 905_000);
+        judge.tick(later);
         assert_eq!(found(&mut judge), ["retransmission"]);
     }
 

@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
+use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
@@ -75,7 +76,7 @@ pub struct LabConfig {
     pub ports: BTreeMap<Profile, u16>,
     /// The process's clock: latencies are read against its wall time.
     pub clock: MediaClock,
-    /// Factor on the servers' own time-outs (pings, silence, ghosts): 1.0 is what the vendors have.
+    /// Factor on the servers' own times (pings, silence, ghosts, requests for key frames): 1.0 is what they have.
     pub time_scale: f64,
     /// A lie in every description from the start.
     pub mutation: Option<Mutation>,
@@ -247,6 +248,11 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// The instant on the runtime's clock. Pure code is told it; what stands at sockets and threads reads it here.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error> {

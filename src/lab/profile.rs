@@ -90,6 +90,14 @@ impl Profile {
         }
     }
 
+    /// How often it asks for a key frame: OvenMediaEngine's `FIRInterval`; Wowza's rhythm is not known.
+    pub(super) const fn key_frame_every(self) -> Duration {
+        match self.dialect() {
+            Dialect::Ome => Duration::from_secs(3),
+            Dialect::WowzaV1 => Duration::from_secs(5),
+        }
+    }
+
     /// How long a silent publisher keeps its name: OvenMediaEngine's `Timeout`; Wowza's is not known, 20 s is assumed.
     pub(super) const fn ghost(self) -> Duration {
         match self.dialect() {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -27,6 +26,7 @@ use super::ingest::Options;
 use super::ingest::PayloadTypes;
 use super::ingest::Remote;
 use super::judge::Rules;
+use super::now;
 use super::profile::Profile;
 use super::reception::Reception;
 use super::sdp;
@@ -120,7 +120,7 @@ impl Station {
 
     /// Whether `name` is taken, or held by a fault.
     pub(super) fn is_taken(&self, name: &str) -> bool {
-        self.faults.is_held(self.profile, Instant::now()) || self.names().contains_key(name)
+        self.faults.is_held(self.profile, now()) || self.names().contains_key(name)
     }
 
     /// Frees `name` if `session` has it.
@@ -151,6 +151,7 @@ impl Station {
         let options = Options {
             dialect: self.profile.dialect(),
             ghost: self.scaled(self.profile.ghost()),
+            key_frame_every: self.scaled(self.profile.key_frame_every()),
             nack: self.profile == Profile::WowzaSe,
             withhold: self.withhold,
         };
@@ -202,7 +203,7 @@ impl Station {
             tracks: remote.ssrcs(),
         };
         ingest.accept(&remote)?;
-        let now = Instant::now();
+        let now = now();
         let reception = Reception::start(record.clone(), rules, self.clock, now)
             .map_err(|error| error.to_string())?;
         let black_hole = if self.faults.silent(self.profile, Step::Media) {

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::hub::Record;
 use super::hub::Side;
+use super::now;
 
 /// Longest message that is read; a longer one ends the connection.
 const MESSAGE: usize = 1 << 20;
@@ -48,7 +49,7 @@ impl Wire {
         Self {
             socket,
             record,
-            heard: Instant::now(),
+            heard: now(),
         }
     }
 
@@ -61,7 +62,7 @@ impl Wire {
     pub(super) async fn next(&mut self) -> Heard {
         loop {
             let next = self.socket.next().await;
-            self.heard = Instant::now();
+            self.heard = now();
             let text = match next {
                 Some(Ok(Message::Text(text))) => text.to_string(),
                 Some(Ok(Message::Binary(bytes))) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -89,7 +90,7 @@ impl Wire {
     /// Sends `message`. A publisher that does not read it in time or is gone shows in [`Wire::next`].
     pub(super) async fn send(&mut self, message: &Value) {
         let text = message.to_string();
-        self.record.message(Instant::now(), Some(Side::Lab), &text);
+        self.record.message(now(), Some(Side::Lab), &text);
         self.put(Message::text(text)).await;
     }
 
@@ -100,7 +101,7 @@ impl Wire {
 
     /// Notes a remark in the session's record.
     pub(super) fn remark(&self, text: &str) {
-        self.record.message(Instant::now(), None, text);
+        self.record.message(now(), None, text);
     }
 
     async fn put(&mut self, message: Message) {

@@ -17,6 +17,7 @@ use super::hub::Ask;
 use super::hub::Record;
 use super::ingest::PayloadTypes;
 use super::judge::Rules;
+use super::now;
 use super::profile::Profile;
 use super::sdp;
 use super::sdp::Description;
@@ -77,7 +78,7 @@ pub(super) async fn serve(
             Some(ask) = asks.recv() => match ask {
                 Ask::KeyFrame => session.tell(Command::KeyFrame).await,
                 Ask::DropSocket => {
-                    session.record.message(std::time::Instant::now(), None, "a fault: the socket is cut");
+                    session.record.message(now(), None, "a fault: the socket is cut");
                     session.wire = None;
                     if session.running.is_none() {
                         break ("a fault: the socket was cut", Command::Drop { orderly: false });
@@ -295,7 +296,7 @@ impl Session<'_> {
     }
 
     fn remark(&self, text: &str) {
-        self.record.message(std::time::Instant::now(), None, text);
+        self.record.message(now(), None, text);
     }
 }
 

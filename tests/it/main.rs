@@ -7,3 +7,5 @@ mod publish;
 mod receiver;
 mod reconnect;
 mod support;
+mod lab;
+mod rehearsal;
