@@ -84,6 +84,8 @@ pub struct Session {
     /// Audio ahead of (positive) or behind the picture, as a receiver that trusts sender reports would play it;
     /// percentiles of the absolute value.
     pub av_offset_ms: Option<Percentiles>,
+    /// From the capture of a picture to its last packet on the socket, by the publisher's own count.
+    pub capture_to_wire_ms: Option<Percentiles>,
     /// From the burnt-in clock to the decoded picture.
     pub latency_ms: Option<Percentiles>,
     /// Rules of the strict server that were broken.

@@ -2,8 +2,10 @@
 //!
 //! `raw` mirrors the file and is the only place that may complain; whatever reached these types is valid.
 
+pub mod load;
 pub mod raw;
 pub mod secret;
+pub mod units;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

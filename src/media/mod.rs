@@ -6,5 +6,6 @@ pub mod access_unit;
 pub mod clock_code;
 pub mod convert;
 pub mod frame;
+pub mod payload_types;
 pub mod pool;
 pub mod time;

@@ -4,8 +4,12 @@
 //! ([`Error`]) and leaves the verdict to `publisher::policy`. Differences between servers end here: who
 //! offers is data ([`Opening`]), not a second path through the session.
 
+mod candidate;
 pub mod ome;
 pub mod sdp;
+mod server;
+#[cfg(test)]
+mod testing;
 pub mod wowza_v1;
 
 use std::time::Duration;
@@ -13,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::config::secret::Secret;
+use crate::media::payload_types::PayloadTypes;
 use crate::net;
 
 /// What the dialect asks of us once the server answers: whose turn it is to offer.
@@ -25,13 +30,15 @@ pub enum Opening {
 }
 
 /// What a server says of its side: an SDP and the candidates that came beside it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RemoteDescription {
     /// The SDP, made regular by [`sdp::regular`] so that the engine accepts it.
     pub sdp: String,
     /// Every usable candidate, of the message and of the SDP alike, each as a `candidate:...` line with
     /// `tcptype` filled in.
     pub candidates: Vec<String>,
+    /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
+    pub payload_types: PayloadTypes,
     /// TURN and STUN servers handed over by the server.
     pub ice_servers: Vec<IceServer>,
 }
@@ -165,3 +172,6 @@ fn code_text(code: Option<u16>, reason: &str) -> String {
         (Some(code), reason) => format!(" with code {code} ({reason})"),
     }
 }
+
+#[cfg(test)]
+mod tests;

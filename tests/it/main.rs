@@ -1,1 +1,8 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
+
+mod layering;
+mod peer;
+mod publish;
+mod receiver;
+mod reconnect;
+mod support;

@@ -1,0 +1,235 @@
+//! The command line: flags say how this run goes, the configuration file says what runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::units;
+
+/// `onair`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onair",
+    version,
+    about = "Puts a camera and a microphone on air over WebRTC and keeps them there",
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verdict fail, 78 configuration.\n\
+                  \n\
+                  Examples:\n  \
+                    onair demo --for 20s --report report.json\n  \
+                    onair run --config /etc/onair/onair.toml"
+)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// What to log: error, warn, info, debug or trace for onair's own words, or a list of directives such as "info,onair::session=trace"
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How to log: text (for people), or json (one object per line)
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Seed of everything onair leaves to chance itself (backoff jitter), to replay a run; never of keys
+    #[arg(long, global = true, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+impl Global {
+    /// The seed asked for, or one of chance.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..))
+    }
+}
+
+/// Form of the log on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per event.
+    Json,
+    /// One line per event; coloured on a terminal.
+    #[default]
+    Text,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Put the test card on air in a lab in this process, as Wowza and as Qencode at once
+    Demo(Demo),
+    /// Put the feeds of a configuration file on air and keep them there
+    Run(Run),
+    /// Read a configuration file and report every fault in it
+    Check(Check),
+    /// List cameras and microphones, with the configuration to paste
+    Devices(Devices),
+    /// Run the strict ingest server alone, with its page and its report
+    Lab(Lab),
+}
+
+/// How long a run lasts and what it leaves behind.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Extent {
+    /// Stop after this time, such as 20s or 1.5min; without it, run until interrupted
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    pub duration: Option<Duration>,
+
+    /// Write the report there at the end, as JSON; the exit code is 3 if its verdict is fail
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// `onair demo`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    onair demo --for 20s --report report.json\n  \
+    onair demo --video camera")]
+pub struct Demo {
+    /// Duration and report.
+    #[command(flatten)]
+    pub extent: Extent,
+
+    /// What to show; the test card carries a clock, so that only with it latency is measured and each run is alike
+    #[arg(long, value_name = "SOURCE", default_value = "testcard")]
+    pub video: DemoVideo,
+}
+
+/// What the demo shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoVideo {
+    /// The first camera found, with the default microphone.
+    Camera,
+    /// The test card, with the tone.
+    Testcard,
+}
+
+/// `onair run`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "The first interrupt (Ctrl-C, SIGTERM) stops in order, the second at once.\n\
+    \n\
+    Examples:\n  \
+    onair run --config /etc/onair/onair.toml\n  \
+    onair run --config config/demo.toml --for 20s --report report.json"
+)]
+pub struct Run {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+
+    /// Duration and report.
+    #[command(flatten)]
+    pub extent: Extent,
+}
+
+/// `onair check`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    onair check --config /etc/onair/onair.toml\n  \
+    onair check --config onair.toml --offline --json")]
+pub struct Check {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+
+    /// Judge the text alone: open none of the secrets and files it names, look up no server's name
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `onair devices`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    onair devices\n  \
+    onair devices --json | jq '.cameras[].device'")]
+pub struct Devices {
+    /// Print the list as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `onair lab`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    onair lab --profile ome-0.21,qencode\n  \
+    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json")]
+pub struct Lab {
+    /// Where the page listens; each server gets a free port at the same IP address, and so does media
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    /// Which servers to be, as a list or repeated; all of them without this flag
+    #[arg(
+        long = "profile",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = PROFILES,
+        default_values = PROFILES
+    )]
+    pub profiles: Vec<String>,
+
+    /// Be a wrong server: a negative control that every client must fail on
+    #[arg(long = "mutate", value_name = "NAME")]
+    pub mutation: Option<String>,
+
+    /// Duration and report.
+    #[command(flatten)]
+    pub extent: Extent,
+}
+
+/// Where the daemon's configuration belongs.
+const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
+
+/// The names of the lab's profiles.
+const PROFILES: [&str; 4] = ["ome-0.21", "qencode", "wowza-cloud", "wowza-se"];
+
+fn time(text: &str) -> Result<Duration, String> {
+    units::duration(text)
+        .ok_or_else(|| "a time has a unit, such as 20s, 500ms or 1.5min".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn profiles_come_as_a_list_or_repeated() {
+        let parse = |args: &[&str]| match Cli::parse_from(args).verb {
+            Verb::Lab(lab) => lab.profiles,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parse(&["onair", "lab"]), PROFILES);
+        let listed = ["onair", "lab", "--profile", "ome-0.21,qencode"];
+        let repeated = [
+            "onair",
+            "lab",
+            "--profile",
+            "ome-0.21",
+            "--profile",
+            "qencode",
+        ];
+        assert_eq!(parse(&listed), parse(&repeated));
+        assert_eq!(parse(&listed), ["ome-0.21", "qencode"]);
+    }
+}

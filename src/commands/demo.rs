@@ -1,0 +1,204 @@
+//! `onair demo`: a lab and an agent in one process, so that a stranger sees everything work within a minute.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::outcome::{self, Run};
+use super::{clocks, deadline, print, signals};
+use crate::cli::{self, DemoVideo};
+use crate::config::secret::Secret;
+use crate::config::{
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
+    VideoSource,
+};
+use crate::lab::{Hub, Lab, LabConfig, Profile};
+use crate::media::time::MediaClock;
+use crate::report;
+use crate::supervisor::Supervisor;
+
+/// What the demo shows: the two handshakes onair exists for, one of them over TCP.
+const PROFILES: [Profile; 2] = [Profile::WowzaCloud, Profile::Qencode];
+
+/// Least part of the pictures sent that the lab must have decoded.
+const DECODED_MIN: f64 = 0.97;
+
+/// Largest offset of sound against picture, for 95 % of the readings.
+const AV_OFFSET_MAX_MS: f64 = 40.0;
+
+/// Time for the lab to decode what was under way when the publishers parted.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Publishes until it is interrupted, or for `--for`.
+pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCode> {
+    let stop = signals::watch()?;
+    let (began, wall) = clocks();
+    let mut run = Run::new(began, wall);
+    let clock = MediaClock::new(began, wall);
+    let lab = Lab::start(LabConfig::new(PROFILES.to_vec(), clock))
+        .await
+        .context("cannot start the lab")?;
+    let supervisor = Supervisor::start(&config(&lab, args.video), clock, global.seed())
+        .context("cannot start")?;
+    print(&format!(
+        "A lab runs in this process; onair publishes to it as {} and as {}.\n\
+         Watch the picture, the messages and the verdict: {}\n",
+        PROFILES[0],
+        PROFILES[1],
+        lab.page_url(),
+    ))?;
+
+    let end = deadline(args.extent.duration);
+    tokio::pin!(end);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let live = std::io::stdout().is_terminal();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = &mut end => break,
+            _ = tick.tick() => {
+                run.sample(clocks().0);
+                if live {
+                    print(&format!("\r\x1b[K{}", progress(lab.hub())))?;
+                }
+            }
+        }
+    }
+    if live {
+        print("\n")?;
+    }
+
+    let watches = supervisor.publishers();
+    let at_end: BTreeMap<_, _> = watches
+        .iter()
+        .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
+        .collect();
+    supervisor.drain().await;
+    tokio::time::sleep(SETTLE).await;
+    let hub = lab.hub().clone();
+    lab.stop().await;
+
+    let mut reasons = outcome::off_air(&at_end);
+    reasons.extend(hub.reasons());
+    let mut sessions = hub.report();
+    for session in &mut sessions {
+        let Some((name, watch)) = session
+            .profile
+            .as_ref()
+            .and_then(|profile| watches.get_key_value(profile))
+        else {
+            continue;
+        };
+        let own = outcome::session(name, &watch.borrow());
+        session.publisher = own.publisher;
+        session.time_to_on_air_ms = own.time_to_on_air_ms;
+        session.capture_to_wire_ms = own.capture_to_wire_ms;
+        session.reconnects = own.reconnects;
+        session.end_reason = own.end_reason;
+        session.video.frames_sent = own.video.frames_sent;
+        reasons.extend(shortfalls(session));
+    }
+    let report = run.report(clocks().0, sessions, reasons);
+    print(&outcome::summary(&report))?;
+    outcome::conclude(&report, args.extent.report.as_deref())
+}
+
+/// What of a session is less than the demo promises.
+fn shortfalls(session: &report::Session) -> Vec<String> {
+    let name = session.publisher.as_deref().unwrap_or_default();
+    let (sent, decoded) = (
+        session.video.frames_sent.unwrap_or(0),
+        session.video.frames_decoded.unwrap_or(0),
+    );
+    let mut reasons = Vec::new();
+    if sent == 0 || (decoded as f64) < DECODED_MIN * sent as f64 {
+        reasons.push(format!(
+            "{name}: of {sent} pictures sent only {decoded} were decoded"
+        ));
+    }
+    if let Some(offset) = session.av_offset_ms
+        && offset.p95 > AV_OFFSET_MAX_MS
+    {
+        reasons.push(format!(
+            "{name}: sound and picture are {:.0} ms apart",
+            offset.p95
+        ));
+    }
+    reasons
+}
+
+/// One line on what the lab receives.
+fn progress(hub: &Hub) -> String {
+    let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+    let one = |s: crate::lab::hub::Snapshot| {
+        let live = s.live;
+        format!(
+            "{}: {:.0} fps, {:.1} Mbit/s, latency {}, A/V {}",
+            s.profile,
+            live.fps,
+            live.bitrate_bps as f64 / 1e6,
+            ms(live.latency_ms),
+            ms(live.av_offset_ms),
+        )
+    };
+    let running = hub.sessions().into_iter().filter(|s| s.ended_ms.is_none());
+    running.map(one).collect::<Vec<_>>().join("  |  ")
+}
+
+fn config(lab: &Lab, video: DemoVideo) -> Config {
+    let (picture, sound) = match video {
+        DemoVideo::Camera => (
+            VideoSource::Camera {
+                device: "auto".to_owned(),
+            },
+            AudioSource::Microphone {
+                device: "auto".to_owned(),
+            },
+        ),
+        DemoVideo::Testcard => (VideoSource::TestCard, AudioSource::Tone),
+    };
+    let feed = Feed {
+        video: Some(Video {
+            source: picture,
+            size: Size {
+                width: 1280,
+                height: 720,
+            },
+            fps: 30,
+            bitrate: Bitrate(2_000_000),
+            key_frame_interval: Duration::from_secs(2),
+        }),
+        audio: Some(Audio {
+            source: sound,
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        }),
+    };
+    let publishers = PROFILES.into_iter().filter_map(|profile| {
+        let endpoint = lab.endpoint(profile)?;
+        let url = Secret::new(endpoint.url);
+        let server = match profile {
+            Profile::Ome021 => Server::Ome { url },
+            Profile::Qencode => Server::Qencode { url },
+            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
+                url,
+                application: endpoint.application,
+                stream: Secret::new(endpoint.stream),
+            },
+        };
+        let publisher = Publisher {
+            feed: "demo".to_owned(),
+            server,
+            transport: Transport::Auto,
+            ca_file: None,
+        };
+        Some((profile.to_string(), publisher))
+    });
+    Config {
+        feeds: BTreeMap::from([("demo".to_owned(), feed)]),
+        publishers: publishers.collect(),
+    }
+}

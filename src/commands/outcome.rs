@@ -1,0 +1,163 @@
+//! From what was observed to a report, a verdict and an exit code; the same for every verb that runs media.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+
+use crate::peer::Latency;
+use crate::process::Usage;
+use crate::publisher::{Snapshot, State};
+use crate::report::{self, Percentiles, Report, Verdict};
+
+/// Takes note of a run from its start on.
+#[derive(Debug)]
+pub(super) struct Run {
+    began: Instant,
+    started_at: SystemTime,
+    usage: Usage,
+}
+
+impl Run {
+    /// A run that begins at this instant of both clocks.
+    pub(super) fn new(began: Instant, started_at: SystemTime) -> Self {
+        Self {
+            began,
+            started_at,
+            usage: Usage::new(began),
+        }
+    }
+
+    /// Samples the process; call it about once a second.
+    pub(super) fn sample(&mut self, now: Instant) {
+        self.usage.sample(now);
+    }
+
+    /// Closes the run at `now`: the verdict is pass if there is no reason against it.
+    pub(super) fn report(
+        mut self,
+        now: Instant,
+        sessions: Vec<report::Session>,
+        reasons: Vec<String>,
+    ) -> Report {
+        self.usage.sample(now);
+        Report {
+            schema: report::SCHEMA,
+            verdict: if reasons.is_empty() {
+                Verdict::Pass
+            } else {
+                Verdict::Fail
+            },
+            reasons,
+            started_at: humantime::format_rfc3339_millis(self.started_at).to_string(),
+            duration_s: now.saturating_duration_since(self.began).as_secs_f64(),
+            process: self.usage.report(),
+            sessions,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// Writes `report` to `path`, if one is given, and turns its verdict into the exit code.
+pub(super) fn conclude(report: &Report, path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    if let Some(path) = path {
+        let json = serde_json::to_string_pretty(report).context("the report does not serialize")?;
+        std::fs::write(path, json + "\n")
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    Ok(match report.verdict {
+        Verdict::Pass => ExitCode::SUCCESS,
+        Verdict::Fail => ExitCode::from(super::VERDICT_FAIL),
+    })
+}
+
+/// What a publisher alone knows of its sessions.
+pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
+    let peer = snapshot.session.peer.as_ref();
+    report::Session {
+        publisher: Some(name.to_owned()),
+        dialect: Some(snapshot.dialect.to_string()),
+        transport: peer
+            .and_then(|peer| peer.pair.as_ref())
+            .map(|pair| pair.protocol.to_string()),
+        time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
+        capture_to_wire_ms: peer.and_then(|peer| percentiles(&peer.capture_to_wire)),
+        reconnects: snapshot.sessions.saturating_sub(1),
+        end_reason: snapshot.end_reason.clone(),
+        video: report::Video {
+            frames_sent: Some(snapshot.frames_sent()),
+            ..report::Video::default()
+        },
+        ..report::Session::default()
+    }
+}
+
+/// Reasons against a run whose publishers should all be on air at its end.
+pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
+    let reason = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
+        State::OnAir { .. } => None,
+        State::Waiting { cause, .. } => Some(format!("{name} is not on air: {cause}")),
+        State::Connecting { .. } | State::Stopped | State::Stopping => {
+            Some(format!("{name} is not on air"))
+        }
+    };
+    snapshots.iter().filter_map(reason).collect()
+}
+
+fn percentiles(latency: &Latency) -> Option<Percentiles> {
+    let ms = |part| {
+        latency
+            .quantile(part)
+            .map(|at: Duration| at.as_secs_f64() * 1_000.0)
+    };
+    Some(Percentiles {
+        p50: ms(0.5)?,
+        p95: ms(0.95)?,
+        max: latency.longest().as_secs_f64() * 1_000.0,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The report in a few lines for people.
+pub(super) fn summary(report: &Report) -> String {
+    let mut out = String::new();
+    for session in &report.sessions {
+        let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        let p95 = |p: Option<report::Percentiles>| {
+            p.map_or_else(
+                || "not measured".to_owned(),
+                |p| format!("{:.0} ms (p95)", p.p95),
+            )
+        };
+        out += &format!(
+            "{} over {}: {} pictures decoded of {} sent, {} lost; latency {}, A/V offset {}; {} violations\n",
+            session
+                .profile
+                .as_deref()
+                .or(session.publisher.as_deref())
+                .unwrap_or("session"),
+            session.transport.as_deref().unwrap_or("?"),
+            count(session.video.frames_decoded),
+            count(session.video.frames_sent),
+            count(session.video.frames_lost),
+            p95(session.latency_ms),
+            p95(session.av_offset_ms),
+            session.violations.len(),
+        );
+        for violation in &session.violations {
+            out += &format!("  broken rule {}: {}\n", violation.rule, violation.detail);
+        }
+    }
+    for reason in &report.reasons {
+        out += &format!("against it: {reason}\n");
+    }
+    out + match report.verdict {
+        Verdict::Fail => "verdict: fail\n",
+        Verdict::Pass => "verdict: pass\n",
+    }
+}

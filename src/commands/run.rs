@@ -1,0 +1,48 @@
+//! `onair run`: the daemon. Configuration, supervisor, interrupt, drain; a report at the end if one is asked for.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::outcome::{self, Run};
+use super::{clocks, deadline, signals};
+use crate::cli;
+use crate::config::load;
+use crate::media::time::MediaClock;
+use crate::supervisor::Supervisor;
+
+/// Runs until it is interrupted, or for `--for`.
+pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
+    let config = load::load(&args.config, load::Scope::Everything)?;
+    let stop = signals::watch()?;
+    let (began, wall) = clocks();
+    let mut run = Run::new(began, wall);
+    let clock = MediaClock::new(began, wall);
+    let supervisor = Supervisor::start(&config, clock, global.seed()).context("cannot start")?;
+
+    let end = deadline(args.extent.duration);
+    tokio::pin!(end);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = &mut end => break,
+            _ = tick.tick() => run.sample(clocks().0),
+        }
+    }
+
+    let watches = supervisor.publishers();
+    let at_end: BTreeMap<_, _> = watches
+        .iter()
+        .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
+        .collect();
+    tracing::info!("draining");
+    supervisor.drain().await;
+    let sessions = watches
+        .iter()
+        .map(|(name, watch)| outcome::session(name, &watch.borrow()));
+    let report = run.report(clocks().0, sessions.collect(), outcome::off_air(&at_end));
+    outcome::conclude(&report, args.extent.report.as_deref())
+}

@@ -1,0 +1,175 @@
+//! Reads the configuration file and the secrets it refers to: the I/O around [`raw`](super::raw).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::raw::{self, Env, Fault, SecretSource};
+
+/// More than any configuration needs; a wrong path (a disk, a film) must not fill the memory.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// More than any token, key or signed URL needs.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Why there is no configuration. The program ends with status 78.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file has faults.
+    #[error("{}", listed(path, faults))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Each of them, in order of place.
+        faults: Vec<Fault>,
+    },
+    /// The file could not be read.
+    #[error("configuration {} cannot be read: {why}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word, or its size.
+        why: String,
+    },
+}
+
+/// How much of a configuration is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The text, the secrets and the files that it names: the configuration can be used.
+    Everything,
+    /// The text alone, with a placeholder for each secret.
+    Text,
+}
+
+/// Reads the configuration file at `path` (at most 1 MiB).
+pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
+    let text = read(path, MAX_CONFIG_BYTES).map_err(|why| Error::Unreadable {
+        path: path.to_owned(),
+        why,
+    })?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    let env = match scope {
+        Scope::Everything => Env {
+            base,
+            fetch: &fetch,
+            open: &|path| {
+                File::open(path)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            },
+        },
+        Scope::Text => Env {
+            base,
+            // Each its own, so that two publishers do not seem to share a stream.
+            fetch: &|source| Ok(format!("wss://secret.invalid/{source:?}")),
+            open: &|_| Ok(()),
+        },
+    };
+    raw::parse(&text, &env).map_err(|faults| Error::Faults {
+        path: path.to_owned(),
+        faults,
+    })
+}
+
+fn listed(path: &Path, faults: &[Fault]) -> String {
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("{}:{fault}", path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+fn fetch(source: &SecretSource) -> Result<String, String> {
+    match source {
+        SecretSource::Credential(name) => {
+            let folder = variable("CREDENTIALS_DIRECTORY").map_err(|_| {
+                "systemd gave this process no credentials; add LoadCredential= to the unit"
+                    .to_owned()
+            })?;
+            if name.contains('/') {
+                return Err("a credential's name has no slash".to_owned());
+            }
+            secret_file(&Path::new(&folder).join(name))
+        }
+        SecretSource::Env(name) => variable(name),
+        SecretSource::File(path) => secret_file(path),
+    }
+}
+
+fn secret_file(path: &Path) -> Result<String, String> {
+    read(path, MAX_SECRET_BYTES).map_err(|why| format!("{} cannot be read: {why}", path.display()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the file refers to the variable by name"
+)]
+fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|_| format!("the environment has no variable {name}"))
+}
+
+fn read(path: &Path, limit: u64) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let n_bytes = file
+        .take(limit + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if n_bytes as u64 > limit {
+        return Err(format!("it is larger than {limit} bytes"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISHER: &str =
+        "[feed.a]\nvideo = { source = \"testcard\" }\n[publisher.p]\nfeed = \"a\"\nto = \"ome\"\n";
+
+    #[test]
+    fn a_secret_in_a_file_beside_the_configuration_is_read_and_trimmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("onair.toml");
+        std::fs::write(folder.path().join("url"), "wss://host/app/key\n").unwrap();
+        std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
+        let loaded = load(&config, Scope::Everything).unwrap();
+        let super::super::Server::Ome { url } = &loaded.publishers["p"].server else {
+            panic!("{loaded:?}");
+        };
+        assert_eq!(url.expose(), "wss://host/app/key");
+    }
+
+    #[test]
+    fn a_missing_secret_is_a_fault_that_names_where_it_was_sought() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("onair.toml");
+        std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
+        let fault = load(&config, Scope::Everything).unwrap_err().to_string();
+        assert!(
+            fault.contains("onair.toml:6:7: publisher.p.url: "),
+            "{fault}"
+        );
+        assert!(fault.contains("No such file"), "{fault}");
+        assert!(load(&config, Scope::Text).is_ok());
+
+        std::fs::write(
+            &config,
+            format!("{PUBLISHER}url = {{ env = \"ONAIR_NO_SUCH\" }}\n"),
+        )
+        .unwrap();
+        let fault = load(&config, Scope::Everything).unwrap_err().to_string();
+        assert!(fault.contains("no variable ONAIR_NO_SUCH"), "{fault}");
+    }
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        let refused = load(Path::new("/dev/zero"), Scope::Everything).unwrap_err();
+        assert!(
+            refused.to_string().contains("larger than 1048576 bytes"),
+            "{refused}"
+        );
+    }
+}

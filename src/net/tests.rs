@@ -1,0 +1,448 @@
+//! Reaching a server on loopback, and each way of not reaching it: the step, the endpoint and the advice in
+//! the error, and nothing else of the URL.
+
+use std::sync::Arc;
+
+use futures_util::{SinkExt, StreamExt};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::ws::{Ended, MESSAGE_MAX, Received, Socket};
+use super::*;
+
+const PATH: &str = "planted-app/planted-stream?signature=planted-signature";
+
+fn target(scheme: &str, port: u16) -> Target {
+    Target::parse(&format!("{scheme}://localhost:{port}/{PATH}"), &[]).unwrap()
+}
+
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// Fails to reach a server that answers with `reply` and hangs up.
+async fn reached_by(scheme: &str, reply: &'static [u8]) -> Error {
+    let (listener, port) = listen().await;
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(reply).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // Until the other side has gone too, lest a reset overtakes the reply.
+        while matches!(stream.read(&mut request).await, Ok(n) if n > 0) {}
+    };
+    let target = target(scheme, port);
+    let tls = Tls::new(None).unwrap();
+    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), server);
+    let Err(error) = result else {
+        panic!("connected")
+    };
+    let text = format!("{error} {error:?}");
+    assert!(
+        text.contains(&format!("{scheme}://localhost:{port}")),
+        "{text}"
+    );
+    assert!(!text.contains("planted"), "{text}");
+    error
+}
+
+/// A certificate for `name`, valid from 2020 to `until`, and its key.
+fn certificate(name: &str, years: (i32, i32)) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    (params.self_signed(&key).unwrap(), key)
+}
+
+/// Connects by TLS to a WebSocket server with such a certificate, trusting it if `trusted`.
+async fn over_tls(name: &str, years: (i32, i32), trusted: bool) -> Result<Socket, Error> {
+    let (certificate, key) = certificate(name, years);
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    // A server that would rather speak h2 must not be given the choice.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, certificate.pem()).unwrap();
+    let tls = Tls::new(trusted.then_some(file.as_path())).unwrap();
+    let (listener, port) = listen().await;
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let Ok(stream) = acceptor.accept(stream).await else {
+            return;
+        };
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        tokio_tungstenite::accept_async(stream).await.unwrap();
+    };
+    let target = target("wss", port);
+    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), Box::pin(server));
+    result
+}
+
+fn refused_at_tls(result: Result<Socket, Error>, advice: &str) {
+    let Err(error) = result else {
+        panic!("connected")
+    };
+    assert_eq!(error.step(), Some(Step::Tls));
+    assert!(error.to_string().contains(advice), "{error}");
+    assert!(!format!("{error} {error:?}").contains("planted"));
+}
+
+// --- URLs --------------------------------------------------------------------------------------------------
+
+#[test]
+fn parameters_are_joined_to_any_url() {
+    let set = [("direction", "send"), ("transport", "tcp")];
+    for (url, query) in [
+        ("wss://h:3334/a/b", "direction=send&transport=tcp"),
+        ("wss://h:3334/a/b?", "direction=send&transport=tcp"),
+        (
+            "wss://h/a/b?policy=x%2Dy&signature=z%3d",
+            "policy=x%2Dy&signature=z%3d&direction=send&transport=tcp",
+        ),
+        (
+            "wss://h/a/b?direction=send&p=1",
+            "direction=send&p=1&transport=tcp",
+        ),
+        (
+            "wss://h/a/b?direction=recv&p=1&transport=udp",
+            "direction=send&p=1&transport=tcp",
+        ),
+        (
+            "wss://h/a/b?direction&direction=x&p#frag",
+            "direction=send&p&transport=tcp",
+        ),
+    ] {
+        let target = Target::parse(url, &set).unwrap();
+        assert_eq!(target.expose().query(), Some(query), "{url}");
+        assert_eq!(target.expose().fragment(), None);
+    }
+}
+
+#[test]
+fn a_url_prints_as_scheme_host_and_port() {
+    let target = Target::parse("wss://H.example/secret?t=secret", &[]).unwrap();
+    assert_eq!(target.to_string(), "wss://h.example:443");
+    assert_eq!(format!("{target:?}"), "Target(wss://h.example:443)");
+    let target = Target::parse("ws://[::1]:3333/secret", &[]).unwrap();
+    assert_eq!(target.to_string(), "ws://[::1]:3333");
+}
+
+#[test]
+fn unusable_urls_are_refused_without_repeating_them() {
+    for url in [
+        "planted",
+        "https://planted/",
+        "wss://",
+        "wss://planted:99999/",
+        "wss://u:planted@host/",
+        "wss://[planted/",
+        "ws:planted",
+        "",
+    ] {
+        match Target::parse(url, &[]) {
+            Err(error @ Error::Url { .. }) => {
+                assert!(!error.to_string().contains("planted"), "{error}")
+            }
+            // The standard reads `ws:planted` as `ws://planted`.
+            Ok(target) => assert_eq!(target.to_string(), "ws://planted:80"),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn families_take_turns() {
+    let [a, b, c, d] = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(|a| a.parse().unwrap());
+    assert_eq!(interleave(vec![a, b, c, d]), [a, d, b, c]);
+    assert!(interleave(Vec::new()).is_empty());
+}
+
+// --- steps -------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_named() {
+    let target = Target::parse("wss://nobody.invalid/planted", &[]).unwrap();
+    let Err(error) = dial(&target, &Tls::new(None).unwrap()).await else {
+        panic!("connected")
+    };
+    assert_eq!(error.step(), Some(Step::Dns));
+    assert!(
+        error
+            .to_string()
+            .starts_with("wss://nobody.invalid:443: looking up the name"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_closed_port_is_named() {
+    let (listener, port) = listen().await;
+    drop(listener);
+    let Err(error) = dial(&target("wss", port), &Tls::new(None).unwrap()).await else {
+        panic!("connected")
+    };
+    assert_eq!(error.step(), Some(Step::Tcp));
+    assert!(error.to_string().contains("address(es) tried"), "{error}");
+}
+
+#[tokio::test]
+async fn all_addresses_are_tried() {
+    let (listener, port) = listen().await;
+    let (dead, dead_port) = listen().await;
+    drop(dead);
+    let addresses =
+        [dead_port, dead_port, port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let stream = connect(&target("ws", port), addresses.to_vec())
+        .await
+        .unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_private_authority_needs_ca_file() {
+    refused_at_tls(over_tls("localhost", (2020, 2099), false).await, "ca_file");
+    assert!(over_tls("localhost", (2020, 2099), true).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_host_is_named() {
+    refused_at_tls(
+        over_tls("other.example", (2020, 2099), true).await,
+        "another host name",
+    );
+}
+
+#[tokio::test]
+async fn certificate_dates_point_at_the_clock() {
+    refused_at_tls(
+        over_tls("localhost", (2020, 2021), true).await,
+        "clock of this machine is ahead",
+    );
+    refused_at_tls(
+        over_tls("localhost", (2098, 2099), true).await,
+        "clock of this machine is probably behind",
+    );
+}
+
+#[tokio::test]
+async fn tls_to_a_plain_port_is_named() {
+    let error = reached_by("wss", b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    assert_eq!(error.step(), Some(Step::Tls));
+    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    let error = reached_by("wss", b"").await;
+    assert_eq!(error.step(), Some(Step::Tls));
+    assert!(error.to_string().contains("hung up"), "{error}");
+}
+
+#[tokio::test]
+async fn http_status_instead_of_101_is_explained() {
+    for (reply, status, advice) in [
+        (
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"[..],
+            200,
+            "this is a web server",
+        ),
+        (
+            b"HTTP/1.1 301 Moved\r\nLocation: /planted\r\n\r\n",
+            301,
+            "redirects",
+        ),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", 403, "authorization"),
+        (
+            b"HTTP/1.1 404 Not Found\r\n\r\n",
+            404,
+            "nothing speaks WebSocket",
+        ),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "in trouble"),
+    ] {
+        let error = reached_by("ws", reply).await;
+        assert!(
+            matches!(error, Error::Status { status: s, .. } if s == status),
+            "{error:?}"
+        );
+        assert_eq!(error.step(), Some(Step::Upgrade));
+        assert!(error.to_string().contains(advice), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_upgrade_is_named() {
+    for reply in [
+        &b""[..],
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    ] {
+        let error = reached_by("ws", reply).await;
+        assert!(matches!(error, Error::Failed { step: Step::Upgrade, .. }), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_silent_at_the_upgrade_is_given_up_after_ten_seconds() {
+    let (near, _far) = tokio::io::duplex(4096);
+    let begin = tokio::time::Instant::now();
+    let result = Socket::upgrade(Box::new(near), &target("ws", 1)).await;
+    let Err(error) = result else {
+        panic!("connected")
+    };
+    assert!(
+        matches!(
+            error,
+            Error::Timeout {
+                step: Step::Upgrade,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(begin.elapsed(), Duration::from_secs(10));
+    assert_eq!(
+        error.to_string(),
+        "ws://localhost:1: upgrading to a WebSocket took longer than 10 s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_headers_are_refused() {
+    let (near, mut far) = tokio::io::duplex(64 << 10);
+    let flood = async {
+        far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n")
+            .await
+            .unwrap();
+        while far.write_all(&[b'x'; 4096]).await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    let target = target("ws", 1);
+    tokio::select! {
+        result = Socket::upgrade(Box::new(near), &target) => assert!(result.is_err()),
+        () = flood => {}
+    }
+}
+
+#[test]
+fn an_unusable_ca_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.pem");
+    assert!(matches!(Tls::new(Some(&path)), Err(Error::CaFile { .. })));
+    for text in [
+        "",
+        "no PEM",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let Err(error) = Tls::new(Some(&path)) else {
+            panic!("{text}")
+        };
+        assert!(error.to_string().contains("ca.pem"), "{error}");
+        assert_eq!(error.step(), None);
+    }
+}
+
+// --- the open channel --------------------------------------------------------------------------------------
+
+async fn pipe() -> (
+    Socket,
+    tokio_tungstenite::WebSocketStream<tokio::io::DuplexStream>,
+) {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let target = target("ws", 1);
+    let (socket, far) = tokio::join!(
+        Socket::upgrade(Box::new(near), &target),
+        tokio_tungstenite::accept_async(far)
+    );
+    (socket.unwrap(), far.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_pings_keep_the_connection_open() {
+    let (mut socket, mut far) = pipe().await;
+    let begin = tokio::time::Instant::now();
+    let hear = async {
+        for n in 1..=3_u64 {
+            assert!(matches!(far.next().await, Some(Ok(Message::Ping(_)))));
+            assert_eq!(begin.elapsed(), Duration::from_secs(25 * n));
+        }
+    };
+    tokio::select! {
+        received = socket.recv() => panic!("{received:?}"),
+        () = hear => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_reads_does_not_stop_us_from_reading() {
+    let (near, far) = tokio::io::duplex(256);
+    let target = target("ws", 1);
+    let (socket, far) = tokio::join!(
+        Socket::upgrade(Box::new(near), &target),
+        tokio_tungstenite::accept_async(far)
+    );
+    let (mut socket, mut far) = (socket.unwrap(), far.unwrap());
+    let late = async {
+        // Far longer than it takes to fill the pipe with pings that nobody reads.
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        far.feed(Message::text("late")).await.unwrap();
+        far.flush().await.unwrap();
+    };
+    let (received, ()) = tokio::join!(socket.recv(), late);
+    assert_eq!(received, Ok(Received::Text("late".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_message_passes_and_one_byte_more_does_not() {
+    let (mut socket, mut far) = pipe().await;
+    for (size, passes) in [(MESSAGE_MAX, true), (MESSAGE_MAX + 1, false)] {
+        let say = async {
+            let said = far.send(Message::text("x".repeat(size))).await;
+            assert!(said.is_ok());
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            received = socket.recv() => match received {
+                Ok(Received::Text(text)) => assert!(passes && text.len() == size),
+                Err(Ended::Violation(got)) => assert!(!passes && got.contains("bytes"), "{got}"),
+                other => panic!("{other:?}"),
+            },
+            () = say => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_frames_end_the_channel() {
+    // A masked frame, reserved bits, an unknown opcode, a continuation of nothing, a fragmented ping, no UTF-8.
+    for bytes in [
+        &b"\x81\x85\0\0\0\0hello"[..],
+        b"\xf1\x05hello",
+        b"\x83\x05hello",
+        b"\x80\x05hello",
+        b"\x09\x05hello",
+        b"\x81\x02\xc3\x28",
+    ] {
+        let (mut socket, mut far) = pipe().await;
+        far.get_mut().write_all(bytes).await.unwrap();
+        let received = socket.recv().await;
+        assert!(
+            matches!(received, Err(Ended::Violation(_))),
+            "{bytes:?}: {received:?}"
+        );
+    }
+}

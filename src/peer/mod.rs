@@ -1,0 +1,624 @@
+//! One WebRTC connection to a server: descriptions, candidates, media out, feedback in. The only importer of the
+//! engine (`webrtc`, and its sans-IO core `rtc`).
+//!
+//! A [`Peer`] serves one attempt and is then closed; it never retries. Media enters as access units and leaves as
+//! RTP whose timestamps are an exact function of capture time; what the server says comes out as [`Event`]s.
+
+mod candidate;
+mod counters;
+mod feedback;
+mod interceptor;
+mod packetizer;
+mod reports;
+mod retransmit;
+mod sdp;
+mod watch;
+mod wires;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rtc::interceptor::{Registry, Slot};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RtpCodecKind,
+};
+use rtc::shared::error::Error as EngineError;
+use rtc::shared::ifaces::ifaces;
+use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use webrtc::media_stream::MediaStreamTrack;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+use webrtc::peer_connection::{
+    MediaEngine, PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder,
+    RTCIceCandidateInit, RTCSessionDescription, SettingEngineBuilder, SrtpProtectionProfile,
+};
+use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+
+use crate::config::{Bitrate, Transport};
+use crate::feed::Tracks;
+use crate::media::access_unit::{AccessUnit, Track};
+use crate::media::payload_types::PayloadTypes;
+use crate::media::time::MediaClock;
+
+pub use candidate::Protocol;
+use candidate::{Candidate, MAX_CANDIDATES};
+pub use counters::{Counters, Latency};
+pub use feedback::ReceiverReport;
+pub use wires::SelectedPair;
+
+use counters::Shared;
+use interceptor::{Egress, Stream};
+use packetizer::{Packetizer, Timeline};
+use wires::{Engine, Wires};
+
+/// Events waiting to be read; beyond it they are dropped and counted.
+const EVENTS: usize = 128;
+
+/// How long gathering may take. Only interfaces are listed, so it is a matter of milliseconds.
+const GATHERING: Duration = Duration::from_secs(2);
+
+/// How long a connection may refuse media before [`Peer::send`] says so.
+const STALLED: Duration = Duration::from_secs(3);
+
+/// How long [`Peer::close`] may take.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Most local addresses used: a host of many bridges would drown in pairs.
+const MAX_ADDRESSES: usize = 8;
+
+/// What a connection is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The clock that captured the media.
+    pub clock: MediaClock,
+    /// The tracks to send; at least one.
+    pub tracks: Tracks,
+    /// Payload types: ours when we offer, the server's when it does.
+    pub payload_types: PayloadTypes,
+    /// Name of the stream in descriptions and CNAME.
+    pub name: String,
+    /// Which transports may be used.
+    pub transport: Transport,
+    /// First RTP sequence number of each track. Low is safest: OvenMediaEngine loses audio around a wrap.
+    pub first_sequence: u16,
+    /// How long to wait for what.
+    pub limits: Limits,
+}
+
+/// How long a connection waits for signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Silence after which the connection counts as disconnected.
+    pub disconnected: Duration,
+    /// Further silence after which it counts as failed. Before the first answer both together bound the search for
+    /// a path.
+    pub failed: Duration,
+    /// Time between two checks of a living path.
+    pub keep_alive: Duration,
+    /// Time for the DTLS handshake once a path is found.
+    pub handshake: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            disconnected: Duration::from_secs(4),
+            failed: Duration::from_secs(11),
+            keep_alive: Duration::from_secs(1),
+            handshake: Duration::from_secs(8),
+        }
+    }
+}
+
+/// What happened to a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Media can flow, for the first time or again.
+    Connected(SelectedPair),
+    /// The server has been silent for [`Limits::disconnected`].
+    Disconnected,
+    /// The connection is lost at this stage; close it.
+    Failed(Stage),
+    /// The server has closed the connection in order.
+    Closed,
+    /// The server wants a key frame.
+    KeyFrameRequested,
+    /// The server tells what arrived.
+    ReceiverReport(ReceiverReport),
+    /// The server estimates what the path can carry.
+    Remb(Bitrate),
+}
+
+/// How far a connection had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The DTLS handshake did not succeed.
+    Dtls,
+    /// No path was found, or the one in use went silent.
+    Ice,
+    /// The TCP connection under it broke.
+    Transport,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dtls => "dtls",
+            Self::Ice => "ice",
+            Self::Transport => "transport",
+        })
+    }
+}
+
+/// Why a connection could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Closed,
+    /// A description cannot be used, ours or the server's.
+    #[error("{why}")]
+    Description {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The engine refused.
+    #[error("the engine could not {step}")]
+    Engine {
+        /// What it was to do.
+        step: &'static str,
+        /// Its words.
+        #[source]
+        source: EngineError,
+    },
+    /// The connection took no more media.
+    #[error("the connection took no media for {} s", STALLED.as_secs())]
+    Stalled,
+}
+
+fn engine(step: &'static str) -> impl FnOnce(EngineError) -> Error {
+    move |source| Error::Engine { step, source }
+}
+
+/// A connection. Dropped without [`close`](Self::close) it ends all the same, only without a farewell.
+#[must_use]
+pub struct Peer {
+    engine: Arc<dyn PeerConnection>,
+    audio: Option<Sender>,
+    video: Option<Sender>,
+    media: sdp::Media,
+    transport: Transport,
+    wires: Arc<Wires>,
+    counters: Arc<Shared>,
+    farewell: Arc<Notify>,
+    gathered: latest::Receiver<bool>,
+    dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
+    tasks: TaskTracker,
+    watch: tokio::task::AbortHandle,
+    _stop: DropGuard,
+}
+
+struct Sender {
+    track: Arc<TrackLocalStaticRTP>,
+    packetizer: Packetizer,
+    encoding: RTCRtpEncodingParameters,
+}
+
+impl Peer {
+    /// Makes a connection and binds its sockets; nothing is sent yet. The receiver tells what happens, until the
+    /// connection has ended.
+    pub async fn new(config: Config) -> Result<(Self, mpsc::Receiver<Event>), Error> {
+        let name = sdp::token(&config.name);
+        let (media, codecs) = describe(&config, &name);
+        let mut media_engine = MediaEngine::default();
+        let mut audio = None;
+        let mut video = None;
+        let mut streams = Vec::new();
+        for (track, ssrc, codec) in codecs {
+            let kind = match track {
+                Track::Audio => RtpCodecKind::Audio,
+                Track::Video => RtpCodecKind::Video,
+            };
+            media_engine
+                .register_codec(codec.clone(), kind)
+                .map_err(engine("register a codec"))?;
+            let timeline = Timeline::new(track, fastrand::u32(..));
+            streams.push(Stream {
+                track,
+                ssrc,
+                timeline,
+            });
+            let sender = Some(Sender::new(track, ssrc, &codec, kind, &name, |pt| {
+                Packetizer::new(track, ssrc, pt, timeline, config.first_sequence)
+            }));
+            match track {
+                Track::Audio => audio = sender,
+                Track::Video => video = sender,
+            }
+        }
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let counters = Arc::new(Shared::default());
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (wires, sightings) = Wires::new(Arc::clone(&counters), stop.clone(), tasks.clone());
+        let farewell = Arc::new(Notify::new());
+        let egress = Egress::new(
+            config.clock,
+            &name,
+            streams,
+            Arc::clone(&counters),
+            events.clone(),
+            Arc::clone(&farewell),
+        );
+        let (handler, states, gathered) = watch::Handler::new();
+        let limits = config.limits;
+        let addresses = local_addresses();
+        let only = |used| {
+            if used { addresses.clone() } else { Vec::new() }
+        };
+        // From here on an early return must end what was spawned.
+        let guard = stop.drop_guard();
+        let builder = PeerConnectionBuilder::new()
+            .with_configuration(RTCConfigurationBuilder::new().build())
+            .with_media_engine(media_engine)
+            .with_setting_engine(
+                SettingEngineBuilder::new()
+                    .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
+                    .with_answering_dtls_role(rtc::peer_connection::transport::RTCDtlsRole::Client)
+                    .with_include_loopback_candidate(true)
+                    .with_ice_timeouts(
+                        Some(limits.disconnected),
+                        Some(limits.failed),
+                        Some(limits.keep_alive),
+                    )
+                    // A check every 50 ms (RFC 8445, section 14.2) finds the path a round trip after it opens. The
+                    // count must outlast the search, for a server may be deaf at first: by default a path is given
+                    // up after 1.4 s for good.
+                    .with_ice_connection_attempts(Some(Duration::from_millis(50)), Some(u16::MAX))
+                    .with_host_acceptance_min_wait(Some(Duration::ZERO))
+                    .with_srtp_protection_profiles(vec![
+                        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+                        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+                    ])
+                    .build(),
+            )
+            .with_interceptor_registry(Registry::new().with(Slot::NackResponder, egress))
+            .with_handler(Arc::new(handler))
+            .with_runtime(Arc::new(Engine(Arc::clone(&wires))))
+            .with_udp_addrs(only(config.transport != Transport::Tcp))
+            .with_tcp_addrs(only(config.transport != Transport::Udp));
+        let pc = Box::pin(builder.build())
+            .await
+            .map_err(engine("bind its sockets"))?;
+        let pc: Arc<dyn PeerConnection> = Arc::new(pc);
+        let watch = wires.spawn(watch::watch(
+            Arc::clone(&pc),
+            Arc::clone(&wires),
+            states,
+            sightings,
+            events,
+            limits.handshake,
+        ));
+        let peer = Self {
+            engine: pc,
+            audio,
+            video,
+            media,
+            transport: config.transport,
+            wires,
+            counters,
+            farewell,
+            gathered,
+            dialled: Mutex::new(HashSet::new()),
+            tasks,
+            watch,
+            _stop: guard,
+        };
+        Ok((peer, receiver))
+    }
+
+    /// Our offer, candidates inside. For one call, before anything else.
+    pub async fn offer(&self) -> Result<String, Error> {
+        for sender in self.audio.iter().chain(&self.video) {
+            let init = RTCRtpTransceiverInit {
+                direction: RTCRtpTransceiverDirection::Sendonly,
+                streams: vec![self.media.name.clone()],
+                send_encodings: vec![sender.encoding.clone()],
+            };
+            self.engine
+                .add_transceiver_from_track(sender.local(), Some(init))
+                .await
+                .map_err(engine("add a track"))?;
+        }
+        let offer = self
+            .engine
+            .create_offer(None)
+            .await
+            .map_err(engine("make an offer"))?;
+        let local = self.set_local(offer).await?;
+        sdp::offer(&local, &self.media)
+    }
+
+    /// Takes the server's answer to our [`offer`](Self::offer). Candidates in it are taken too.
+    pub async fn accept(&self, remote: &str) -> Result<(), Error> {
+        let (remote, candidates) = candidate::taken_out(remote);
+        let answer = RTCSessionDescription::answer(remote).map_err(engine("read the answer"))?;
+        self.engine
+            .set_remote_description(answer)
+            .await
+            .map_err(engine("accept the answer"))?;
+        self.add_candidates(&candidates).await
+    }
+
+    /// Answers the server's offer. Candidates in it are taken too.
+    pub async fn answer(&self, offer: &str) -> Result<String, Error> {
+        let (offer, candidates) = candidate::taken_out(offer);
+        let offered = |kind: &str| offer.lines().any(|line| line.starts_with(kind));
+        let (audio, video) = (offered("m=audio "), offered("m=video "));
+        let description =
+            RTCSessionDescription::offer(offer.clone()).map_err(engine("read the offer"))?;
+        self.engine
+            .set_remote_description(description)
+            .await
+            .map_err(engine("accept the offer"))?;
+        // A track whose kind was not offered would make a section that the offer lacks.
+        let audio = self.audio.iter().filter(|_| audio);
+        for sender in audio.chain(self.video.iter().filter(|_| video)) {
+            self.engine
+                .add_track(sender.local())
+                .await
+                .map_err(engine("add a track"))?;
+        }
+        let answer = self
+            .engine
+            .create_answer(None)
+            .await
+            .map_err(engine("make an answer"))?;
+        let local = self.set_local(answer).await?;
+        self.add_candidates(&candidates).await?;
+        sdp::answer(&local, &offer, &self.media)
+    }
+
+    /// Takes one of the server's candidates, a `candidate:...` line. One that cannot be used, that the configured
+    /// transport forbids or that is known already is passed over; so is what exceeds sixteen.
+    pub async fn add_candidate(&self, candidate: &str) -> Result<(), Error> {
+        let Some(candidate) = Candidate::parse(candidate) else {
+            return Ok(());
+        };
+        if !candidate.allowed(self.transport) || !self.is_new(&candidate) {
+            return Ok(());
+        }
+        let init = RTCIceCandidateInit {
+            candidate: candidate.line(),
+            ..Default::default()
+        };
+        if let Err(error) = self.engine.add_ice_candidate(init).await {
+            tracing::debug!(%error, ?candidate, "the engine cannot use a candidate");
+        }
+        Ok(())
+    }
+
+    /// Sends one access unit of a track that was configured. Waits while a TCP connection is full.
+    ///
+    /// Over a connection that is not up nothing arrives, and that is no error: media begins with
+    /// [`Event::Connected`].
+    pub async fn send(&mut self, unit: &AccessUnit) -> Result<(), Error> {
+        let sender = match unit.track {
+            Track::Audio => self.audio.as_mut(),
+            Track::Video => self.video.as_mut(),
+        };
+        let Some(sender) = sender else {
+            return Ok(());
+        };
+        let sending = async {
+            self.wires.room().await;
+            for packet in sender.packetizer.packets(unit) {
+                sender
+                    .track
+                    .write_rtp(packet)
+                    .await
+                    .map_err(|_| Error::Closed)?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(STALLED, sending)
+            .await
+            .map_err(|_| Error::Stalled)?
+    }
+
+    /// What the connection has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.lock().clone()
+    }
+
+    /// Ends the connection within two seconds and frees all it held. With `goodbye` the server is told: RTCP BYE
+    /// for both tracks, then a DTLS close_notify; without, nothing more is sent.
+    pub async fn close(self, goodbye: bool) {
+        self.watch.abort();
+        let closing = async {
+            if goodbye {
+                if let Some(sender) = self.audio.iter().chain(&self.video).next()
+                    && self.counters().pair.is_some()
+                    // The interceptor puts the farewells of both tracks in the place of this one.
+                    && sender.track.write_rtcp(Vec::new()).await.is_ok()
+                {
+                    // Closing overtakes what waits for the engine's task. Before the handshake nothing gets there.
+                    drop(tokio::time::timeout(CLOSING / 8, self.farewell.notified()).await);
+                }
+                if let Err(error) = self.engine.close().await {
+                    tracing::debug!(%error, "the engine did not close in order");
+                }
+            }
+        };
+        if tokio::time::timeout(CLOSING / 2, closing).await.is_err() {
+            tracing::debug!("the engine did not close in time");
+        }
+        let Self {
+            engine,
+            tasks,
+            _stop: stop,
+            wires,
+            ..
+        } = self;
+        drop(wires);
+        tasks.close();
+        if goodbye {
+            // What TCP still holds goes out while the far end takes it.
+            drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
+        }
+        drop(stop);
+        drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
+        drop(engine);
+    }
+
+    async fn set_local(&self, description: RTCSessionDescription) -> Result<String, Error> {
+        self.engine
+            .set_local_description(description)
+            .await
+            .map_err(engine("set our description"))?;
+        let mut gathered = self.gathered.clone();
+        let gathering = gathered.wait_for(|gathered| *gathered);
+        if tokio::time::timeout(GATHERING, gathering).await.is_err() {
+            tracing::debug!("gathering candidates takes long; going on with those found");
+        }
+        let local = self.engine.local_description().await.ok_or(Error::Closed)?;
+        Ok(local.sdp)
+    }
+
+    async fn add_candidates(&self, candidates: &[String]) -> Result<(), Error> {
+        for candidate in candidates {
+            self.add_candidate(candidate).await?;
+        }
+        Ok(())
+    }
+
+    fn is_new(&self, candidate: &Candidate) -> bool {
+        let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        dialled.len() < MAX_CANDIDATES && dialled.insert((candidate.protocol, candidate.address))
+    }
+}
+
+impl Sender {
+    fn new(
+        track: Track,
+        ssrc: u32,
+        codec: &RTCRtpCodecParameters,
+        kind: RtpCodecKind,
+        name: &str,
+        packetizer: impl FnOnce(u8) -> Packetizer,
+    ) -> Self {
+        let encoding = RTCRtpEncodingParameters {
+            rtp_coding_parameters: RTCRtpCodingParameters {
+                ssrc: Some(ssrc),
+                ..Default::default()
+            },
+            codec: codec.rtp_codec.clone(),
+            ..Default::default()
+        };
+        let id = format!("{name}-{track}");
+        let local = MediaStreamTrack::new(
+            name.to_owned(),
+            id.clone(),
+            id,
+            kind,
+            vec![encoding.clone()],
+        );
+        Self {
+            track: Arc::new(TrackLocalStaticRTP::new(local)),
+            packetizer: packetizer(codec.payload_type),
+            encoding,
+        }
+    }
+
+    fn local(&self) -> Arc<dyn TrackLocal> {
+        Arc::clone(&self.track) as Arc<dyn TrackLocal>
+    }
+}
+
+/// The media of our description, and each track with its SSRC and codec, sound first.
+fn describe(config: &Config, name: &str) -> (sdp::Media, Vec<(Track, u32, RTCRtpCodecParameters)>) {
+    let mut media = sdp::Media {
+        name: name.to_owned(),
+        audio: None,
+        video: None,
+    };
+    let mut codecs = Vec::new();
+    // Never 0, which some take for none; and never twice the same.
+    let audio_ssrc = fastrand::u32(1..u32::MAX / 2);
+    let video_ssrc = fastrand::u32(u32::MAX / 2..u32::MAX);
+    if let Some(audio) = config.tracks.audio {
+        media.audio = Some(sdp::Audio {
+            ssrc: audio_ssrc,
+            payload_type: config.payload_types.opus,
+            channels: audio.channels,
+        });
+        let codec = RTCRtpCodec {
+            mime_type: "audio/opus".to_owned(),
+            clock_rate: crate::media::time::AUDIO_CLOCK_HZ,
+            channels: 2,
+            sdp_fmtp_line: sdp::opus_fmtp(audio.channels).to_owned(),
+            rtcp_feedback: Vec::new(),
+        };
+        codecs.push((Track::Audio, audio_ssrc, codec, config.payload_types.opus));
+    }
+    if config.tracks.video.is_some() {
+        media.video = Some(sdp::Video {
+            ssrc: video_ssrc,
+            payload_type: config.payload_types.h264,
+        });
+        let codec = RTCRtpCodec {
+            mime_type: "video/H264".to_owned(),
+            clock_rate: crate::media::time::VIDEO_CLOCK_HZ,
+            channels: 0,
+            sdp_fmtp_line: sdp::H264_FMTP.to_owned(),
+            rtcp_feedback: Vec::new(),
+        };
+        codecs.push((Track::Video, video_ssrc, codec, config.payload_types.h264));
+    }
+    let codecs = codecs
+        .into_iter()
+        .map(|(track, ssrc, rtp_codec, payload_type)| {
+            let codec = RTCRtpCodecParameters {
+                rtp_codec,
+                payload_type,
+            };
+            (track, ssrc, codec)
+        })
+        .collect();
+    (media, codecs)
+}
+
+/// Where our sockets are bound: every address of a running interface that could reach a server, and loopback for a
+/// server on this host. Never a wildcard, whose candidate nobody could use.
+fn local_addresses() -> Vec<SocketAddr> {
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        // Link-local (fe80::/10) means nothing without its zone, which candidates cannot carry.
+        IpAddr::V6(ip) => {
+            !ip.is_loopback() && !ip.is_unspecified() && (ip.segments()[0] & 0xFFC0) != 0xFE80
+        }
+    };
+    let mut ips: Vec<IpAddr> = Vec::new();
+    match ifaces() {
+        Ok(interfaces) => {
+            for interface in interfaces {
+                if let Some(ip) = interface.addr.map(|addr| addr.ip())
+                    && usable(&ip)
+                    && !ips.contains(&ip)
+                {
+                    ips.push(ip);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
+    }
+    ips.truncate(MAX_ADDRESSES);
+    ips.push(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
+}

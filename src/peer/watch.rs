@@ -1,0 +1,147 @@
+//! Turns the engine's states into [`Event`]s, and sees the ends that the engine keeps to itself.
+//!
+//! The engine neither reports a DTLS handshake that does not succeed, nor the server's close_notify, nor a TCP
+//! connection that broke. Its callbacks run on its only task, so they only note the state; this task does the rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch as latest};
+use tokio::time::Instant;
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState,
+    RTCPeerConnectionState,
+};
+
+use super::wires::{Sighting, Wires};
+use super::{Event, Stage};
+
+/// A change of state, as the engine tells it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    Connection(RTCPeerConnectionState),
+    Ice(RTCIceConnectionState),
+}
+
+/// Takes the engine's callbacks.
+pub(super) struct Handler {
+    states: mpsc::Sender<State>,
+    gathered: latest::Sender<bool>,
+}
+
+impl Handler {
+    /// A handler, the states it notes, and whether candidates have been gathered.
+    pub(super) fn new() -> (Self, mpsc::Receiver<State>, latest::Receiver<bool>) {
+        let (states, noted) = mpsc::channel(64);
+        let (gathered, has_gathered) = latest::channel(false);
+        (Self { states, gathered }, noted, has_gathered)
+    }
+
+    fn note(&self, state: State) {
+        if self.states.try_send(state).is_err() {
+            tracing::debug!(?state, "a change of state came too late to be told");
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        self.note(State::Ice(state));
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            self.gathered.send_replace(true);
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.note(State::Connection(state));
+    }
+}
+
+/// Watches until the connection ends or this task is ended with it.
+pub(super) async fn watch(
+    engine: Arc<dyn PeerConnection>,
+    wires: Arc<Wires>,
+    mut states: mpsc::Receiver<State>,
+    mut sightings: mpsc::Receiver<Sighting>,
+    events: mpsc::Sender<Event>,
+    handshake: Duration,
+) {
+    let mut handshake_ends: Option<Instant> = None;
+    let mut connected = false;
+    loop {
+        let handshake_failed = async {
+            match handshake_ends {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            state = states.recv() => match state {
+                Some(State::Ice(
+                    RTCIceConnectionState::Connected | RTCIceConnectionState::Completed,
+                )) => {
+                    if !connected && handshake_ends.is_none() {
+                        handshake_ends = Some(Instant::now() + handshake);
+                    }
+                    None
+                }
+                Some(State::Ice(state)) => {
+                    tracing::debug!(%state, "ice");
+                    None
+                }
+                Some(State::Connection(RTCPeerConnectionState::Connected)) => {
+                    connected = true;
+                    handshake_ends = None;
+                    wires.selected().map(Event::Connected)
+                }
+                Some(State::Connection(RTCPeerConnectionState::Disconnected)) => {
+                    Some(Event::Disconnected)
+                }
+                // The engine knows of no other failure than ICE's.
+                Some(State::Connection(RTCPeerConnectionState::Failed)) => {
+                    Some(Event::Failed(Stage::Ice))
+                }
+                Some(State::Connection(RTCPeerConnectionState::Closed)) => Some(Event::Closed),
+                Some(State::Connection(_)) => None,
+                None => return,
+            },
+            sighting = sightings.recv() => match sighting {
+                Some(Sighting::Alert) if connected => {
+                    // The sockets see it before the engine does.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    dtls_is_closed(&*engine).await.then_some(Event::Closed)
+                }
+                Some(Sighting::Alert) => None,
+                Some(Sighting::Broken) => Some(Event::Failed(Stage::Transport)),
+                None => return,
+            },
+            () = handshake_failed => {
+                handshake_ends = None;
+                Some(Event::Failed(Stage::Dtls))
+            }
+        };
+        if let Some(event) = event {
+            tracing::debug!(?event, "connection");
+            if events.try_send(event).is_err() {
+                tracing::debug!("nobody reads the connection's events");
+            }
+        }
+    }
+}
+
+/// Whether the server has closed the DTLS connection, by the engine's word: an alert on the wire proves nothing.
+async fn dtls_is_closed(engine: &dyn PeerConnection) -> bool {
+    use rtc::peer_connection::transport::RTCDtlsTransportState;
+    for sender in engine.get_senders().await {
+        if let Ok(Some(transport)) = sender.transport().await
+            && let Ok(state) = transport.state().await
+        {
+            return state == RTCDtlsTransportState::Closed;
+        }
+    }
+    false
+}

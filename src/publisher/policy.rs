@@ -1,0 +1,467 @@
+//! What follows from the end of a session: one pure table from (fact, dialect, history) to a [`Verdict`].
+//!
+//! Errors state facts; only this file says what to do about them. The right answer depends on the dialect and
+//! on what went before: OvenMediaEngine's 404 half a minute after our own crash is our own ghost; the same 404 after a minute
+//! is an operator's mistake. Nothing here ever ends a publisher: a refusal that only a person can lift
+//! is said once, loudly, and then tried again at a slow, steady rate, for the person who lifts it may not know of us.
+//!
+//! | dialect | fact | verdict |
+//! |---|---|---|
+//! | any | session lost after 30 s on air | at once |
+//! | any | ICE never connected, silence, 5xx, lost soon after start | backoff 1..15 s |
+//! | any | server not reachable | every 1.5 s for 2 min, then every 15 s |
+//! | any | not a WebSocket (HTTP 2xx, 3xx, 4xx), unusable SDP | operator |
+//! | wowza | 400 | backoff; the second one in a row: operator |
+//! | wowza | 401, 403 | operator |
+//! | wowza | 404 | backoff; the third in a row: operator |
+//! | wowza | 502 (not running), 503 (name in use) | every 5 s for 2 min, then operator |
+//! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
+//! | ome | 400 | operator: our message was not understood |
+
+use std::time::{Duration, Instant};
+
+use super::Dialect;
+use crate::net;
+use crate::session::{EndReason, Progress};
+use crate::signal::{self, Step};
+
+/// Time on air after which a session counts as good and history starts afresh (protocols.md 1.6).
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// Interval at which a refusal that needs a person is tried again. With its jitter it stays below the minute within
+/// which OvenMediaEngine wants to hear from a refused socket that must not be closed (see `signal::ome`).
+const OPERATOR_RECHECK: Duration = Duration::from_secs(45);
+
+/// A server just restarted must find us within two seconds of being reachable (design.md 8).
+const UNREACHABLE_PERIOD: Duration = Duration::from_millis(1_500);
+const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
+const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
+
+/// A ghost of ours holds the name for OvenMediaEngine's default `Timeout` of 30 s; half as long again for slow servers.
+const GHOST_PERIOD: Duration = Duration::from_millis(2_500);
+const GHOST_FOR: Duration = Duration::from_secs(45);
+
+/// Wowza's name-in-use and not-yet-running are waited out for two minutes (protocols.md 2.3).
+const WOWZA_WAIT_PERIOD: Duration = Duration::from_secs(5);
+const WOWZA_WAIT_FOR: Duration = Duration::from_secs(120);
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Exponential backoff, by the number of failures in a row.
+    Backoff,
+    /// Only a person can mend this; say what must be done, keep trying slowly.
+    Operator {
+        /// What the person must do.
+        advice: String,
+        /// When to try again all the same.
+        every: Duration,
+    },
+    /// Try again in the server's own rhythm.
+    RetryEvery(Duration),
+    /// Try again at once.
+    RetryNow,
+}
+
+/// What went before, as far as the table needs it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    /// Failed sessions since the last stable time on air.
+    pub(super) failures: u32,
+    /// The run of equal failures that the last one belongs to: what, how many, since when.
+    run: Option<(Kind, u32, Instant)>,
+}
+
+/// Facts that share a clock. Two failures of one kind in a row belong to one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Refused(u16, Step),
+    Unreachable,
+    Other,
+}
+
+impl History {
+    /// Adds a failure at `now` and returns its place in the run of its kind: (ordinal from 1, age of the run).
+    fn note(&mut self, now: Instant, kind: Kind) -> (u32, Duration) {
+        let (ordinal, since) = match self.run {
+            Some((same, n, since)) if same == kind => (n.saturating_add(1), since),
+            _ => (1, now),
+        };
+        self.run = Some((kind, ordinal, since));
+        (ordinal, now.saturating_duration_since(since))
+    }
+}
+
+/// The verdict on a session that ended at `now` after coming as far as `progress`.
+pub(super) fn verdict(
+    now: Instant,
+    reason: &EndReason,
+    progress: &Progress,
+    dialect: Dialect,
+    history: &mut History,
+) -> Verdict {
+    let was_stable = match progress {
+        Progress::OnAir { since, .. } => now.saturating_duration_since(*since) >= STABLE_AFTER,
+        Progress::Signalling | Progress::Connecting | Progress::Sending => false,
+    };
+    if was_stable {
+        *history = History::default();
+    }
+    let kind = kind(reason);
+    let (ordinal, age) = history.note(now, kind);
+    let verdict = match reason {
+        EndReason::Signal(signal::Error::Refused { status, text, .. }) => {
+            refused(dialect, *status, text, ordinal, age)
+        }
+        EndReason::Signal(signal::Error::Connect(error)) => match error {
+            net::Error::Status { status, .. } if *status < 500 => {
+                operator(format!("{error}: check the URL's host, port and path"))
+            }
+            net::Error::CaFile { .. } | net::Error::Url { .. } => operator(error.to_string()),
+            net::Error::Failed { .. } | net::Error::Status { .. } | net::Error::Timeout { .. } => {
+                let later = age >= UNREACHABLE_FOR;
+                Verdict::RetryEvery(if later {
+                    UNREACHABLE_LATER
+                } else {
+                    UNREACHABLE_PERIOD
+                })
+            }
+        },
+        EndReason::Signal(signal::Error::Sdp { why, .. }) => operator(why.clone()),
+        EndReason::Signal(
+            signal::Error::Closed { .. }
+            | signal::Error::Protocol { .. }
+            | signal::Error::Timeout { .. },
+        )
+        | EndReason::Engine(_)
+        | EndReason::Lost
+        | EndReason::NeverConnected { .. }
+        | EndReason::NotAccepted
+        | EndReason::Panicked(_) => {
+            if was_stable {
+                Verdict::RetryNow
+            } else {
+                Verdict::Backoff
+            }
+        }
+        EndReason::FeedEnded | EndReason::Stopped => Verdict::RetryNow,
+    };
+    history.failures = history.failures.saturating_add(1);
+    verdict
+}
+
+fn kind(reason: &EndReason) -> Kind {
+    match reason {
+        EndReason::Signal(signal::Error::Refused { status, step, .. }) => {
+            Kind::Refused(*status, *step)
+        }
+        EndReason::Signal(signal::Error::Connect(_)) => Kind::Unreachable,
+        EndReason::Signal(
+            signal::Error::Closed { .. }
+            | signal::Error::Protocol { .. }
+            | signal::Error::Sdp { .. }
+            | signal::Error::Timeout { .. },
+        )
+        | EndReason::Engine(_)
+        | EndReason::FeedEnded
+        | EndReason::Lost
+        | EndReason::NeverConnected { .. }
+        | EndReason::NotAccepted
+        | EndReason::Panicked(_)
+        | EndReason::Stopped => Kind::Other,
+    }
+}
+
+fn refused(dialect: Dialect, status: u16, text: &str, ordinal: u32, age: Duration) -> Verdict {
+    match (dialect, status) {
+        (Dialect::Ome, 403 | 404) if age < GHOST_FOR => Verdict::RetryEvery(GHOST_PERIOD),
+        (Dialect::Ome, 404) => operator(
+            "OvenMediaEngine has one answer, 404, for all of these: another publisher holds the stream name; no such \
+             application or host; WebRTC ingest is off for the application; the signed policy is wrong or expired; the \
+             admission webhook refused. Check them in this order"
+                .to_owned(),
+        ),
+        (Dialect::Ome, 403) => operator(format!(
+            "the server refuses our answer ({text}): another publisher took the name meanwhile, a webhook or policy \
+             forbids it, the URL lacks a stream name, or it cannot read our SDP"
+        )),
+        (Dialect::Ome, 400) => {
+            operator(format!("the server did not understand us ({text}); this server version needs a fix in onair"))
+        }
+        (Dialect::WowzaV1, 400) if ordinal >= 2 => {
+            operator(format!("the server calls our offer malformed ({text}): check application and stream name"))
+        }
+        (Dialect::WowzaV1, 401 | 403) => operator(format!(
+            "the server does not let us publish ({text}): check that WebRTC publishing is on for the application, and \
+             the credentials in the stream name"
+        )),
+        (Dialect::WowzaV1, 404) if ordinal >= 3 => {
+            operator(format!("the server does not know the application ({text}): check its name, and that it runs"))
+        }
+        (Dialect::WowzaV1, 502 | 503) if age < WOWZA_WAIT_FOR => Verdict::RetryEvery(WOWZA_WAIT_PERIOD),
+        (Dialect::WowzaV1, 502) => operator(format!("the live stream does not run ({text}): start it at the platform")),
+        (Dialect::WowzaV1, 503) => {
+            operator(format!("another publisher is live under this stream name ({text}): stop it or choose another"))
+        }
+        _ => Verdict::Backoff,
+    }
+}
+
+const fn operator(advice: String) -> Verdict {
+    Verdict::Operator {
+        advice,
+        every: OPERATOR_RECHECK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn refusal(status: u16) -> EndReason {
+        EndReason::Signal(signal::Error::Refused {
+            endpoint: "wss://server".to_owned(),
+            status,
+            text: "words".to_owned(),
+            step: Step::Opening,
+        })
+    }
+
+    /// The verdicts on the same fact, met again and again every `period`.
+    fn verdicts(
+        dialect: Dialect,
+        reason: impl Fn() -> EndReason,
+        period: Duration,
+        times: u32,
+    ) -> Vec<Verdict> {
+        let start = Instant::now();
+        let mut history = History::default();
+        let one = |n| {
+            verdict(
+                start + period * n,
+                &reason(),
+                &Progress::Signalling,
+                dialect,
+                &mut history,
+            )
+        };
+        (0..times).map(one).collect()
+    }
+
+    fn is_operator(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Operator { .. })
+    }
+
+    /// Index of the first verdict that calls for a person.
+    fn calls_operator_at(verdicts: &[Verdict]) -> Option<usize> {
+        verdicts.iter().position(is_operator)
+    }
+
+    #[test]
+    fn wowza_400_twice_is_for_the_operator() {
+        let seen = verdicts(Dialect::WowzaV1, || refusal(400), S, 3);
+        assert_eq!(seen[0], Verdict::Backoff);
+        assert_eq!(calls_operator_at(&seen), Some(1));
+    }
+
+    #[test]
+    fn wowza_401_and_403_are_for_the_operator_at_once() {
+        for status in [401, 403] {
+            assert_eq!(
+                calls_operator_at(&verdicts(Dialect::WowzaV1, || refusal(status), S, 1)),
+                Some(0)
+            );
+        }
+    }
+
+    #[test]
+    fn wowza_404_is_for_the_operator_after_three_spaced_tries() {
+        let seen = verdicts(Dialect::WowzaV1, || refusal(404), S, 4);
+        assert_eq!(seen[..2], [Verdict::Backoff, Verdict::Backoff]);
+        assert_eq!(calls_operator_at(&seen), Some(2));
+    }
+
+    #[test]
+    fn wowza_500_and_unknown_statuses_back_off() {
+        for status in [500, 425, 599, 999] {
+            let seen = verdicts(Dialect::WowzaV1, || refusal(status), S, 10);
+            assert!(
+                seen.iter().all(|v| *v == Verdict::Backoff),
+                "{status}: {seen:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn wowza_502_and_503_are_waited_out_for_two_minutes() {
+        for status in [502, 503] {
+            let seen = verdicts(Dialect::WowzaV1, || refusal(status), WOWZA_WAIT_PERIOD, 30);
+            assert_eq!(seen[0], Verdict::RetryEvery(WOWZA_WAIT_PERIOD));
+            assert_eq!(calls_operator_at(&seen), Some(24), "24 x 5 s");
+        }
+    }
+
+    #[test]
+    fn wowza_silence_backs_off() {
+        let silence = || {
+            let endpoint = "wss://server".to_owned();
+            EndReason::Signal(signal::Error::Timeout {
+                endpoint,
+                waiting_for: "the answer",
+                after: 20 * S,
+            })
+        };
+        assert!(
+            verdicts(Dialect::WowzaV1, silence, 20 * S, 5)
+                .iter()
+                .all(|v| *v == Verdict::Backoff)
+        );
+    }
+
+    #[test]
+    fn ome_404_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
+        let seen = verdicts(Dialect::Ome, || refusal(404), GHOST_PERIOD, 25);
+        assert!(
+            seen[..18]
+                .iter()
+                .all(|v| *v == Verdict::RetryEvery(GHOST_PERIOD)),
+            "{seen:?}"
+        );
+        assert_eq!(calls_operator_at(&seen), Some(18), "18 x 2.5 s");
+        assert!(seen[18..].iter().all(is_operator));
+    }
+
+    #[test]
+    fn ome_403_may_be_a_name_clash_before_it_is_our_answer() {
+        let seen = verdicts(Dialect::Ome, || refusal(403), GHOST_PERIOD, 20);
+        assert_eq!(seen[0], Verdict::RetryEvery(GHOST_PERIOD));
+        assert_eq!(calls_operator_at(&seen), Some(18));
+    }
+
+    #[test]
+    fn ome_400_is_for_the_operator_and_500_backs_off() {
+        assert_eq!(
+            calls_operator_at(&verdicts(Dialect::Ome, || refusal(400), S, 1)),
+            Some(0)
+        );
+        assert_eq!(
+            verdicts(Dialect::Ome, || refusal(500), S, 1),
+            [Verdict::Backoff]
+        );
+    }
+
+    #[test]
+    fn another_fact_in_between_starts_the_ghost_clock_afresh() {
+        let start = Instant::now();
+        let mut history = History::default();
+        let mut judge = |at, reason: &EndReason| {
+            verdict(
+                start + at,
+                reason,
+                &Progress::Signalling,
+                Dialect::Ome,
+                &mut history,
+            )
+        };
+        assert_eq!(
+            judge(0 * S, &refusal(404)),
+            Verdict::RetryEvery(GHOST_PERIOD)
+        );
+        assert_eq!(judge(40 * S, &EndReason::Lost), Verdict::Backoff);
+        assert_eq!(
+            judge(50 * S, &refusal(404)),
+            Verdict::RetryEvery(GHOST_PERIOD)
+        );
+        assert!(is_operator(&judge(96 * S, &refusal(404))));
+    }
+
+    #[test]
+    fn a_session_lost_after_a_stable_time_on_air_is_resumed_at_once() {
+        let start = Instant::now();
+        let mut history = History {
+            failures: 9,
+            run: Some((Kind::Other, 9, start)),
+        };
+        let on_air = Progress::OnAir {
+            since: start,
+            confirmed: true,
+        };
+        let late = verdict(
+            start + 31 * S,
+            &EndReason::Lost,
+            &on_air,
+            Dialect::Ome,
+            &mut history,
+        );
+        assert_eq!(late, Verdict::RetryNow);
+        assert_eq!(history.failures, 1);
+        let soon = verdict(
+            start + 29 * S,
+            &EndReason::Lost,
+            &on_air,
+            Dialect::Ome,
+            &mut history,
+        );
+        assert_eq!(
+            soon,
+            Verdict::Backoff,
+            "a session that never lasts must not become a hot loop"
+        );
+    }
+
+    #[test]
+    fn an_unusable_sdp_is_for_the_operator_with_the_signallers_words() {
+        let why = "video refused: put H.264 into PreferredCodecsVideo".to_owned();
+        let sdp = || {
+            EndReason::Signal(signal::Error::Sdp {
+                endpoint: String::new(),
+                why: why.clone(),
+            })
+        };
+        let Verdict::Operator { advice, .. } = &verdicts(Dialect::WowzaV1, sdp, S, 1)[0] else {
+            panic!("not for the operator")
+        };
+        assert_eq!(*advice, why);
+    }
+
+    fn unreachable(status: Option<u16>) -> EndReason {
+        let endpoint = "wss://server".to_owned();
+        EndReason::Signal(signal::Error::Connect(match status {
+            Some(status) => net::Error::Status { endpoint, status },
+            None => net::Error::Timeout {
+                endpoint,
+                step: net::Step::Tcp,
+                after: 10 * S,
+            },
+        }))
+    }
+
+    #[test]
+    fn an_unreachable_server_is_tried_often_for_two_minutes_and_then_every_15_seconds() {
+        for dialect in [Dialect::Ome, Dialect::WowzaV1] {
+            let seen = verdicts(dialect, || unreachable(None), UNREACHABLE_PERIOD, 100);
+            assert!(
+                seen[..80]
+                    .iter()
+                    .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_PERIOD))
+            );
+            assert!(
+                seen[80..]
+                    .iter()
+                    .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER))
+            );
+        }
+    }
+
+    #[test]
+    fn something_that_is_no_websocket_is_for_the_operator_but_a_sick_proxy_is_not() {
+        for status in [200, 301, 401, 403, 404, 426] {
+            let seen = verdicts(Dialect::WowzaV1, || unreachable(Some(status)), S, 1);
+            assert_eq!(calls_operator_at(&seen), Some(0), "HTTP {status}");
+        }
+        let seen = verdicts(Dialect::Ome, || unreachable(Some(502)), S, 1);
+        assert_eq!(seen, [Verdict::RetryEvery(UNREACHABLE_PERIOD)]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Is our media accepted? The one question behind *on air*, answered from the server's receiver reports.
+//!
+//! An open socket, an ICE pair, a finished DTLS handshake prove nothing: a server can take all three and drop
+//! every packet (OvenMediaEngine does, if the answer lacks `a=ssrc`). Only a receiver report whose highest
+//! sequence number is ours, and grows, says that media arrives.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::media::access_unit::Track;
+
+/// A server that consents to our packets but sends no receiver report is taken at its word after this.
+const UNCONFIRMED_AFTER: Duration = Duration::from_secs(10);
+
+/// Reports that come but do not grow for this long mean that media no longer arrives.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// What is known of the server's acceptance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// Receiver reports advance.
+    Confirmed,
+    /// Media leaves, nothing is known yet.
+    Pending,
+    /// Receiver reports come, but have stopped advancing.
+    Stuck,
+    /// No receiver report ever came; the transport alone is alive.
+    Unconfirmed,
+}
+
+/// Watches receiver reports. Told the time.
+#[derive(Debug)]
+pub(super) struct Watch {
+    since: Instant,
+    highest: BTreeMap<Track, u32>,
+    grown_at: Option<Instant>,
+    heard_at: Option<Instant>,
+}
+
+impl Watch {
+    /// Media begins to leave at `now`.
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            highest: BTreeMap::new(),
+            grown_at: None,
+            heard_at: None,
+        }
+    }
+
+    /// A receiver report for `track` names `highest` as extended highest sequence number received.
+    pub(super) fn report(&mut self, now: Instant, track: Track, highest: u32) {
+        self.heard_at = Some(now);
+        // A report before the first packet says 0; our sequence numbers start at 1 or above.
+        let before = self.highest.insert(track, highest).unwrap_or(0);
+        if highest > before {
+            self.grown_at = Some(now);
+        }
+    }
+
+    /// The state of things at `now`.
+    pub(super) fn acceptance(&self, now: Instant) -> Acceptance {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        match (self.grown_at, self.heard_at) {
+            (Some(grown), Some(heard)) if age(grown) >= STUCK_AFTER && heard > grown => {
+                Acceptance::Stuck
+            }
+            (Some(_), _) => Acceptance::Confirmed,
+            (None, Some(_)) if age(self.since) >= STUCK_AFTER => Acceptance::Stuck,
+            (None, None) if age(self.since) >= UNCONFIRMED_AFTER => Acceptance::Unconfirmed,
+            (None, _) => Acceptance::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_report_of_our_packets_is_acceptance() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t);
+        assert_eq!(watch.acceptance(t + S), Acceptance::Pending);
+        watch.report(t + S, Track::Video, 12);
+        assert_eq!(watch.acceptance(t + S), Acceptance::Confirmed);
+    }
+
+    #[test]
+    fn a_server_without_reports_is_unconfirmed_after_ten_seconds() {
+        let t = Instant::now();
+        let watch = Watch::new(t);
+        assert_eq!(watch.acceptance(t + 9 * S), Acceptance::Pending);
+        assert_eq!(watch.acceptance(t + 10 * S), Acceptance::Unconfirmed);
+    }
+
+    #[test]
+    fn reports_that_never_grow_are_not_acceptance() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t);
+        for n in 1..=11 {
+            watch.report(t + n * S, Track::Video, 0);
+        }
+        assert_eq!(watch.acceptance(t + 11 * S), Acceptance::Stuck);
+    }
+
+    #[test]
+    fn one_growing_track_is_enough_and_standing_still_is_noticed() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t);
+        for n in 1..=20 {
+            watch.report(t + n * S, Track::Video, 7);
+            watch.report(t + n * S, Track::Audio, 50 * n);
+        }
+        assert_eq!(watch.acceptance(t + 20 * S), Acceptance::Confirmed);
+        for n in 21..=31 {
+            watch.report(t + n * S, Track::Audio, 1_000);
+        }
+        assert_eq!(watch.acceptance(t + 31 * S), Acceptance::Stuck);
+    }
+
+    #[test]
+    fn reports_that_stop_altogether_leave_the_judgement_to_ice() {
+        let t = Instant::now();
+        let mut watch = Watch::new(t);
+        watch.report(t + S, Track::Video, 12);
+        assert_eq!(watch.acceptance(t + 60 * S), Acceptance::Confirmed);
+    }
+}

@@ -1,0 +1,432 @@
+//! A session: one attempt to be on air at one server, told in order from the socket to the reason it ended.
+//!
+//! ```text
+//! open -> offer/answer -> ICE, DTLS -> media -> accepted -> ... -> EndReason
+//! ```
+//!
+//! Every step has a deadline, nothing is retried here, and every path out of [`run`] closes the peer connection and
+//! parts from the server. The session decides nothing about what comes after: that is `publisher::policy`.
+
+mod acceptance;
+mod gate;
+mod rate;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+use crate::feed::{FeedHandle, Subscription};
+use crate::media::access_unit::Track;
+use crate::media::payload_types::PayloadTypes;
+use crate::media::time::MediaClock;
+use crate::peer::{self, Peer};
+use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
+
+use acceptance::Acceptance;
+use gate::Gate;
+use rate::Rate;
+
+/// ICE and DTLS of one attempt (protocols.md 1.6).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
+const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
+
+/// How often standing conditions are looked at: acceptance, bitrate.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What a session needs to know, the same for all sessions of one publisher.
+#[derive(Clone)]
+pub struct Parameters {
+    /// The feed to publish.
+    pub feed: FeedHandle,
+    /// The process's media clock.
+    pub clock: MediaClock,
+    /// The publisher's name; becomes `cname` and `msid`.
+    pub name: String,
+    /// Which transports ICE may use.
+    pub transport: config::Transport,
+}
+
+/// How far a session has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Descriptions are exchanged; ICE and DTLS are under way.
+    Connecting,
+    /// Media is accepted.
+    OnAir {
+        /// Since when.
+        since: Instant,
+        /// False if the server sends no receiver reports and only the transport is known to live.
+        confirmed: bool,
+    },
+    /// Media leaves; no receiver report has come yet.
+    Sending,
+    /// The socket is opened and the dialect spoken.
+    Signalling,
+}
+
+/// Why a session ended. A fact; the verdict is the publisher's.
+#[derive(Debug, thiserror::Error)]
+pub enum EndReason {
+    /// The WebRTC engine would not go on.
+    #[error("the WebRTC engine failed")]
+    Engine(#[source] peer::Error),
+    /// The feed was drained under the session.
+    #[error("the feed ended")]
+    FeedEnded,
+    /// The path to the server, once up, was lost.
+    #[error("the media path to the server was lost")]
+    Lost,
+    /// ICE or DTLS never came up.
+    #[error("no media path came up{}", stage.map(|s| format!(": {s} failed")).unwrap_or_default())]
+    NeverConnected {
+        /// Where it stuck, as far as the engine knows.
+        stage: Option<peer::Stage>,
+    },
+    /// Receiver reports come, but show that our media no longer arrives.
+    #[error("the server's receiver reports stopped advancing")]
+    NotAccepted,
+    /// The session's code panicked.
+    #[error("the session panicked: {0}")]
+    Panicked(String),
+    /// The dialect ended it.
+    #[error(transparent)]
+    Signal(#[from] signal::Error),
+    /// We were asked to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl EndReason {
+    /// The reason and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// The end of a session: why, and how far it had come.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why.
+    pub reason: EndReason,
+    /// The furthest point.
+    pub progress: Progress,
+}
+
+/// What a session tells while it runs.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// How far it has come.
+    pub progress: Progress,
+    /// The engine's counters, once there is a peer connection.
+    pub peer: Option<peer::Counters>,
+    /// Access units handed to the peer.
+    pub frames_sent: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            progress: Progress::Signalling,
+            peer: None,
+            frames_sent: 0,
+        }
+    }
+}
+
+/// Runs one session to its end. `stop` asks it to part from the server in the dialect's own way.
+///
+/// Bounded in every step; after `stop` it returns within about four seconds.
+pub async fn run(
+    parameters: &Parameters,
+    signaller: &mut dyn Signaller,
+    telemetry: &watch::Sender<Telemetry>,
+    stop: &CancellationToken,
+) -> Ended {
+    telemetry.send_replace(Telemetry::default());
+    let reason = match attempt(parameters, signaller, telemetry, stop).await {
+        Ok(never) => match never {},
+        Err(reason) => reason,
+    };
+    let parting = if matches!(reason, EndReason::Stopped) {
+        Parting::Stop
+    } else {
+        Parting::Abandon
+    };
+    signaller.close(parting).await;
+    let progress = telemetry.borrow().progress.clone();
+    Ended { reason, progress }
+}
+
+/// The peer connection is closed before the socket: the order of the official clients, which frees the name.
+async fn attempt(
+    parameters: &Parameters,
+    signaller: &mut dyn Signaller,
+    telemetry: &watch::Sender<Telemetry>,
+    stop: &CancellationToken,
+) -> Result<std::convert::Infallible, EndReason> {
+    let opening = until_stopped(stop, signaller.open()).await??;
+    let payload_types = match &opening {
+        Opening::SendOffer => PayloadTypes::OFFERED,
+        Opening::Offered(offer) => offer.payload_types,
+    };
+    let config = peer::Config {
+        clock: parameters.clock,
+        tracks: parameters.feed.tracks(),
+        payload_types,
+        name: parameters.name.clone(),
+        transport: parameters.transport,
+        // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
+        first_sequence: 1,
+        limits: peer::Limits::default(),
+    };
+    let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
+    let result = async {
+        negotiate(&peer, signaller, opening, stop).await?;
+        telemetry.send_modify(|t| t.progress = Progress::Connecting);
+        connect(&mut events, &peer, signaller, stop).await?;
+        Live::new(parameters, telemetry)
+            .run(&mut peer, &mut events, signaller, stop)
+            .await
+    }
+    .await;
+    let stopped = matches!(result, Err(EndReason::Stopped));
+    telemetry.send_modify(|t| t.peer = Some(peer.counters()));
+    peer.close(stopped).await;
+    result
+}
+
+async fn negotiate(
+    peer: &Peer,
+    signaller: &mut dyn Signaller,
+    opening: Opening,
+    stop: &CancellationToken,
+) -> Result<(), EndReason> {
+    let remote: RemoteDescription = match opening {
+        Opening::SendOffer => {
+            let offer = peer.offer().await.map_err(EndReason::Engine)?;
+            let answer = until_stopped(stop, signaller.exchange(&offer)).await??;
+            let Some(answer) = answer else {
+                return Err(EndReason::Panicked(
+                    "a dialect that lets us offer returned no answer".to_owned(),
+                ));
+            };
+            peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
+            answer
+        }
+        Opening::Offered(offer) => {
+            let answer = peer.answer(&offer.sdp).await.map_err(EndReason::Engine)?;
+            until_stopped(stop, signaller.exchange(&answer)).await??;
+            offer
+        }
+    };
+    add_candidates(peer, &remote.candidates).await
+}
+
+async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
+    for candidate in candidates {
+        peer.add_candidate(candidate)
+            .await
+            .map_err(EndReason::Engine)?;
+    }
+    Ok(())
+}
+
+/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`].
+async fn connect(
+    events: &mut mpsc::Receiver<peer::Event>,
+    peer: &Peer,
+    signaller: &mut dyn Signaller,
+    stop: &CancellationToken,
+) -> Result<(), EndReason> {
+    let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(EndReason::Stopped),
+            () = &mut deadline => {
+                return Err(EndReason::NeverConnected { stage: None });
+            }
+            event = events.recv() => match event {
+                Some(peer::Event::Connected(pair)) => {
+                    tracing::info!(%pair, "media path is up");
+                    return Ok(());
+                }
+                Some(peer::Event::Failed(stage)) => {
+                    return Err(EndReason::NeverConnected { stage: Some(stage) });
+                }
+                Some(peer::Event::Closed) | None => {
+                    return Err(EndReason::NeverConnected { stage: None });
+                }
+                Some(
+                    peer::Event::Disconnected
+                    | peer::Event::KeyFrameRequested
+                    | peer::Event::ReceiverReport(_)
+                    | peer::Event::Remb(_),
+                ) => {}
+            },
+            event = signaller.next() => match event? {
+                signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+            },
+        }
+    }
+}
+
+/// Waits for `work`, unless the session is told to stop first.
+async fn until_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<T, EndReason> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(EndReason::Stopped),
+        done = work => Ok(done),
+    }
+}
+
+/// The session while media flows.
+struct Live<'a> {
+    subscription: Subscription,
+    telemetry: &'a watch::Sender<Telemetry>,
+    gate: Gate,
+    rate: Option<Rate>,
+    acceptance: acceptance::Watch,
+    progress: Progress,
+    frames_sent: u64,
+    disconnected_at: Option<Instant>,
+}
+
+impl<'a> Live<'a> {
+    fn new(parameters: &Parameters, telemetry: &'a watch::Sender<Telemetry>) -> Self {
+        let tracks = parameters.feed.tracks();
+        let subscription = parameters.feed.subscribe();
+        subscription.request_key_frame();
+        telemetry.send_modify(|t| t.progress = Progress::Sending);
+        Self {
+            subscription,
+            telemetry,
+            gate: Gate::new(tracks.video.is_some()),
+            rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
+            acceptance: acceptance::Watch::new(now()),
+            progress: Progress::Sending,
+            frames_sent: 0,
+            disconnected_at: None,
+        }
+    }
+
+    async fn run(
+        mut self,
+        peer: &mut Peer,
+        events: &mut mpsc::Receiver<peer::Event>,
+        signaller: &mut dyn Signaller,
+        stop: &CancellationToken,
+    ) -> Result<std::convert::Infallible, EndReason> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            // Biased: control before media, so that a flood of frames can never starve a stop or an error.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(EndReason::Stopped),
+                event = events.recv() => self.on_event(event)?,
+                event = signaller.next() => match event? {
+                    signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+                },
+                _ = look.tick() => self.look(peer)?,
+                unit = self.subscription.next() => {
+                    let unit = unit.ok_or(EndReason::FeedEnded)?;
+                    for unit in self.gate.pass(unit) {
+                        self.frames_sent += u64::from(unit.track == Track::Video);
+                        peer.send(&unit).await.map_err(EndReason::Engine)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Option<peer::Event>) -> Result<(), EndReason> {
+        match event {
+            Some(peer::Event::Connected(_)) => self.disconnected_at = None,
+            Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
+            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
+                return Err(EndReason::Lost);
+            }
+            Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
+            Some(peer::Event::ReceiverReport(report)) => {
+                self.acceptance
+                    .report(now(), report.track, report.highest_sequence);
+                if let (Track::Video, Some(rate), Some(loss)) =
+                    (report.track, &mut self.rate, report.fraction_lost)
+                {
+                    rate.loss(now(), f64::from(loss));
+                }
+                self.judge()?;
+            }
+            Some(peer::Event::Remb(bitrate)) => {
+                if let Some(rate) = &mut self.rate {
+                    rate.remb(now(), bitrate);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what no event announces.
+    fn look(&mut self, peer: &Peer) -> Result<(), EndReason> {
+        if self
+            .disconnected_at
+            .is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE)
+        {
+            return Err(EndReason::Lost);
+        }
+        if let Some(rate) = &self.rate {
+            self.subscription.set_bitrate(rate.target(now()));
+        }
+        self.telemetry.send_modify(|t| {
+            t.peer = Some(peer.counters());
+            t.frames_sent = self.frames_sent;
+        });
+        self.judge()
+    }
+
+    fn judge(&mut self) -> Result<(), EndReason> {
+        let confirmed = match self.acceptance.acceptance(now()) {
+            Acceptance::Confirmed => true,
+            Acceptance::Unconfirmed => false,
+            Acceptance::Pending => return Ok(()),
+            Acceptance::Stuck => return Err(EndReason::NotAccepted),
+        };
+        let since = match self.progress {
+            Progress::OnAir {
+                confirmed: same, ..
+            } if same == confirmed => return Ok(()),
+            Progress::OnAir { since, .. } => since,
+            Progress::Connecting | Progress::Sending | Progress::Signalling => now(),
+        };
+        if confirmed {
+            tracing::info!("on air: the server's receiver reports advance");
+        } else {
+            tracing::warn!(
+                "on air, unconfirmed: the server sends no receiver reports, only its transport is alive"
+            );
+        }
+        self.progress = Progress::OnAir { since, confirmed };
+        self.telemetry
+            .send_modify(|t| t.progress = self.progress.clone());
+        Ok(())
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

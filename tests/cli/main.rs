@@ -1,0 +1,160 @@
+//! Drives the built binary as a user does: exit codes, help, faults, interrupts.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const MINIMAL: &str = "[feed.a]\nvideo = { source = \"testcard\" }\n\
+    [publisher.p]\nfeed = \"a\"\nto = \"ome\"\nurl = \"ws://127.0.0.1:1/app/planted\"\n";
+
+fn onair(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_onair"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the built binary runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("onair prints UTF-8")
+}
+
+fn check(config: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let path = config.to_str().expect("a path of this test is UTF-8");
+    let output = onair(&[&["check", "--config", path], flags].concat());
+    (output.status.code(), text(&output.stdout).to_owned())
+}
+
+#[test]
+fn help_of_each_verb_ends_with_two_examples() {
+    for verb in ["demo", "run", "check", "devices", "lab"] {
+        let output = onair(&[verb, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        let help = text(&output.stdout);
+        let (_, examples) = help.split_once("\nExamples:\n").expect(verb);
+        let examples: Vec<&str> = examples.lines().map(str::trim).collect();
+        assert_eq!(examples.len(), 2, "{verb}: {examples:?}");
+        for example in examples {
+            assert!(example.starts_with(&format!("onair {verb}")), "{example}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_possible() {
+    for args in [
+        &["demmo"][..],
+        &[],
+        &["run", "--for", "20"],
+        &["lab", "--profile", "wowza"],
+        &["lab", "--listen", "here"],
+        &["demo", "--video", "screen"],
+        &["check", "--colour"],
+        &["run", "--log-format", "xml"],
+    ] {
+        let output = onair(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+    let output = onair(&["lab", "--profile", "wowza"]);
+    assert!(text(&output.stderr).contains("wowza-cloud"));
+}
+
+#[test]
+fn a_good_configuration_ends_with_0() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("onair.toml");
+    std::fs::write(&config, MINIMAL).expect("written");
+    let (code, said) = check(&config, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("no faults; feeds: a; publishers: p"),
+        "{said}"
+    );
+    assert!(!said.contains("planted"), "{said}");
+}
+
+#[test]
+fn a_server_without_an_address_is_said_and_is_no_fault() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("onair.toml");
+    let unknown = MINIMAL.replace("127.0.0.1:1", "onair.invalid");
+    std::fs::write(&config, unknown).expect("written");
+    let (code, said) = check(&config, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("publisher.p: onair.invalid has no address now"),
+        "{said}"
+    );
+    let (_, said) = check(&config, &["--offline"]);
+    assert!(!said.contains("no address"), "{said}");
+}
+
+#[test]
+fn every_fault_ends_with_78_and_its_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("onair.toml");
+    let bad = MINIMAL.replace("\"testcard\"", "\"testcrad\", fps = 99");
+    std::fs::write(&config, format!("{bad}ca_file = \"no-such.pem\"\n")).expect("written");
+    let path = config.display();
+
+    let (code, said) = check(&config, &[]);
+    assert_eq!(code, Some(78), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(
+        lines[0].starts_with(&format!("{path}:2:20: feed.a.video.source: ")),
+        "{said}"
+    );
+    assert!(lines[0].ends_with("(did you mean `testcard`?)"), "{said}");
+    assert!(
+        lines[1].starts_with(&format!("{path}:2:38: feed.a.video.fps: ")),
+        "{said}"
+    );
+    assert!(
+        lines[2].starts_with(&format!("{path}:7:11: publisher.p.ca_file: ")),
+        "{said}"
+    );
+
+    let (code, said) = check(&config, &["--offline", "--json"]);
+    assert_eq!(code, Some(78), "{said}");
+    let document: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(document["ok"], false);
+    assert_eq!(document["faults"].as_array().map(Vec::len), Some(2));
+    assert_eq!(document["faults"][0]["line"], 2);
+    assert_eq!(document["faults"][0]["suggestion"], "testcard");
+}
+
+#[test]
+fn a_missing_configuration_ends_with_78() {
+    let (code, said) = check(Path::new("/no/such/onair.toml"), &[]);
+    assert_eq!(code, Some(78));
+    assert!(
+        said.contains("/no/such/onair.toml cannot be read: No such file"),
+        "{said}"
+    );
+    let output = onair(&["run", "--config", "/no/such/onair.toml"]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_shipped_configuration_passes_the_check() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut n_checked = 0;
+    for entry in std::fs::read_dir(folder).expect("the folder config") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let (code, said) = check(&path, &["--offline"]);
+            assert_eq!(code, Some(0), "{said}");
+            n_checked += 1;
+        }
+    }
+    assert!(n_checked >= 5, "{n_checked}");
+}
+
+#[test]
+fn devices_lists_what_is_there_even_if_nothing_is() {
+    let output = onair(&["devices", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(document["cameras"].is_array() && document["microphones"].is_array());
+}

@@ -1,0 +1,321 @@
+//! Rules of the source tree: who may import what, one door per crate, purity, and the form of files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which of our modules each module may import. A module that is not named here may not exist.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("capture", &["config", "media"]),
+    ("cli", &["config"]),
+    ("config", &[]),
+    ("encode", &["capture", "config", "media"]),
+    ("feed", &["capture", "config", "encode", "media"]),
+    ("lab", &["config", "media", "report"]),
+    ("media", &["config"]),
+    ("net", &["config"]),
+    ("peer", &["config", "feed", "media"]),
+    (
+        "publisher",
+        &[
+            "config", "feed", "media", "net", "peer", "report", "session", "signal",
+        ],
+    ),
+    ("report", &[]),
+    (
+        "session",
+        &["config", "feed", "media", "net", "peer", "signal"],
+    ),
+    ("signal", &["config", "media", "net"]),
+    (
+        "supervisor",
+        &["config", "feed", "media", "publisher", "report"],
+    ),
+    ("telemetry", &["cli"]),
+];
+
+/// Modules that may import anything; nothing but the program itself imports them.
+const TOP: &[&str] = &["commands", "lib", "main"];
+
+/// The only places where a crate may be named.
+const DOORS: &[(&str, &[&str])] = &[
+    ("anyhow", &["commands/", "main.rs"]),
+    ("axum", &["lab/"]),
+    ("clap", &["cli.rs", "main.rs"]),
+    ("cpal", &["capture/microphone"]),
+    ("font8x8", &["capture/"]),
+    ("hound", &["capture/"]),
+    ("hyper", &["lab/"]),
+    ("nokhwa", &["capture/camera"]),
+    ("openh264", &["encode/", "lab/"]),
+    ("openh264_sys2", &["encode/h264"]),
+    ("opus", &["encode/", "lab/"]),
+    ("rtc", &["peer/"]),
+    ("rubato", &["capture/", "feed/"]),
+    ("rustls", &["net/"]),
+    ("secrecy", &["config/secret.rs"]),
+    ("str0m", &["lab/"]),
+    ("strsim", &["config/"]),
+    ("tokio_tungstenite", &["lab/", "net/"]),
+    ("toml", &["config/"]),
+    ("tracing_subscriber", &["telemetry.rs"]),
+    ("webrtc", &["peer/"]),
+    ("y4m", &["capture/"]),
+    ("yuv", &["capture/", "media/"]),
+    ("zune_jpeg", &["capture/", "media/"]),
+];
+
+/// Files and folders that are told the time and touch nothing outside themselves.
+const PURE: &[&str] = &[
+    "config/mod.rs",
+    "config/raw.rs",
+    "config/raw/",
+    "config/units.rs",
+    "media/",
+];
+
+/// What a pure file does not name.
+const IMPURE: &[&str] = &[
+    "Instant::now",
+    "SystemTime::now",
+    "fastrand::",
+    "std::env",
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::process",
+    "std::thread",
+    "tokio::",
+];
+
+/// Longest file, in lines.
+const MAX_LINES: usize = 800;
+
+/// A Rust file under `src`.
+struct Source {
+    /// Its path from `src`, such as `config/raw.rs`.
+    path: String,
+    /// All of it.
+    text: String,
+    /// What ships: no comments, no tests.
+    code: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or_default();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(folder: &Path, wanted: &impl Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
+        if !wanted(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            files_under(&path, wanted, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut paths = Vec::new();
+    let rust = |path: &Path| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
+    files_under(&src, &rust, &mut paths);
+    assert!(paths.len() > 10, "the sources were not found");
+    paths.sort();
+    let source = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("a readable file");
+        let path = path
+            .strip_prefix(&src)
+            .expect("under src")
+            .display()
+            .to_string();
+        let only_tests = ["/tests.rs", "/testing.rs", "/tests/"]
+            .iter()
+            .any(|part| path.contains(part));
+        let shipped = match text.find("#[cfg(test)]\nmod tests") {
+            _ if only_tests => "",
+            Some(at) => &text[..at],
+            None => &text,
+        };
+        let lines = shipped
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let code = lines.collect::<Vec<_>>().join("\n");
+        Source { path, text, code }
+    };
+    paths.into_iter().map(source).collect()
+}
+
+/// Whether `code` holds `name` followed by `::`, and not as a part of a longer path or word.
+fn names_crate(code: &str, name: &str) -> bool {
+    code.match_indices(&format!("{name}::")).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':'))
+    })
+}
+
+/// The modules that follow `crate::`, alone or in braces.
+fn imported(code: &str) -> Vec<String> {
+    let word = |text: &str| -> String {
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        text[..end.unwrap_or(text.len())].to_owned()
+    };
+    let mut modules = Vec::new();
+    for (at, found) in code.match_indices("crate::") {
+        if code[..at].ends_with('$') {
+            continue;
+        }
+        let rest = &code[at + found.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            modules.push(word(rest));
+            continue;
+        };
+        let mut depth = 0_u32;
+        let mut expected = true;
+        for (at, c) in group.char_indices() {
+            match c {
+                '}' if depth == 0 => break,
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => expected = true,
+                c if expected && depth == 0 && c.is_ascii_alphabetic() => {
+                    modules.push(word(&group[at..]));
+                    expected = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn imports_go_down_the_road_only() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        if TOP.contains(&module) {
+            continue;
+        }
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            broken.push(format!("{}: no rule for the module {module}", source.path));
+            continue;
+        };
+        for import in imported(&source.code) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                broken.push(format!(
+                    "{}: imports {import}; {module} may import {allowed:?}",
+                    source.path
+                ));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_crate_has_one_door() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        for (name, doors) in DOORS {
+            let allowed = doors.iter().any(|door| source.path.starts_with(door));
+            if !allowed && names_crate(&source.code, name) {
+                broken.push(format!(
+                    "{}: names {name}, whose doors are {doors:?}",
+                    source.path
+                ));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn pure_files_are_pure() {
+    let sources = sources();
+    let mut broken = Vec::new();
+    for rule in PURE {
+        let mut n_files = 0;
+        for source in sources.iter().filter(|s| s.path.starts_with(rule)) {
+            n_files += 1;
+            for impure in IMPURE
+                .iter()
+                .filter(|impure| source.code.contains(**impure))
+            {
+                broken.push(format!("{}: is pure and names {impure}", source.path));
+            }
+        }
+        if n_files == 0 {
+            broken.push(format!("{rule}: there is no such file; mend the list"));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_file_says_its_purpose_and_is_of_readable_length() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let only_tests = source.code.is_empty();
+        if !only_tests && !source.text.starts_with("//! ") {
+            broken.push(format!("{}: does not open with its purpose", source.path));
+        }
+        let n_lines = source.text.lines().count();
+        if n_lines > MAX_LINES {
+            broken.push(format!("{}: has {n_lines} lines", source.path));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// What is true on one machine only has no place in the tree.
+#[test]
+fn no_file_names_a_path_of_the_machine_that_it_was_written_on() {
+    let place = root().display().to_string();
+    let mut places = vec![place.clone()];
+    // The folder above too, unless it is as common a word as `/src`.
+    if let Some(parent) = root().parent().filter(|p| p.components().count() > 2) {
+        places.push(format!("{}/", parent.display()));
+    }
+    let skipped = ["target", "node_modules", ".git", "out", "artifacts"];
+    let wanted = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| !skipped.contains(&name))
+    };
+    let mut files = Vec::new();
+    files_under(root(), &wanted, &mut files);
+    let mut n_read = 0;
+    for path in files {
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        n_read += 1;
+        for place in &places {
+            assert!(!text.contains(place), "{} names {place}", path.display());
+        }
+    }
+    assert!(n_read > 20, "the tree was not found");
+}
+
+#[test]
+fn the_rules_notice_what_they_forbid() {
+    assert_eq!(
+        imported("use crate::media::time;\nuse crate::{feed::{Feed, crate_x}, peer};"),
+        ["media", "feed", "peer"]
+    );
+    assert!(imported("$crate::media").is_empty());
+    assert!(names_crate("use opus::Encoder;", "opus"));
+    assert!(names_crate("(opus::Encoder)", "opus"));
+    assert!(!names_crate("encode::opus::Opus", "opus"));
+    assert!(!names_crate("my_opus::Opus", "opus"));
+}

@@ -1,0 +1,151 @@
+//! An agent and a lab in one process, and waiting for what they come to. Tests read reports and states, never
+//! inner types.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use onair::config::secret::Secret;
+use onair::config::{
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
+    VideoSource,
+};
+use onair::lab::hub::State;
+use onair::lab::{Endpoint, Lab, LabConfig, Profile};
+use onair::media::time::MediaClock;
+use onair::publisher::Snapshot;
+use onair::supervisor::Supervisor;
+use tokio::sync::watch;
+
+/// Longest wait for anything that should come soon. Generous: the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A clock that starts now.
+pub fn clock() -> MediaClock {
+    MediaClock::new(Instant::now(), SystemTime::now())
+}
+
+/// A small test card with the tone: cheap to encode, and carries the clock.
+pub fn small_feed() -> Feed {
+    Feed {
+        video: Some(Video {
+            source: VideoSource::TestCard,
+            size: Size {
+                width: 640,
+                height: 360,
+            },
+            fps: 15,
+            bitrate: Bitrate(600_000),
+            key_frame_interval: Duration::from_secs(2),
+        }),
+        audio: Some(Audio {
+            source: AudioSource::Tone,
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        }),
+    }
+}
+
+/// The configuration that publishes `feed` to each of `endpoints`; publishers are named after the profiles.
+pub fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
+    let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
+        let url = Secret::new(endpoint.url.clone());
+        let server = match profile {
+            Profile::Ome021 => Server::Ome { url },
+            Profile::Qencode => Server::Qencode { url },
+            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
+                url,
+                application: endpoint.application.clone(),
+                stream: Secret::new(endpoint.stream.clone()),
+            },
+        };
+        let publisher = Publisher {
+            feed: "feed".to_owned(),
+            server,
+            transport: Transport::Auto,
+            ca_file: None,
+        };
+        (profile.to_string(), publisher)
+    };
+    Config {
+        feeds: BTreeMap::from([("feed".to_owned(), feed)]),
+        publishers: endpoints.iter().map(publisher).collect(),
+    }
+}
+
+/// An agent that publishes the small feed to one profile of a lab.
+pub struct Pair {
+    pub lab: Lab,
+    pub lab_config: LabConfig,
+    pub agent: Supervisor,
+    pub publisher: watch::Receiver<Snapshot>,
+}
+
+impl Pair {
+    /// Starts both, with the lab as `change` wants it.
+    pub async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+        let clock = clock();
+        let mut lab_config = LabConfig::new(vec![profile], clock);
+        change(&mut lab_config);
+        let lab = Lab::start(lab_config.clone())
+            .await
+            .expect("the lab starts");
+        lab_config.ports = lab
+            .addresses()
+            .iter()
+            .map(|(profile, at)| (*profile, at.port()))
+            .collect();
+        let endpoint = lab.endpoint(profile).expect("the lab has the profile");
+        let config = config(small_feed(), &[(profile, endpoint)]);
+        let agent = Supervisor::start(&config, clock, 1).expect("the agent starts");
+        let publisher = agent
+            .publishers()
+            .remove(&profile.to_string())
+            .expect("the publisher is there");
+        Self {
+            lab,
+            lab_config,
+            agent,
+            publisher,
+        }
+    }
+
+    /// Waits until the publisher's state satisfies `wanted`.
+    pub async fn until(&mut self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        match tokio::time::timeout(SOON * 2, self.publisher.wait_for(wanted)).await {
+            Ok(Ok(snapshot)) => snapshot.clone(),
+            _ => panic!("{what}: not in time; {:?}", self.publisher.borrow()),
+        }
+    }
+
+    /// Waits until the lab decodes a session's pictures, `pictures` of them at least.
+    pub async fn until_decoded(&self, pictures: u64) {
+        let mut changed = self.lab.hub().changed();
+        let seen = async {
+            loop {
+                let on_air = |s: &onair::lab::hub::Snapshot| {
+                    s.state == State::OnAir && s.report.video.frames_decoded >= Some(pictures)
+                };
+                if self.lab.hub().sessions().iter().any(on_air) {
+                    return;
+                }
+                changed.changed().await.expect("the lab runs");
+            }
+        };
+        if tokio::time::timeout(SOON, seen).await.is_err() {
+            panic!(
+                "the lab did not decode {pictures} pictures: {:#?}",
+                self.lab.hub().sessions()
+            );
+        }
+    }
+
+    /// Ends both in order and returns the lab's report of the one endpoint.
+    pub async fn end(self) -> (onair::report::Session, Snapshot) {
+        self.agent.drain().await;
+        let hub = self.lab.hub().clone();
+        self.lab.stop().await;
+        let mut sessions = hub.report();
+        assert_eq!(sessions.len(), 1, "one endpoint was published to");
+        (sessions.remove(0), self.publisher.borrow().clone())
+    }
+}

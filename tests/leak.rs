@@ -1,0 +1,345 @@
+//! The gate on the engine: connections opened and ended in every way that production knows leave nothing behind.
+//!
+//! A process of its own, one runtime on one thread, so that memory is attributable. For each way: some connections to
+//! warm up, then `ONAIR_LEAK_CYCLES` (default 40) measured ones; memory may grow by less than 20 KiB for each, and
+//! tasks, threads and file descriptors must return to where they were. Run with `--nocapture` for the figures.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "real clocks and the environment; and of many events only some matter"
+)]
+
+#[path = "it/receiver.rs"]
+#[expect(dead_code, reason = "the other tests look closer")]
+mod receiver;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use onair::config::{Bitrate, Size, Transport};
+use onair::feed::{AudioTrack, Tracks, VideoTrack};
+use onair::media::access_unit::{AccessUnit, Track};
+use onair::media::payload_types::PayloadTypes;
+use onair::media::time::MediaClock;
+use onair::peer::{Config, Event, Limits, Peer};
+use receiver::{Options, Receiver};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+/// Memory that one connection may leave behind on average, in bytes.
+const PER_CONNECTION: f64 = 20.0 * 1024.0;
+
+/// Connections at once: production reconnects, it does not pile up.
+const AT_ONCE: usize = 4;
+
+/// A way to open and end a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// We offer over UDP, media flows, farewell.
+    OfferUdp,
+    /// We offer over ICE-TCP, media flows, farewell.
+    OfferTcp,
+    /// The server offers over UDP, media flows, closed without a word.
+    AnswerUdp,
+    /// The server offers over ICE-TCP, media flows, closed without a word.
+    AnswerTcp,
+    /// Media flows, then dropped without closing.
+    Dropped,
+    /// Over ICE-TCP likewise.
+    DroppedTcp,
+    /// Dropped as soon as made.
+    DroppedNew,
+    /// Dropped while gathering or waiting for an answer.
+    DroppedOffering,
+    /// The server's candidate answers nothing.
+    BlackHole,
+    /// The server's TCP port refuses.
+    Refused,
+    /// The server's certificate is not the one it announced.
+    WrongFingerprint,
+    /// The server dies while media flows.
+    ServerDies,
+}
+
+const WAYS: [Way; 12] = [
+    Way::OfferUdp,
+    Way::OfferTcp,
+    Way::AnswerUdp,
+    Way::AnswerTcp,
+    Way::Dropped,
+    Way::DroppedTcp,
+    Way::DroppedNew,
+    Way::DroppedOffering,
+    Way::BlackHole,
+    Way::Refused,
+    Way::WrongFingerprint,
+    Way::ServerDies,
+];
+
+fn config() -> Config {
+    Config {
+        clock: MediaClock::new(Instant::now(), SystemTime::now()),
+        tracks: Tracks {
+            video: Some(VideoTrack {
+                size: Size {
+                    width: 640,
+                    height: 360,
+                },
+                fps: 30,
+                max_bitrate: Bitrate(1_000_000),
+            }),
+            audio: Some(AudioTrack {
+                channels: 2,
+                bitrate: Bitrate(64_000),
+            }),
+        },
+        payload_types: PayloadTypes {
+            h264: 108,
+            opus: 111,
+        },
+        name: "leak".to_owned(),
+        transport: Transport::Auto,
+        first_sequence: 1,
+        limits: Limits {
+            disconnected: Duration::from_millis(100),
+            failed: Duration::from_millis(100),
+            keep_alive: Duration::from_millis(50),
+            handshake: Duration::from_millis(200),
+        },
+    }
+}
+
+async fn wait(events: &mut mpsc::Receiver<Event>, what: &str, pick: impl Fn(&Event) -> bool) {
+    let waiting = async {
+        while let Some(event) = events.recv().await {
+            if pick(&event) {
+                return true;
+            }
+        }
+        false
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert_eq!(found, Ok(true), "never: {what}");
+}
+
+fn ended(event: &Event) -> bool {
+    matches!(event, Event::Failed(_) | Event::Closed)
+}
+
+/// Sends some pictures and sounds until some have arrived.
+async fn flow(peer: &mut Peer, clock: MediaClock, server: &Receiver) {
+    let picture = |key: bool| {
+        let mut data = vec![
+            0, 0, 0, 1, 0x67, 1, 2, 3, 0, 0, 0, 1, 0x68, 4, 5, 0, 0, 0, 1,
+        ];
+        data.push(if key { 0x65 } else { 0x41 });
+        data.extend([0x9A; 4_000]);
+        Bytes::from(data)
+    };
+    for n in 0..5 {
+        let captured = clock.at(Instant::now());
+        for (track, data) in [
+            (Track::Audio, Bytes::from_static(&[0xFC; 80])),
+            (Track::Video, picture(n == 0)),
+        ] {
+            let unit = AccessUnit {
+                track,
+                captured,
+                key: n == 0,
+                data,
+            };
+            peer.send(&unit).await.expect("sent");
+        }
+    }
+    server.until("media", |seen| !seen.packets.is_empty()).await;
+}
+
+async fn one(way: Way) {
+    let config = config();
+    let clock = config.clock;
+    let options = Options {
+        tcp: matches!(way, Way::OfferTcp | Way::AnswerTcp | Way::DroppedTcp),
+        forget: true,
+        ..Options::default()
+    };
+    let (mut peer, mut events) = Peer::new(config).await.expect("a peer");
+    if way == Way::DroppedNew {
+        return;
+    }
+    let server = if matches!(way, Way::AnswerUdp | Way::AnswerTcp) {
+        let (offering, offer, candidate) = Receiver::offering(options).await;
+        let answer = peer.answer(&offer).await.expect("an answer");
+        let server = offering.accept(&answer);
+        peer.add_candidate(&candidate).await.expect("added");
+        server
+    } else {
+        let offer = peer.offer().await.expect("an offer");
+        if way == Way::DroppedOffering {
+            return;
+        }
+        let (server, mut answer) = Receiver::answering(&offer, options).await;
+        let mut candidate = server.candidate.clone();
+        let hole = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let port = hole.local_addr().expect("its address").port();
+        match way {
+            Way::BlackHole => candidate = format!("candidate:1 1 udp 1 127.0.0.1 {port} typ host"),
+            // The number is taken for UDP; over TCP nobody listens there.
+            Way::Refused => candidate = format!("candidate:1 1 tcp 1 127.0.0.1 {port} typ host"),
+            Way::WrongFingerprint => answer = answer.replace("sha-256 ", "sha-256 00:"),
+            _ => {}
+        }
+        if way == Way::WrongFingerprint {
+            answer = shortened_fingerprints(&answer);
+        }
+        peer.accept(&answer).await.expect("accepted");
+        peer.add_candidate(&candidate).await.expect("added");
+        if matches!(way, Way::BlackHole | Way::Refused | Way::WrongFingerprint) {
+            wait(&mut events, "a failure", ended).await;
+            peer.close(true).await;
+            server.kill().await;
+            return;
+        }
+        server
+    };
+    wait(&mut events, "connected", |event| {
+        matches!(event, Event::Connected(_))
+    })
+    .await;
+    flow(&mut peer, clock, &server).await;
+    match way {
+        Way::Dropped | Way::DroppedTcp => drop(peer),
+        Way::OfferUdp | Way::OfferTcp => peer.close(true).await,
+        Way::ServerDies => {
+            server.kill().await;
+            wait(&mut events, "the death", ended).await;
+            peer.close(true).await;
+            return;
+        }
+        _ => peer.close(false).await,
+    }
+    server.kill().await;
+}
+
+/// Fingerprints made too long by a first byte lose their last, and so are wrong but well formed.
+fn shortened_fingerprints(sdp: &str) -> String {
+    let lines = sdp.lines().map(|line| {
+        if line.starts_with("a=fingerprint:") {
+            format!("{}\r\n", &line[..line.len() - 3])
+        } else {
+            format!("{line}\r\n")
+        }
+    });
+    lines.collect()
+}
+
+async fn many(way: Way, cycles: usize) {
+    let mut left = cycles;
+    while left > 0 {
+        let now = left.min(AT_ONCE);
+        let mut batch = tokio::task::JoinSet::new();
+        for _ in 0..now {
+            batch.spawn(one(way));
+        }
+        while let Some(done) = batch.join_next().await {
+            done.expect("a connection without a panic");
+        }
+        left -= now;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    tasks: usize,
+    threads: usize,
+    fds: usize,
+}
+
+fn held() -> Held {
+    let entries = |path| std::fs::read_dir(path).expect("procfs").count();
+    Held {
+        tasks: tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+        threads: entries("/proc/self/task"),
+        fds: entries("/proc/self/fd"),
+    }
+}
+
+/// Waits until no more is held than `before`; what is held in the end.
+async fn settled(before: Held) -> Held {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let now = held();
+        let flat =
+            now.tasks <= before.tasks && now.threads <= before.threads && now.fds <= before.fds;
+        if flat || Instant::now() > end {
+            return now;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn rss() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .expect("RssAnon");
+    let kib: f64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
+    kib * 1024.0
+}
+
+#[tokio::test]
+async fn connections_leave_nothing_behind_however_they_end() {
+    let cycles: usize = std::env::var("ONAIR_LEAK_CYCLES")
+        .ok()
+        .map_or(40, |cycles| cycles.parse().expect("a number of cycles"));
+    // What is made once (the runtime's timers, the allocator's pools) is made before anything is measured.
+    for way in WAYS {
+        many(way, AT_ONCE).await;
+    }
+    let before = settled(Held {
+        tasks: 0,
+        threads: usize::MAX,
+        fds: usize::MAX,
+    })
+    .await;
+    assert_eq!(before.tasks, 0, "the warm-up left tasks");
+    let mut faults = Vec::new();
+    println!("way               cycles   KiB each   tasks threads fds   ms each");
+    for way in WAYS {
+        many(way, 2 * AT_ONCE).await;
+        settled(before).await;
+        let (memory, start) = (rss(), Instant::now());
+        many(way, cycles).await;
+        let ms = start.elapsed().as_millis() as f64 / cycles as f64;
+        let after = settled(before).await;
+        let each = (rss() - memory) / cycles as f64;
+        println!(
+            "{:<18}{cycles:>5}{:>11.2}{:>8}{:>8}{:>4}{ms:>10.0}",
+            format!("{way:?}"),
+            each / 1024.0,
+            after.tasks,
+            after.threads,
+            after.fds
+        );
+        if after != before {
+            faults.push(format!("{way:?}: {before:?} became {after:?}"));
+        }
+        if each >= PER_CONNECTION {
+            faults.push(format!("{way:?}: {each:.0} bytes for each connection"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+
+    // The gate sees what it is to see: a connection that is forgotten holds tasks, sockets and memory.
+    let (peer, _events) = Peer::new(config()).await.expect("a peer");
+    std::mem::forget(peer);
+    let leaked = held();
+    assert!(leaked.tasks > before.tasks && leaked.fds > before.fds);
+}

@@ -1,0 +1,63 @@
+#!/bin/bash
+# In the guest: a USB webcam (MJPEG, uvcvideo) and its microphone (snd-usb-audio) are on air at the lab while the cable
+# is pulled and put back, the camera stalls, and broken pictures come. It is one session to the end, with a slate
+# where there is no picture, and a thread that is stuck in a driver does not hinder the drain.
+. /t/lib.sh
+rig-usb up || fail "no webcam"
+card=$(cat /sys/class/sound/card*/id | head -n 1)
+
+step "devices"
+onair devices | tee "$work/devices.txt"
+grep -q MJPG "$work/devices.txt" || fail "onair devices does not list the webcam's formats"
+
+start_lab ome-0.21
+start_agent '{ source = "camera", device = "auto", size = "640x480", fps = 30, bitrate = "1 Mbit/s" }' \
+    "{ source = \"microphone\", device = \"plughw:CARD=$card,DEV=0\" }"
+within 20 "picture of the webcam" said "source is live" video
+within 20 "sound of its microphone" said "source is live" audio
+hold 5
+
+step "cable pulled"
+mark
+rig-usb unplug
+within 10 "slate" said "source is away" video
+within 10 "silence" said "source is away" audio
+hold 3
+step "cable put back"
+mark
+rig-usb plug
+within 20 "picture is back" said "source is live" video
+within 20 "sound is back" said "source is live" audio
+hold 3
+
+step "broken pictures"
+mark
+rig-usb corrupt 10
+within 10 "broken pictures noticed" said "unusable picture"
+hold 3
+rig-usb error 10
+hold 2
+
+step "camera stalls"
+mark
+rig-usb stall
+within 15 "slate" said "source is away" video
+hold 3
+step "camera goes on"
+mark
+rig-usb resume
+within 40 "picture is back" said "source is live" video
+hold 3
+
+step "camera stalls, and the agent is told to end"
+mark
+rig-usb stall
+within 15 "slate" said "source is away" video
+stop_agent 10
+stop_lab
+never panicked
+judge 's["reconnects"] == 0' 's["violations"] == []' \
+    's["video"]["width"] == 640 and s["video"]["height"] == 480' \
+    's["video"]["frames_decoded"] >= 0.97 * agent["sessions"][0]["video"]["frames_sent"]' \
+    's["video"]["freeze_ms_max"] is None or s["video"]["freeze_ms_max"] <= 3000' \
+    's["audio"]["seconds_decoded"] >= 15'
