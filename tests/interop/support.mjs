@@ -43,7 +43,7 @@ export class Onair {
     for await (const line of createInterface({ input: this.child.stdout })) {
       const lab = line.match(/^lab (\S+) (ws:\S+)/);
       if (lab) this.endpoints[lab[1]] = lab[2];
-      const page = line.match(/^page (http:\S+)/);
+      const page = line.match(/(http:\S+)/);
       if (page) { this.page = page[1]; break; }
     }
     this.child.stdout.resume();
