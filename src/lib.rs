@@ -28,6 +28,10 @@
 //! - Exactly one owner retries each thing. Errors state facts; one table turns them into verdicts.
 //! - Pure parts are told the time and the chance; clocks are read at the top of the loops around them.
 //! - Each third-party crate that could have to be replaced is imported by one file or folder; a test holds this.
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests make their own instants")
+)]
 
 pub mod capture;
 pub mod cli;

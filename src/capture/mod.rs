@@ -3,10 +3,16 @@
 //! A source is opened, read and dropped on one thread of its own, because every device call may block. It knows
 //! nothing of encoders, and never retries: it says what happened, and the feed decides.
 
+pub mod camera;
 pub mod draw;
+pub mod drift;
+pub mod file;
+pub mod microphone;
 pub mod slate;
 pub mod synthetic;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Yields raw frames, one per call. Blocking.
@@ -77,4 +83,31 @@ pub enum Error {
         /// What it offers, or what it refused.
         what: String,
     },
+}
+
+/// Which of the machine's device nodes a source depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// V4L2 nodes.
+    Cameras,
+    /// None: the source needs no device.
+    None,
+    /// ALSA nodes.
+    Sound,
+}
+
+impl Devices {
+    /// The nodes that are there now, by name. A few microseconds; a change means that a device came or went.
+    pub fn present(self) -> BTreeSet<OsString> {
+        let (folder, prefix) = match self {
+            Self::Cameras => ("/dev", "video"),
+            Self::None => return BTreeSet::new(),
+            Self::Sound => ("/dev/snd", "pcm"),
+        };
+        let names = std::fs::read_dir(folder).into_iter().flatten();
+        names
+            .filter_map(|entry| Some(entry.ok()?.file_name()))
+            .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+            .collect()
+    }
 }

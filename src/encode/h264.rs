@@ -40,7 +40,7 @@ impl H264 {
     /// If the codec cannot be made, or does not take pictures of that size (at most 3840x2160 or 2160x3840).
     pub fn new(size: Size, fps: u32, max_bitrate: Bitrate) -> Result<Self, Error> {
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
-        if long > 3840 || short > 2160 || short < 16 || size.width % 2 + size.height % 2 != 0 {
+        if long > 3840 || !(16..=2160).contains(&short) || size.width % 2 + size.height % 2 != 0 {
             return Err(Error::Frame {
                 expected: "even sides, 16 to 3840x2160".into(),
                 got: size.to_string(),

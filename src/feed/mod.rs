@@ -1,32 +1,441 @@
-//! What a feed offers to whoever publishes it.
+//! The long-lived side of capture and encoding: devices and encoders, one video and one audio track.
+//!
+//! A feed never ends by itself. A device that is missing, silent or broken is replaced by a slate or by silence with
+//! the same course of timestamps, and opened again. Each track has two threads: one that reads the source, and one
+//! that encodes, supervises the source and fills in for it. Nobody upstream waits for anybody downstream, and every
+//! frame is counted once ([`Ledger`]). With no subscription nothing is encoded.
 
-use crate::config::{Bitrate, Size};
+mod drive;
 
-/// The tracks of a feed, as a description needs them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tracks {
-    /// The picture, if the feed has one.
-    pub video: Option<VideoTrack>,
-    /// The sound, if the feed has one.
-    pub audio: Option<AudioTrack>,
+mod fanout;
+mod mailbox;
+mod pump;
+#[cfg(test)]
+mod tests;
+mod track;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use drive::SourceState;
+pub use fanout::{FanoutStatus, LaneCount, LaneCounters, Subscription};
+pub use mailbox::Ledger;
+
+use crate::capture::camera::Camera;
+use crate::capture::file::{WavFile, Y4mFile};
+use crate::capture::microphone::Microphone;
+use crate::capture::synthetic::{Pace, Silence, TestCard, Tone};
+use crate::capture::{self, Devices, Source};
+use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
+use crate::encode::{self, H264, Opus};
+use crate::media::frame::{AudioFrame, VideoFrame};
+use crate::media::time::MediaClock;
+use drive::{AudioDrive, SharedReport, Supervised, Threads, VideoDrive};
+use fanout::Fanout;
+use mailbox::Mailbox;
+use pump::Open;
+use track::Limits;
+
+/// Pictures between capture and encoder.
+const VIDEO_DEPTH: usize = 2;
+/// Blocks of 10 ms between capture and encoder.
+const AUDIO_DEPTH: usize = 20;
+
+/// Deadlines of a camera.
+const CAMERA: Limits = Limits {
+    open: Duration::from_secs(5),
+    silent: Duration::from_secs(2),
+    first_retry: Duration::from_secs(1),
+    last_retry: Duration::from_secs(15),
+    cured: Duration::from_secs(30),
+    settle: Duration::from_millis(300),
+};
+/// Deadlines of a microphone.
+const MICROPHONE: Limits = Limits {
+    silent: Duration::from_millis(500),
+    ..CAMERA
+};
+/// Deadlines of a source that needs no device: it is slow only if the machine is.
+const SOFTWARE: Limits = Limits {
+    silent: Duration::from_secs(5),
+    ..CAMERA
+};
+
+/// Why a feed cannot be: its configuration asks for what no device could give.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An encoder cannot be made for these values.
+    #[error("feed {feed}: {source}")]
+    Encoder {
+        /// Its name.
+        feed: String,
+        /// What the encoder said.
+        source: encode::Error,
+    },
+    /// Neither picture nor sound.
+    #[error("feed {feed} has neither video nor audio")]
+    NoTrack {
+        /// Its name.
+        feed: String,
+    },
+    /// The pictures per second are out of range.
+    #[error("feed {feed}: {fps} pictures per second; 1 to 60 are possible")]
+    Rate {
+        /// Its name.
+        feed: String,
+        /// What was asked.
+        fps: u32,
+    },
+    /// The system gives no more threads.
+    #[error("feed {feed}: no thread: {source}")]
+    Thread {
+        /// Its name.
+        feed: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
-/// The video track of a feed: H.264.
+/// The video track as publishers must announce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VideoTrack {
-    /// Size of the encoded picture.
+    /// Size of the picture.
     pub size: Size,
     /// Pictures per second.
     pub fps: u32,
-    /// The highest bitrate the encoder will reach.
+    /// The encoder never exceeds it.
     pub max_bitrate: Bitrate,
 }
 
-/// The audio track of a feed: Opus at 48 kHz.
+/// The audio track as publishers must announce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AudioTrack {
     /// 1 or 2.
     pub channels: u8,
-    /// Bitrate of the encoder.
+    /// Of the Opus encoder.
     pub bitrate: Bitrate,
+}
+
+/// What a feed offers; at least one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracks {
+    /// The picture.
+    pub video: Option<VideoTrack>,
+    /// The sound.
+    pub audio: Option<AudioTrack>,
+}
+
+/// One track at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackStatus {
+    /// What the source is doing.
+    pub state: SourceState,
+    /// What was negotiated when the source was last opened.
+    pub negotiated: Option<String>,
+    /// How often the source was opened.
+    pub opened: u64,
+    /// Capture threads that hang in a device at this instant and were left behind.
+    pub left_behind: u64,
+    /// What became of every frame.
+    pub ledger: Ledger,
+}
+
+/// A feed at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The picture.
+    pub video: Option<TrackStatus>,
+    /// The sound.
+    pub audio: Option<TrackStatus>,
+    /// Subscriptions, key frames, bitrate.
+    pub fanout: FanoutStatus,
+}
+
+/// How a feed ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Threads that ended and were waited for.
+    pub joined: usize,
+    /// Threads that hang in a device or missed the deadline.
+    pub left_behind: usize,
+}
+
+/// A running encoder thread, and the word it gives when it ends.
+struct Running {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<Threads>,
+}
+
+struct Shared {
+    tracks: Tracks,
+    fanout: Arc<Fanout>,
+    video: Option<(Arc<Mailbox<VideoFrame>>, SharedReport)>,
+    audio: Option<(Arc<Mailbox<AudioFrame>>, SharedReport)>,
+}
+
+/// Owns devices and encoders of one feed. Dropping it stops them without waiting.
+#[must_use]
+pub struct Feed {
+    shared: Arc<Shared>,
+    running: Vec<Running>,
+}
+
+/// A view of a feed, for publishers and status. Cheap to clone.
+#[derive(Clone)]
+pub struct FeedHandle {
+    shared: Arc<Shared>,
+}
+
+impl Feed {
+    /// Starts the threads of the feed `name`. Whether the devices are there does not matter.
+    ///
+    /// # Errors
+    /// If the configuration is impossible: no track, or values that no encoder takes.
+    pub fn start(name: &str, config: &config::Feed, clock: MediaClock) -> Result<Self, Error> {
+        let video = config.video.as_ref().map(|v| video_source(v, clock));
+        let audio = config.audio.as_ref().map(|a| audio_source(a, clock));
+        Self::assemble(name, config, clock, video, audio)
+    }
+
+    /// [`Self::start`] with sources of the caller's choice in place of those the configuration names.
+    fn assemble(
+        name: &str,
+        config: &config::Feed,
+        clock: MediaClock,
+        video_source: Option<Origin<VideoFrame>>,
+        audio_source: Option<Origin<AudioFrame>>,
+    ) -> Result<Self, Error> {
+        let video = config.video.as_ref();
+        let audio = config.audio.as_ref();
+        if video.is_none() && audio.is_none() {
+            return Err(Error::NoTrack { feed: name.into() });
+        }
+        let (max_bitrate, interval) = video.map_or((Bitrate(0), Duration::MAX), |v| {
+            (v.bitrate, v.key_frame_interval)
+        });
+        let mut feed = Self {
+            shared: Arc::new(Shared {
+                tracks: tracks(config),
+                fanout: Arc::new(Fanout::new(max_bitrate, interval)),
+                video: video
+                    .map(|_| (Arc::new(Mailbox::new(VIDEO_DEPTH)), SharedReport::default())),
+                audio: audio
+                    .map(|_| (Arc::new(Mailbox::new(AUDIO_DEPTH)), SharedReport::default())),
+            }),
+            running: Vec::new(),
+        };
+        let shared = Arc::clone(&feed.shared);
+        let encoder = |source| Error::Encoder {
+            feed: name.into(),
+            source,
+        };
+        if let Some(((video, source), (mailbox, report))) =
+            video.zip(video_source).zip(shared.video.clone())
+        {
+            if !(1..=60).contains(&video.fps) {
+                return Err(Error::Rate {
+                    feed: name.into(),
+                    fps: video.fps,
+                });
+            }
+            let drive = VideoDrive {
+                source: Supervised::new(format!("{name}:video"), clock, mailbox, report, source),
+                fanout: Arc::clone(&shared.fanout),
+                encoder: H264::new(video.size, video.fps, video.bitrate).map_err(encoder)?,
+                size: video.size,
+                fps: video.fps,
+                max_bitrate: video.bitrate,
+            };
+            feed.spawn(name, "video", move || drive.run())?;
+        }
+        if let Some(((audio, source), (mailbox, report))) =
+            audio.zip(audio_source).zip(shared.audio.clone())
+        {
+            let drive = AudioDrive {
+                source: Supervised::new(format!("{name}:audio"), clock, mailbox, report, source),
+                fanout: Arc::clone(&shared.fanout),
+                encoder: Opus::new(audio.channels, audio.bitrate).map_err(encoder)?,
+                channels: audio.channels,
+                bitrate: audio.bitrate,
+            };
+            feed.spawn(name, "audio", move || drive.run())?;
+        }
+        Ok(feed)
+    }
+
+    fn spawn(
+        &mut self,
+        feed: &str,
+        track: &str,
+        run: impl FnOnce() -> Threads + Send + 'static,
+    ) -> Result<(), Error> {
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("enc:{feed}:{track}"))
+            .spawn(move || {
+                let threads = run();
+                if end.send(threads).is_err() {
+                    tracing::debug!(?threads, "the feed was dropped before its thread ended");
+                }
+            })
+            .map_err(|source| Error::Thread {
+                feed: feed.into(),
+                source,
+            })?;
+        self.running.push(Running { thread, ended });
+        Ok(())
+    }
+
+    /// A view of the feed.
+    pub fn handle(&self) -> FeedHandle {
+        FeedHandle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Stops all sources and encoders, waits for their threads until `deadline` from now, and ends all
+    /// subscriptions. A thread that hangs in a device is left behind, never waited for.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
+        self.shared.stop();
+        let due = tokio::time::Instant::now() + deadline;
+        let mut drained = Drained::default();
+        for running in std::mem::take(&mut self.running) {
+            match tokio::time::timeout_at(due, running.ended).await {
+                Ok(Ok(threads)) => {
+                    // It has just said its last word: joining takes no time.
+                    drop(running.thread.join());
+                    drained.joined += 1 + threads.joined;
+                    drained.left_behind += threads.left_behind;
+                }
+                Ok(Err(_)) => {
+                    drop(running.thread.join());
+                    drained.joined += 1;
+                }
+                Err(_) => drained.left_behind += 1,
+            }
+        }
+        self.shared.fanout.close();
+        drained
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.shared.fanout.close();
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        if let Some((mailbox, _)) = &self.video {
+            mailbox.stop();
+        }
+        if let Some((mailbox, _)) = &self.audio {
+            mailbox.stop();
+        }
+    }
+}
+
+impl FeedHandle {
+    /// Takes part in the feed: from now on it is encoded.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(&self.shared.fanout)
+    }
+
+    /// What the feed offers.
+    pub fn tracks(&self) -> Tracks {
+        self.shared.tracks
+    }
+
+    /// The feed at this instant.
+    pub fn status(&self) -> Status {
+        fn of<F>((mailbox, report): &(Arc<Mailbox<F>>, SharedReport)) -> TrackStatus {
+            let report = drive::lock(report).clone();
+            TrackStatus {
+                state: report.state,
+                negotiated: report.negotiated,
+                opened: report.opened,
+                left_behind: report.left_behind,
+                ledger: mailbox.ledger(),
+            }
+        }
+        Status {
+            video: self.shared.video.as_ref().map(of),
+            audio: self.shared.audio.as_ref().map(of),
+            fanout: self.shared.fanout.status(),
+        }
+    }
+}
+
+fn tracks(config: &config::Feed) -> Tracks {
+    Tracks {
+        video: config.video.as_ref().map(|v| VideoTrack {
+            size: v.size,
+            fps: v.fps,
+            max_bitrate: v.bitrate,
+        }),
+        audio: config.audio.as_ref().map(|a| AudioTrack {
+            channels: a.channels,
+            bitrate: a.bitrate,
+        }),
+    }
+}
+
+/// How a source is opened, which devices it depends on, and its deadlines.
+type Origin<F> = (Open<F>, Devices, Limits);
+type Opening<F> = Result<Box<dyn Source<Frame = F>>, capture::Error>;
+
+fn boxed<F>(source: impl Source<Frame = F> + 'static) -> Opening<F> {
+    Ok(Box::new(source))
+}
+
+fn video_source(video: &config::Video, clock: MediaClock) -> Origin<VideoFrame> {
+    let (size, fps) = (video.size, video.fps);
+    match video.source.clone() {
+        VideoSource::Camera { device } => (
+            Arc::new(move || boxed(Camera::open(&device, size, fps, clock)?)),
+            Devices::Cameras,
+            CAMERA,
+        ),
+        VideoSource::File { path } => (
+            Arc::new(move || boxed(Y4mFile::open(&path, clock, Pace::RealTime)?)),
+            Devices::None,
+            SOFTWARE,
+        ),
+        VideoSource::TestCard => (
+            Arc::new(move || boxed(TestCard::new(size, fps, clock, Pace::RealTime))),
+            Devices::None,
+            SOFTWARE,
+        ),
+    }
+}
+
+fn audio_source(audio: &config::Audio, clock: MediaClock) -> Origin<AudioFrame> {
+    let channels = audio.channels;
+    match audio.source.clone() {
+        AudioSource::File { path } => (
+            Arc::new(move || boxed(WavFile::open(&path, channels, clock, Pace::RealTime)?)),
+            Devices::None,
+            SOFTWARE,
+        ),
+        AudioSource::Microphone { device } => (
+            Arc::new(move || boxed(Microphone::open(&device, channels, clock)?)),
+            Devices::Sound,
+            MICROPHONE,
+        ),
+        AudioSource::Silence => (
+            Arc::new(move || boxed(Silence::new(channels, clock, Pace::RealTime))),
+            Devices::None,
+            SOFTWARE,
+        ),
+        AudioSource::Tone => (
+            Arc::new(move || boxed(Tone::new(channels, clock, Pace::RealTime))),
+            Devices::None,
+            SOFTWARE,
+        ),
+    }
 }

@@ -78,7 +78,7 @@ impl Converter {
     /// `picture` as I420 of the converter's size. Shares the bytes if it is that already.
     pub fn convert(&mut self, picture: &Picture) -> Result<Picture, Error> {
         let (width, height) = (picture.width, picture.height);
-        let usable = |n: u32| n % 2 == 0 && (2..=8192).contains(&n);
+        let usable = |n: u32| n.is_multiple_of(2) && (2..=8192).contains(&n);
         if !usable(width) || !usable(height) {
             return Err(Error::Dimensions { width, height });
         }
@@ -312,4 +312,171 @@ fn fitted(from: Size, to: Size) -> Size {
     }
     let width = scaled(to.height, from.width, from.height);
     Size { width, ..to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const SIZE: Size = Size {
+        width: 64,
+        height: 32,
+    };
+
+    fn picture(format: PixelFormat, data: Vec<u8>) -> Picture {
+        Picture {
+            format,
+            width: SIZE.width,
+            height: SIZE.height,
+            data: Bytes::from(data),
+        }
+    }
+
+    fn planes(picture: &Picture) -> [Vec<u8>; 3] {
+        i420_planes(&picture.data, picture.width, picture.height).map(<[u8]>::to_vec)
+    }
+
+    fn all_near(plane: &[u8], value: u8) {
+        let worst = plane.iter().map(|p| p.abs_diff(value)).max();
+        assert!(worst.is_some_and(|w| w <= 2), "{worst:?} off {value}");
+    }
+
+    #[test]
+    fn packed_and_semi_planar_keep_luma_and_chroma() {
+        let area = (SIZE.width * SIZE.height) as usize;
+        let yuyv = [100, 60, 140, 200].repeat(area / 2);
+        let mut nv12 = [100, 140].repeat(area / 2);
+        nv12.extend([60, 200].repeat(area / 4));
+        for (format, data) in [(PixelFormat::Yuyv, yuyv), (PixelFormat::Nv12, nv12)] {
+            let mut converter = Converter::new(SIZE);
+            // Cameras hand over more bytes than the picture has.
+            let data = [data, vec![7; 99]].concat();
+            let got = converter.convert(&picture(format, data)).expect("converts");
+            let [y, u, v] = planes(&got);
+            assert_eq!(y[..4], [100, 140, 100, 140], "{format:?}");
+            all_near(&u, 60);
+            all_near(&v, 200);
+        }
+    }
+
+    #[test]
+    fn i420_of_the_right_size_is_not_copied() {
+        let data = vec![50; i420_len(SIZE.width, SIZE.height)];
+        let given = picture(PixelFormat::I420, data);
+        let got = Converter::new(SIZE).convert(&given).expect("converts");
+        assert_eq!(got.data.as_ptr(), given.data.as_ptr());
+    }
+
+    #[test]
+    fn another_size_is_scaled_with_black_bars() {
+        let target = Size {
+            width: 64,
+            height: 64,
+        };
+        let given = picture(PixelFormat::I420, vec![180; i420_len(64, 32)]);
+        let got = Converter::new(target).convert(&given).expect("converts");
+        let [y, u, _] = planes(&got);
+        assert_eq!((got.width, got.height), (64, 64));
+        all_near(&y[..64 * 16], 16);
+        all_near(&y[64 * 16..64 * 48], 180);
+        all_near(&y[64 * 48..], 16);
+        all_near(&u[..32 * 8], 128);
+        all_near(&u[32 * 8..32 * 24], 180);
+    }
+
+    #[test]
+    fn the_aspect_decides_where_the_bars_are() {
+        let size = |width, height| Size { width, height };
+        assert_eq!(fitted(size(1920, 1080), size(1280, 720)), size(1280, 720));
+        assert_eq!(fitted(size(1920, 1080), size(854, 480)), size(854, 480));
+        assert_eq!(fitted(size(640, 480), size(1280, 720)), size(960, 720));
+        assert_eq!(fitted(size(720, 1280), size(1280, 720)), size(404, 720));
+        assert_eq!(fitted(size(1280, 720), size(640, 480)), size(640, 360));
+        assert_eq!(fitted(size(4096, 2), size(64, 64)), size(64, 2));
+    }
+
+    #[test]
+    fn damaged_pictures_are_errors() {
+        let mut converter = Converter::new(SIZE);
+        for format in [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::I420] {
+            let error = converter.convert(&picture(format, vec![0; 100]));
+            assert!(matches!(error, Err(Error::Short { .. })), "{format:?}");
+        }
+        let mut odd = picture(PixelFormat::Yuyv, vec![0; 9000]);
+        odd.width = 63;
+        assert!(matches!(
+            converter.convert(&odd),
+            Err(Error::Dimensions { .. })
+        ));
+        for data in [vec![], vec![0xFF], vec![0xFF, 0xD8], vec![0xFF; 64]] {
+            assert!(
+                converter
+                    .convert(&picture(PixelFormat::Mjpeg, data))
+                    .is_err()
+            );
+        }
+        let empty = vec![0xFF, 0xD8, 0xFF, 0xD9];
+        assert!(
+            converter
+                .convert(&picture(PixelFormat::Mjpeg, empty))
+                .is_err()
+        );
+    }
+
+    const JPEGS: [(&str, &[u8]); 4] = [
+        ("4:2:0", include_bytes!("../../tests/data/jpeg/420.jpg")),
+        ("4:2:2", include_bytes!("../../tests/data/jpeg/422.jpg")),
+        ("4:4:4", include_bytes!("../../tests/data/jpeg/444.jpg")),
+        ("grey", include_bytes!("../../tests/data/jpeg/grey.jpg")),
+    ];
+
+    #[test]
+    fn jpegs_of_every_sampling_give_the_same_picture() {
+        // Left half red (255, 0, 0), right half white; the grey one has luma 76 and 255 in full range.
+        for (name, jpeg) in JPEGS {
+            let data = [jpeg, &[0x55; 333]].concat();
+            let got = Converter::new(SIZE).convert(&picture(PixelFormat::Mjpeg, data));
+            let [y, u, v] = planes(&got.expect(name));
+            let near = |got: u8, wanted: u8| {
+                assert!(got.abs_diff(wanted) <= 4, "{name}: {got}, not {wanted}")
+            };
+            near(y[64 * 16 + 8], 81);
+            near(y[64 * 16 + 56], 235);
+            let (blue, red) = if name == "grey" {
+                (128, 128)
+            } else {
+                (90, 240)
+            };
+            near(u[32 * 8 + 4], blue);
+            near(v[32 * 8 + 4], red);
+            near(u[32 * 8 + 28], 128);
+        }
+    }
+
+    #[test]
+    fn a_jpeg_that_lost_its_end_is_refused_even_with_an_older_one_behind_it() {
+        for (name, jpeg) in JPEGS {
+            let cut = &jpeg[..jpeg.len() - 20];
+            let mut converter = Converter::new(SIZE);
+            let error = converter.convert(&picture(PixelFormat::Mjpeg, cut.to_vec()));
+            assert!(matches!(error, Err(Error::Truncated { .. })), "{name}");
+            let stale = [cut, jpeg].concat();
+            let error = converter.convert(&picture(PixelFormat::Mjpeg, stale));
+            assert!(matches!(error, Err(Error::Truncated { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_byte_makes_it_panic() {
+        let mut converter = Converter::new(SIZE);
+        for (_, jpeg) in JPEGS {
+            for at in 0..jpeg.len() {
+                let mut bent = jpeg.to_vec();
+                bent[at] ^= 0xFF;
+                drop(converter.convert(&picture(PixelFormat::Mjpeg, bent)));
+                drop(converter.convert(&picture(PixelFormat::Mjpeg, jpeg[..at].to_vec())));
+            }
+        }
+    }
 }

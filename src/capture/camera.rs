@@ -1,0 +1,439 @@
+//! A V4L2 camera by nokhwa: found by stable path, name, index or by itself; its best format chosen and reported.
+//!
+//! nokhwa's read has no time-out and cannot be cancelled, so nobody may wait for the thread that calls it. Its
+//! drop panics if the device answers oddly; that is caught here.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "stamps pictures on the thread that reads the device"
+)]
+
+use std::cmp::Ordering;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nokhwa::Camera as Device;
+use nokhwa::utils::{
+    ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType,
+    Resolution,
+};
+
+use super::{Error, Source};
+use crate::config::Size;
+use crate::media::frame::{Picture, PixelFormat, VideoFrame};
+use crate::media::time::{MediaClock, MediaTime};
+
+/// What we can convert; nokhwa offers a few more.
+const USABLE: [FrameFormat; 3] = [FrameFormat::YUYV, FrameFormat::NV12, FrameFormat::MJPEG];
+/// Formats tried before a camera is given up: some drivers refuse what they list.
+const ATTEMPTS: usize = 4;
+/// Oldest picture whose time stamp is believed.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// One way in which a camera can deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Offer {
+    /// Layout of the pictures.
+    pub format: PixelFormat,
+    /// Their size.
+    pub size: Size,
+    /// Pictures per second.
+    pub fps: u32,
+}
+
+/// A camera as `onair devices` shows it.
+#[derive(Clone, Debug)]
+pub struct CameraInfo {
+    /// What to write as `device`: a link under `/dev/v4l` that survives replugging, else the node.
+    pub path: PathBuf,
+    /// For people.
+    pub name: String,
+    /// How it can deliver, or why it cannot be used.
+    pub offers: Result<Vec<Offer>, Error>,
+}
+
+/// The nodes that can capture, in the order of their numbers. Opens each for a moment.
+pub fn list() -> Vec<CameraInfo> {
+    let describe = |(n, name): (u32, String)| {
+        let path = stable_path(n).unwrap_or_else(|| node(n));
+        let offers = open_any(n, &path.display().to_string()).and_then(|mut d| offers(&mut d));
+        CameraInfo { path, name, offers }
+    };
+    let cannot_capture =
+        |info: &CameraInfo| matches!(&info.offers, Ok(offers) if offers.is_empty());
+    let mut found: Vec<CameraInfo> = nodes().into_iter().map(describe).collect();
+    found.retain(|info| {
+        !cannot_capture(info) && !matches!(info.offers, Err(Error::Unsupported { .. }))
+    });
+    found
+}
+
+fn node(n: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/video{n}"))
+}
+
+/// Numbers and names of all V4L2 nodes.
+fn nodes() -> Vec<(u32, String)> {
+    let found = nokhwa::query(ApiBackend::Video4Linux).unwrap_or_default();
+    let mut nodes: Vec<(u32, String)> = found
+        .iter()
+        .filter_map(|info| Some((info.index().as_index().ok()?, info.human_name())))
+        .collect();
+    nodes.sort();
+    nodes
+}
+
+/// A link that names the device rather than the order of plugging.
+fn stable_path(n: u32) -> Option<PathBuf> {
+    let target = node(n);
+    ["/dev/v4l/by-id", "/dev/v4l/by-path"]
+        .iter()
+        .find_map(|folder| {
+            let mut links: Vec<PathBuf> = std::fs::read_dir(folder)
+                .ok()?
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|link| std::fs::canonicalize(link).is_ok_and(|to| to == target))
+                .collect();
+            links.sort();
+            links.into_iter().next()
+        })
+}
+
+/// The number in `/dev/videoN`.
+fn number(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("video")?.parse().ok()
+}
+
+/// The nodes that `device` may mean, best first.
+fn candidates(device: &str) -> Result<Vec<u32>, Error> {
+    let missing = || Error::Missing {
+        device: device.to_owned(),
+    };
+    if device.starts_with('/') {
+        let target = std::fs::canonicalize(device).map_err(|_| missing())?;
+        return number(&target).map(|n| vec![n]).ok_or_else(missing);
+    }
+    if let Ok(n) = device.parse() {
+        return if node(n).exists() {
+            Ok(vec![n])
+        } else {
+            Err(missing())
+        };
+    }
+    let wanted = device.to_lowercase();
+    let meant = |name: &str| wanted == "auto" || name.to_lowercase().contains(&wanted);
+    let found: Vec<u32> = nodes()
+        .into_iter()
+        .filter(|(_, name)| meant(name))
+        .map(|(n, _)| n)
+        .collect();
+    if found.is_empty() {
+        Err(missing())
+    } else {
+        Ok(found)
+    }
+}
+
+/// Opens a node in whatever format it likes, to ask for the others.
+fn open_any(n: u32, device: &str) -> Result<Device, Error> {
+    let open = |kind| {
+        Device::new(
+            CameraIndex::Index(n),
+            RequestedFormat::with_formats(kind, &USABLE),
+        )
+    };
+    open(RequestedFormatType::None)
+        .or_else(|_| open(RequestedFormatType::AbsoluteHighestFrameRate))
+        .map_err(|e| classify(n, device, &e.to_string()))
+}
+
+/// nokhwa's errors are texts: what is wrong is asked of the node itself.
+fn classify(n: u32, device: &str, what: &str) -> Error {
+    let (device, what) = (device.to_owned(), what.to_owned());
+    match std::fs::File::open(node(n)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Error::Missing { device },
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Error::Denied { device },
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => Error::Busy { device },
+        Err(e) => Error::Lost {
+            device,
+            what: e.to_string(),
+        },
+        Ok(_) if what.contains("os error 16") || what.contains("busy") => Error::Busy { device },
+        Ok(_) => Error::Unsupported { device, what },
+    }
+}
+
+fn offers(device: &mut Device) -> Result<Vec<Offer>, Error> {
+    let listed = device
+        .compatible_camera_formats()
+        .map_err(|e| Error::Unsupported {
+            device: device.info().human_name(),
+            what: e.to_string(),
+        })?;
+    Ok(listed.iter().filter_map(offer).collect())
+}
+
+fn offer(format: &CameraFormat) -> Option<Offer> {
+    let (width, height) = (format.width(), format.height());
+    let even = width % 2 == 0 && height % 2 == 0 && width > 0 && height > 0;
+    let pixels = match format.format() {
+        FrameFormat::MJPEG => PixelFormat::Mjpeg,
+        FrameFormat::NV12 => PixelFormat::Nv12,
+        FrameFormat::YUYV => PixelFormat::Yuyv,
+        FrameFormat::GRAY | FrameFormat::RAWRGB | FrameFormat::RAWBGR => return None,
+    };
+    (even && format.frame_rate() > 0).then_some(Offer {
+        format: pixels,
+        size: Size { width, height },
+        fps: format.frame_rate(),
+    })
+}
+
+fn native(offer: Offer) -> CameraFormat {
+    let format = match offer.format {
+        PixelFormat::Mjpeg => FrameFormat::MJPEG,
+        PixelFormat::Nv12 => FrameFormat::NV12,
+        PixelFormat::I420 | PixelFormat::Yuyv => FrameFormat::YUYV,
+    };
+    let size = Resolution::new(offer.size.width, offer.size.height);
+    CameraFormat::new(size, format, offer.fps)
+}
+
+/// How badly `offer` serves a feed of `size` at `fps`; 0 is perfect. Pure.
+fn cost(offer: Offer, size: Size, fps: u32) -> f64 {
+    let area = |s: Size| f64::from(s.width) * f64::from(s.height);
+    let aspect = |s: Size| f64::from(s.width) / f64::from(s.height);
+    // Enlarging shows; shrinking only costs. A doubled area counts as 0.35 and 0.14.
+    let growth = (area(offer.size) / area(size)).ln();
+    let size_cost = if growth < 0.0 {
+        -0.5 * growth
+    } else {
+        0.2 * growth
+    };
+    let aspect_cost = 0.8 * (aspect(offer.size) / aspect(size)).ln().abs();
+    // Half the rate is worse than half the area; more than wanted is thrown away.
+    let rate = (f64::from(offer.fps) / f64::from(fps)).ln();
+    let rate_cost = if rate < 0.0 { -1.5 * rate } else { 0.1 * rate };
+    // Small pictures are cheapest uncompressed; large ones fit the bus only as JPEG.
+    let jpeg = offer.format == PixelFormat::Mjpeg;
+    let large = offer.size.height >= 720;
+    let format_cost = if jpeg == large { 0.0 } else { 0.02 };
+    size_cost + aspect_cost + rate_cost + format_cost
+}
+
+/// `offers`, best first for a feed of `size` at `fps`. Pure.
+fn ranked(mut offers: Vec<Offer>, size: Size, fps: u32) -> Vec<Offer> {
+    let key = |offer: &Offer| cost(*offer, size, fps);
+    offers.sort_by(|a, b| key(a).partial_cmp(&key(b)).unwrap_or(Ordering::Equal));
+    offers.dedup();
+    offers
+}
+
+/// An open camera that delivers.
+pub struct Camera {
+    name: String,
+    /// `None` only while it is being dropped.
+    device: Option<Device>,
+    offer: Offer,
+    clock: MediaClock,
+    last: Option<MediaTime>,
+}
+
+impl Camera {
+    /// Opens `device` (a path, best under `/dev/v4l/by-id`; a part of a name; an index; or `auto`) in the format
+    /// that serves a feed of `size` at `fps` best, and starts it.
+    ///
+    /// # Errors
+    /// If it is not there, busy, forbidden, or delivers nothing that can be used.
+    pub fn open(device: &str, size: Size, fps: u32, clock: MediaClock) -> Result<Self, Error> {
+        let mut refused = None;
+        for n in candidates(device)? {
+            match Self::open_node(n, device, size, fps, clock) {
+                Ok(camera) => return Ok(camera),
+                // Metadata nodes come among the candidates: the first real fault is the one to tell.
+                Err(error) => refused = Some(refused.unwrap_or(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::Missing {
+            device: device.to_owned(),
+        }))
+    }
+
+    fn open_node(
+        n: u32,
+        name: &str,
+        size: Size,
+        fps: u32,
+        clock: MediaClock,
+    ) -> Result<Self, Error> {
+        let mut device = open_any(n, name)?;
+        let ranked = ranked(offers(&mut device)?, size, fps);
+        let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
+        for &offer in ranked.iter().take(ATTEMPTS) {
+            let started = device
+                .set_camera_requset(RequestedFormat::with_formats(
+                    RequestedFormatType::Exact(native(offer)),
+                    &USABLE,
+                ))
+                .and_then(|_| device.open_stream());
+            match started {
+                Ok(()) => {
+                    return Ok(Self {
+                        name: name.to_owned(),
+                        device: Some(device),
+                        offer,
+                        clock,
+                        last: None,
+                    });
+                }
+                Err(error) => refused = error.to_string(),
+            }
+        }
+        Err(classify(n, name, &refused))
+    }
+
+    /// Media time of a picture whose driver stamped it at `stamp` since the Unix epoch.
+    ///
+    /// The library turned the driver's monotonic stamp into wall time when it read the picture; the same clocks
+    /// read again, at once, turn it back.
+    fn captured(&self, stamp: Option<Duration>) -> MediaTime {
+        let now = Instant::now();
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let age = stamp
+            .and_then(|stamp| wall.checked_sub(stamp))
+            .filter(|age| *age <= MAX_AGE);
+        let captured = self
+            .clock
+            .at(now.checked_sub(age.unwrap_or_default()).unwrap_or(now));
+        match self.last {
+            // A stamp that stands still says nothing.
+            Some(last) if captured <= last => self.clock.at(now),
+            Some(_) | None => captured,
+        }
+    }
+}
+
+impl Source for Camera {
+    type Frame = VideoFrame;
+
+    fn read(&mut self) -> Result<VideoFrame, Error> {
+        let lost = |what: String| Error::Lost {
+            device: self.name.clone(),
+            what,
+        };
+        let device = self.device.as_mut().ok_or_else(|| lost("closed".into()))?;
+        // ENODEV, EINVAL (a read was waiting) and EIO all mean that it is gone, so every error does.
+        let buffer = device.frame().map_err(|e| lost(e.to_string()))?;
+        let captured = self.captured(buffer.capture_timestamp());
+        self.last = Some(captured);
+        Ok(VideoFrame {
+            captured,
+            picture: Picture {
+                format: self.offer.format,
+                width: self.offer.size.width,
+                height: self.offer.size.height,
+                data: buffer.buffer_bytes(),
+            },
+        })
+    }
+
+    fn describe(&self) -> String {
+        let Offer { format, size, fps } = self.offer;
+        format!("{}, {format:?} {size} at {fps} fps", self.name)
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        let device = self.device.take();
+        if catch_unwind(AssertUnwindSafe(move || drop(device))).is_err() {
+            tracing::debug!(device = self.name, "the camera did not stop properly");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HD: Size = Size {
+        width: 1280,
+        height: 720,
+    };
+    const VGA: Size = Size {
+        width: 640,
+        height: 480,
+    };
+
+    fn offer(format: PixelFormat, width: u32, height: u32, fps: u32) -> Offer {
+        Offer {
+            format,
+            size: Size { width, height },
+            fps,
+        }
+    }
+
+    fn best(offers: &[Offer], size: Size, fps: u32) -> Offer {
+        ranked(offers.to_vec(), size, fps)[0]
+    }
+
+    #[test]
+    fn a_usb_2_webcam_gives_jpeg_at_720p_and_raw_below() {
+        use PixelFormat::{Mjpeg, Yuyv};
+        let webcam = [
+            offer(Yuyv, 640, 480, 30),
+            offer(Yuyv, 1280, 720, 10),
+            offer(Mjpeg, 640, 480, 30),
+            offer(Mjpeg, 1280, 720, 30),
+            offer(Mjpeg, 1920, 1080, 30),
+        ];
+        assert_eq!(best(&webcam, HD, 30), webcam[3]);
+        assert_eq!(best(&webcam, VGA, 30), webcam[0]);
+        assert_eq!(best(&webcam, HD, 10), webcam[3]);
+    }
+
+    #[test]
+    fn the_rate_is_worth_more_than_the_size() {
+        use PixelFormat::Yuyv;
+        let vivid = [
+            offer(Yuyv, 640, 360, 30),
+            offer(Yuyv, 640, 480, 25),
+            offer(Yuyv, 1280, 720, 10),
+        ];
+        assert_eq!(best(&vivid, HD, 30), vivid[0]);
+        assert_eq!(best(&vivid, HD, 10), vivid[2]);
+        assert_eq!(best(&vivid, VGA, 25), vivid[1]);
+    }
+
+    #[test]
+    fn the_aspect_is_kept_where_possible() {
+        use PixelFormat::Mjpeg;
+        let camera = [
+            offer(Mjpeg, 1280, 960, 30),
+            offer(Mjpeg, 1280, 720, 30),
+            offer(Mjpeg, 800, 600, 30),
+        ];
+        assert_eq!(best(&camera, HD, 30), camera[1]);
+        assert_eq!(best(&camera, VGA, 30), camera[2]);
+    }
+
+    #[test]
+    fn a_camera_that_is_not_there_is_missing() {
+        let clock = MediaClock::new(Instant::now(), SystemTime::now());
+        for device in [
+            "/dev/v4l/by-id/usb-nothing",
+            "/dev/null",
+            "no such camera",
+            "99",
+        ] {
+            let error = Camera::open(device, HD, 30, clock).err().expect("missing");
+            assert!(matches!(error, Error::Missing { .. }), "{error}");
+        }
+        assert_eq!(number(Path::new("/dev/video12")), Some(12));
+        assert_eq!(number(Path::new("/dev/null")), None);
+    }
+}

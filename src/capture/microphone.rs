@@ -1,0 +1,621 @@
+//! A microphone by cpal on ALSA: any rate and channel count in, even blocks of 10 ms at 48 kHz out.
+//!
+//! cpal's callback only copies into a bounded ring. The reading thread owns the stream, drops it at the first fatal
+//! error (cpal calls the error callback in a tight loop until then), and resamples by the drift of the device's
+//! clock, so that block `n` always holds the samples captured at `n` times 10 ms.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "stamps sound in the callback, waits for it with a deadline; cpal's enums are open"
+)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
+use cpal::{
+    BufferSize, Device, ErrorKind, FromSample, InputCallbackInfo, SampleFormat, SizedSample,
+};
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
+use rubato::{
+    Async, FixedAsync, Resampler, SincInterpolationParameters, SincInterpolationType,
+    WindowFunction,
+};
+
+use super::drift::{Drift, MAX_CORRECTION};
+use super::synthetic::BLOCK;
+use super::{Error, Source};
+use crate::media::frame::AudioFrame;
+use crate::media::time::{AUDIO_CLOCK_HZ, MediaClock, MediaTime};
+
+/// Frames per callback that are asked for: 10 ms at 48 kHz. Far smaller or larger ones burn CPU in ALSA's plugins.
+const PERIOD: u32 = 480;
+/// Most sound that waits to be read; what is older after a stall is of no use.
+const RING: Duration = Duration::from_millis(300);
+/// No sound for this long is an error.
+const SILENT: Duration = Duration::from_millis(500);
+/// A measured error beyond this is a hole in the sound, not drift: the stamps begin anew.
+const HOLE_S: f64 = 0.1;
+/// Longest delay between capture and callback that is believed.
+const MAX_DELAY: Duration = Duration::from_millis(500);
+/// Taps of the resampler: transparent, at half a percent of a core.
+const TAPS: usize = 64;
+
+/// A microphone as `onair devices` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicrophoneInfo {
+    /// What to write as `device`.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Rate in hertz and channels that it prefers; `None` if it cannot be asked.
+    pub preferred: Option<(u32, u16)>,
+}
+
+/// The capture devices of the machine. Takes up to a second; alsa-lib may write to standard error meanwhile.
+///
+/// # Errors
+/// If ALSA itself does not answer.
+pub fn list() -> Result<Vec<MicrophoneInfo>, Error> {
+    let devices = cpal::default_host()
+        .input_devices()
+        .map_err(|e| fault("ALSA", &e))?;
+    let info = |device: Device| {
+        let id = device.id().ok()?.to_string();
+        let config = device.default_input_config().ok();
+        Some(MicrophoneInfo {
+            name: device
+                .description()
+                .map_or_else(|_| id.clone(), |d| d.name().to_owned()),
+            preferred: config.map(|c| (c.sample_rate(), c.channels())),
+            id,
+        })
+    };
+    Ok(devices.filter_map(info).collect())
+}
+
+fn fault(device: &str, error: &cpal::Error) -> Error {
+    let (device, what) = (device.to_owned(), error.to_string());
+    match error.kind() {
+        ErrorKind::DeviceBusy => Error::Busy { device },
+        ErrorKind::DeviceNotAvailable | ErrorKind::HostUnavailable => Error::Missing { device },
+        ErrorKind::PermissionDenied => Error::Denied { device },
+        ErrorKind::UnsupportedConfig
+        | ErrorKind::InvalidInput
+        | ErrorKind::UnsupportedOperation => Error::Unsupported { device, what },
+        _ => Error::Lost { device, what },
+    }
+}
+
+/// What the callback leaves for the reader.
+#[derive(Default)]
+struct Ring {
+    /// Interleaved, in the device's channels.
+    samples: VecDeque<f32>,
+    /// Length in samples and capture instant of each block in the ring.
+    blocks: VecDeque<(usize, Instant)>,
+    /// Samples in the ring at most.
+    capacity: usize,
+    lost: u64,
+    xruns: u64,
+    fatal: Option<cpal::Error>,
+}
+
+#[derive(Default)]
+struct Shared {
+    ring: Mutex<Ring>,
+    filled: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push<T: SizedSample>(&self, data: &[T], captured: Instant)
+    where
+        f32: FromSample<T>,
+    {
+        let mut ring = self.lock();
+        if data.len() > ring.capacity {
+            ring.lost += data.len() as u64;
+            return;
+        }
+        while ring.samples.len() + data.len() > ring.capacity {
+            let Some((len, _)) = ring.blocks.pop_front() else {
+                break;
+            };
+            ring.samples.drain(..len);
+            ring.lost += len as u64;
+        }
+        ring.samples
+            .extend(data.iter().map(|&s| f32::from_sample_(s)));
+        ring.blocks.push_back((data.len(), captured));
+        self.filled.notify_one();
+    }
+
+    fn fail(&self, error: cpal::Error) {
+        let mut ring = self.lock();
+        match error.kind() {
+            ErrorKind::Xrun => ring.xruns += 1,
+            // Harmless: the stream goes on, with ordinary priority or on another route.
+            ErrorKind::RealtimeDenied | ErrorKind::DeviceChanged => {}
+            _ => {
+                ring.fatal.get_or_insert(error);
+                self.filled.notify_one();
+            }
+        }
+    }
+}
+
+/// Stamps and resamples. Told the time; needs no device.
+struct Aligner {
+    resampler: Async<f32>,
+    drift: Drift,
+    rate: u32,
+    channels: usize,
+    /// Frames that the resampler takes at a time.
+    chunk: usize,
+    input: Vec<f32>,
+    /// Capture time of the first frame in `input`, in seconds since the media epoch.
+    captured: f64,
+    output: Vec<f32>,
+    scratch: Vec<f32>,
+    /// Capture time in seconds of the sample that the resampler gives out next; `None` before the first.
+    stamp: Option<f64>,
+    /// Index on the grid of 10 ms of the first sample in `output`.
+    next_block: u64,
+}
+
+impl Aligner {
+    fn new(rate: u32, channels: usize) -> Result<Self, String> {
+        let chunk = (rate / 100).max(1) as usize;
+        let parameters = SincInterpolationParameters::new(TAPS, WindowFunction::BlackmanHarris2)
+            .interpolation(SincInterpolationType::Cubic);
+        let ratio = f64::from(AUDIO_CLOCK_HZ) / f64::from(rate);
+        let limit = 1.0 + 2.0 * MAX_CORRECTION;
+        let resampler = Async::new_sinc(
+            ratio,
+            limit,
+            &parameters,
+            chunk,
+            channels,
+            FixedAsync::Input,
+        )
+        .map_err(|e| e.to_string())?;
+        Ok(Self {
+            scratch: vec![0.0; resampler.output_frames_max() * channels],
+            resampler,
+            drift: Drift::default(),
+            rate,
+            channels,
+            chunk,
+            input: Vec::new(),
+            captured: 0.0,
+            output: Vec::new(),
+            stamp: None,
+            next_block: 0,
+        })
+    }
+
+    /// Takes interleaved samples in the feed's channels, the first of them captured at `captured`.
+    fn push(&mut self, samples: &[f32], captured: MediaTime) -> Result<(), String> {
+        let waiting = self.input.len() / self.channels;
+        self.captured =
+            captured.since_epoch().as_secs_f64() - waiting as f64 / f64::from(self.rate);
+        self.input.extend_from_slice(samples);
+        while self.input.len() >= self.chunk * self.channels {
+            self.process()?;
+        }
+        Ok(())
+    }
+
+    /// Puts one chunk through the resampler.
+    fn process(&mut self) -> Result<(), String> {
+        let hz = f64::from(AUDIO_CLOCK_HZ);
+        let delay = self.resampler.output_delay() as f64 / hz;
+        let elapsed = self.chunk as f64 / f64::from(self.rate);
+        // What enters now comes out after the delay.
+        let error = self.stamp.map(|stamp| self.captured - (stamp + delay));
+        let stamp = match error {
+            Some(error) if error.abs() <= HOLE_S => {
+                let factor = self.drift.update(error, elapsed);
+                if let Some(adjustable) = self.resampler.as_adjustable() {
+                    let set = adjustable.set_resample_ratio_relative(factor, true);
+                    set.map_err(|e| e.to_string())?;
+                }
+                self.captured - delay - error
+            }
+            Some(_) | None => {
+                self.output.clear();
+                self.captured - delay
+            }
+        };
+        let (channels, frames) = (self.channels, self.chunk);
+        let room = self.scratch.len() / channels;
+        let input =
+            InterleavedSlice::new(&self.input, channels, frames).map_err(|e| e.to_string())?;
+        let mut output = InterleavedSlice::new_mut(&mut self.scratch, channels, room)
+            .map_err(|e| e.to_string())?;
+        let (used, made) = self
+            .resampler
+            .process_into_buffer(&input, &mut output, None)
+            .map_err(|e| e.to_string())?;
+        let mut fresh = &self.scratch[..made * channels];
+        if self.output.is_empty() && error.is_none_or(|e| e.abs() > HOLE_S) {
+            // Begin on the grid: what lies before its next line, delay of the resampler included, is cut off.
+            let start = self.captured.max(0.0);
+            let block = (start * 100.0).ceil();
+            let skip = ((block / 100.0 - stamp) * hz).round().max(0.0) as usize;
+            if skip >= made {
+                // The chunk lies wholly before the line; try again with the next.
+                fresh = &[];
+                self.stamp = None;
+            } else {
+                fresh = &fresh[skip * channels..];
+                self.next_block = block as u64;
+                self.stamp = Some(block / 100.0 + (made - skip) as f64 / hz);
+            }
+        } else {
+            self.stamp = Some(stamp + made as f64 / hz);
+        }
+        self.output.extend_from_slice(fresh);
+        self.input.drain(..used * channels);
+        self.captured += used as f64 / f64::from(self.rate);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<AudioFrame> {
+        let len = BLOCK * self.channels;
+        if self.output.len() < len {
+            return None;
+        }
+        let samples: Vec<f32> = self.output.drain(..len).collect();
+        let captured = MediaTime::new(Duration::from_millis(self.next_block * 10));
+        self.next_block += 1;
+        Some(AudioFrame {
+            captured,
+            channels: self.channels as u8,
+            samples,
+        })
+    }
+}
+
+/// An open microphone.
+pub struct Microphone {
+    name: String,
+    stream: Option<cpal::Stream>,
+    shared: Arc<Shared>,
+    device_channels: usize,
+    aligner: Aligner,
+    clock: MediaClock,
+    description: String,
+    taken: Vec<f32>,
+    mixed: Vec<f32>,
+    xruns_said: u64,
+}
+
+impl Microphone {
+    /// Opens `device` (an id, a part of a name, `default` or `auto`) for a feed of 1 or 2 `channels`.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be opened.
+    pub fn open(device: &str, channels: u8, clock: MediaClock) -> Result<Self, Error> {
+        let found = find(device)?;
+        let name = found
+            .description()
+            .map_or_else(|_| device.to_owned(), |d| d.name().to_owned());
+        let supported = found.default_input_config().map_err(|e| fault(&name, &e))?;
+        let (rate, device_channels) = (supported.sample_rate(), usize::from(supported.channels()));
+        let unsupported = |what: String| Error::Unsupported {
+            device: name.clone(),
+            what,
+        };
+        if device_channels == 0 || !(8_000..=192_000).contains(&rate) {
+            return Err(unsupported(format!(
+                "{rate} Hz on {device_channels} channels"
+            )));
+        }
+        let shared = Arc::new(Shared::default());
+        {
+            let mut ring = shared.lock();
+            ring.capacity = (RING.as_secs_f64() * f64::from(rate)) as usize * device_channels;
+            // Room for everything it may hold, so that the callback never allocates.
+            let capacity = ring.capacity;
+            ring.samples.reserve(capacity);
+            ring.blocks.reserve(4096);
+        }
+        let mut config = supported.config();
+        let format = supported.sample_format();
+        config.buffer_size = BufferSize::Fixed(PERIOD);
+        let stream = build(&found, config, format, &shared).or_else(|_| {
+            config.buffer_size = BufferSize::Default;
+            build(&found, config, format, &shared)
+        });
+        let stream = stream.map_err(|e| fault(&name, &e))?;
+        stream.play().map_err(|e| fault(&name, &e))?;
+        Ok(Self {
+            description: format!("{name}, {format} {rate} Hz, {device_channels} channel(s)"),
+            aligner: Aligner::new(rate, usize::from(channels)).map_err(unsupported)?,
+            name,
+            stream: Some(stream),
+            shared,
+            device_channels,
+            clock,
+            taken: Vec::new(),
+            mixed: Vec::new(),
+            xruns_said: 0,
+        })
+    }
+
+    /// Waits for a block of the ring and puts it into `self.taken`; gives its capture instant.
+    fn take(&mut self) -> Result<Instant, Error> {
+        let deadline = Instant::now() + SILENT;
+        let mut ring = self.shared.lock();
+        loop {
+            if let Some(error) = ring.fatal.take() {
+                drop(ring);
+                // From this thread, not from the callback: dropping joins cpal's own thread.
+                self.stream = None;
+                let (device, what) = (self.name.clone(), error.to_string());
+                return Err(Error::Lost { device, what });
+            }
+            if let Some((len, captured)) = ring.blocks.pop_front() {
+                self.taken.clear();
+                self.taken.extend(ring.samples.drain(..len));
+                if ring.xruns > self.xruns_said * 2 {
+                    self.xruns_said = ring.xruns;
+                    tracing::warn!(
+                        device = self.name,
+                        xruns = ring.xruns,
+                        lost_samples = ring.lost,
+                        "microphone overruns"
+                    );
+                }
+                return Ok(captured);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Stalled(SILENT));
+            }
+            let wait = self.shared.filled.wait_timeout(ring, left);
+            ring = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Source for Microphone {
+    type Frame = AudioFrame;
+
+    fn read(&mut self) -> Result<AudioFrame, Error> {
+        loop {
+            if let Some(frame) = self.aligner.pop() {
+                return Ok(frame);
+            }
+            let instant = self.take()?;
+            let captured = self.clock.at(instant);
+            mix(
+                &self.taken,
+                self.device_channels,
+                self.aligner.channels,
+                &mut self.mixed,
+            );
+            let pushed = self.aligner.push(&self.mixed, captured);
+            pushed.map_err(|what| Error::Unsupported {
+                device: self.name.clone(),
+                what,
+            })?;
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+}
+
+fn find(device: &str) -> Result<Device, Error> {
+    let host = cpal::default_host();
+    let missing = || Error::Missing {
+        device: device.to_owned(),
+    };
+    if matches!(device, "auto" | "default") {
+        return host.default_input_device().ok_or_else(missing);
+    }
+    let devices: Vec<Device> = host
+        .input_devices()
+        .map_err(|e| fault(device, &e))?
+        .collect();
+    let wanted = device.to_lowercase();
+    let by_id = devices.iter().find(|d| {
+        d.id().is_ok_and(|id| {
+            let id = id.to_string().to_lowercase();
+            id == wanted || id.split_once(':').is_some_and(|(_, id)| id == wanted)
+        })
+    });
+    let by_name = || {
+        devices.iter().find(|d| {
+            let description = d.description();
+            description.is_ok_and(|d| d.name().to_lowercase().contains(&wanted))
+        })
+    };
+    by_id.or_else(by_name).cloned().ok_or_else(missing)
+}
+
+/// Opens a stream of whatever sample format the device has.
+fn build(
+    device: &Device,
+    config: cpal::StreamConfig,
+    format: SampleFormat,
+    shared: &Arc<Shared>,
+) -> Result<cpal::Stream, cpal::Error> {
+    fn of<T: SizedSample>(
+        device: &Device,
+        config: cpal::StreamConfig,
+        shared: &Arc<Shared>,
+    ) -> Result<cpal::Stream, cpal::Error>
+    where
+        f32: FromSample<T>,
+    {
+        let (data, errors) = (Arc::clone(shared), Arc::clone(shared));
+        device.build_input_stream(
+            config,
+            move |samples: &[T], info: &InputCallbackInfo| {
+                let stamp = info.timestamp();
+                let delay = stamp.callback.saturating_duration_since(stamp.capture);
+                let now = Instant::now();
+                let captured = now.checked_sub(delay.min(MAX_DELAY)).unwrap_or(now);
+                data.push(samples, captured);
+            },
+            move |error| errors.fail(error),
+            None,
+        )
+    }
+    match format {
+        SampleFormat::F32 => of::<f32>(device, config, shared),
+        SampleFormat::F64 => of::<f64>(device, config, shared),
+        SampleFormat::I8 => of::<i8>(device, config, shared),
+        SampleFormat::I16 => of::<i16>(device, config, shared),
+        SampleFormat::I32 => of::<i32>(device, config, shared),
+        SampleFormat::U8 => of::<u8>(device, config, shared),
+        SampleFormat::U16 => of::<u16>(device, config, shared),
+        SampleFormat::U32 => of::<u32>(device, config, shared),
+        other => Err(cpal::Error::with_message(
+            ErrorKind::UnsupportedConfig,
+            format!("sample format {other}"),
+        )),
+    }
+}
+
+/// Mixes interleaved frames of `from` channels to `to` (1 or 2): mono is doubled, more than two are averaged in
+/// turn left and right.
+fn mix(samples: &[f32], from: usize, to: usize, out: &mut Vec<f32>) {
+    out.clear();
+    for frame in samples.chunks_exact(from) {
+        for channel in 0..to {
+            let step = if from == 1 { 1 } else { to };
+            let first = if from == 1 { 0 } else { channel };
+            let part = frame.iter().skip(first).step_by(step);
+            let count = part.clone().count().max(1);
+            out.push(part.sum::<f32>() / count as f32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `seconds` of a device that is `ppm` off and beeps for 10 ms at each full second of true time; checks
+    /// where the beeps come out. Gives the blocks.
+    fn run(rate: u32, ppm: f64, seconds: u32) -> Vec<AudioFrame> {
+        let mut aligner = Aligner::new(rate, 1).expect("plain values");
+        let actual = f64::from(rate) * (1.0 + ppm * 1e-6);
+        let start = 3.003_7;
+        let mut frames = Vec::new();
+        let mut n = 0_u64;
+        while (n as f64) < f64::from(seconds) * actual {
+            let len = 441 + n % 97;
+            let truth = |i: u64| start + i as f64 / actual;
+            let samples: Vec<f32> = (n..n + len)
+                .map(|i| if truth(i).fract() < 0.01 { 0.5 } else { 0.0 })
+                .collect();
+            let jitter = ((n * 7919 % 1000) as f64 / 1000.0 - 0.5) * 0.004;
+            let captured = MediaTime::new(Duration::from_secs_f64(truth(n) + jitter));
+            aligner.push(&samples, captured).expect("resamples");
+            frames.extend(std::iter::from_fn(|| aligner.pop()));
+            n += len;
+        }
+        frames
+    }
+
+    #[test]
+    fn any_rate_comes_out_at_48_khz_on_the_grid_and_in_time() {
+        for (rate, ppm) in [
+            (48_000, 0.0),
+            (44_100, 200.0),
+            (16_000, -200.0),
+            (96_000, 100.0),
+        ] {
+            let frames = run(rate, ppm, 20);
+            let first = frames[0].captured.ticks(100);
+            let mut beeps = 0;
+            let mut quiet = 0;
+            for (n, frame) in (0_u64..).zip(&frames) {
+                assert_eq!(frame.captured.ticks(100), first + n);
+                assert_eq!(frame.captured.since_epoch().subsec_micros() % 10_000, 0);
+                for (i, sample) in frame.samples.iter().enumerate() {
+                    if *sample > 0.25 {
+                        if quiet > 10_000 {
+                            let at =
+                                frame.captured.since_epoch().as_secs_f64() + i as f64 / 48_000.0;
+                            let off = (at + 0.5).fract() - 0.5;
+                            assert!(off.abs() < 0.006, "{rate} Hz: beep {off} s off");
+                            beeps += 1;
+                        }
+                        quiet = 0;
+                    } else {
+                        quiet += 1;
+                    }
+                }
+            }
+            assert!(beeps >= 18, "{rate} Hz: {beeps} beeps");
+        }
+    }
+
+    #[test]
+    fn a_hole_in_the_sound_is_a_hole_in_the_stamps() {
+        let mut aligner = Aligner::new(48_000, 2).expect("plain values");
+        let mut stamps = Vec::new();
+        for n in 0..200_u64 {
+            let hole = if n >= 100 { 700 } else { 0 };
+            let captured = MediaTime::new(Duration::from_millis(1000 + n * 10 + hole));
+            aligner.push(&[0.1; 960], captured).expect("resamples");
+            stamps.extend(std::iter::from_fn(|| aligner.pop()).map(|f| f.captured.ticks(100)));
+        }
+        assert!(stamps.is_sorted_by(|a, b| a < b));
+        let jumps: Vec<u64> = stamps
+            .windows(2)
+            .map(|w| w[1] - w[0])
+            .filter(|&d| d != 1)
+            .collect();
+        assert_eq!(jumps.len(), 1);
+        assert!((68..=74).contains(&jumps[0]), "{jumps:?}");
+    }
+
+    #[test]
+    fn channels_are_mixed() {
+        let mut out = Vec::new();
+        mix(&[0.5, -0.5], 1, 2, &mut out);
+        assert_eq!(out, [0.5, 0.5, -0.5, -0.5]);
+        mix(&[0.5, 0.25, 0.0, 0.25], 2, 1, &mut out);
+        assert_eq!(out, [0.375, 0.125]);
+        mix(&[0.1, 0.2, 0.3, 0.4], 4, 2, &mut out);
+        assert!((out[0] - 0.2).abs() < 1e-6 && (out[1] - 0.3).abs() < 1e-6);
+        mix(&[0.1, 0.2], 2, 2, &mut out);
+        assert_eq!(out, [0.1, 0.2]);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_counts_what_it_loses() {
+        let shared = Shared::default();
+        shared.lock().capacity = 1000;
+        for _ in 0..10 {
+            shared.push(&[0_i16; 400], Instant::now());
+        }
+        shared.push(&[0_i16; 2000], Instant::now());
+        let ring = shared.lock();
+        assert_eq!((ring.samples.len(), ring.blocks.len()), (800, 2));
+        assert_eq!(ring.lost, 8 * 400 + 2000);
+    }
+
+    #[test]
+    fn a_microphone_that_is_not_there_is_missing() {
+        let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
+        let error = Microphone::open("no such microphone", 2, clock)
+            .err()
+            .expect("missing");
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
+    }
+}
