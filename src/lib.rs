@@ -42,7 +42,6 @@ pub mod feed;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod lab;
-
 pub mod media;
 pub mod net;
 pub mod peer;
