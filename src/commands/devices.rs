@@ -87,7 +87,11 @@ fn as_text(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> String {
     for camera in cameras {
         _ = writeln!(text, "  {}  {}", camera.path.display(), camera.name);
         match &camera.offers {
-            Ok(offers) => text.extend(offer_lines(offers).iter().map(|line| format!("      {line}\n"))),
+            Ok(offers) => text.extend(
+                offer_lines(offers)
+                    .iter()
+                    .map(|line| format!("      {line}\n")),
+            ),
             Err(error) => _ = writeln!(text, "      {error}"),
         }
     }
@@ -106,7 +110,10 @@ fn as_text(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> String {
         text.push_str("  none found: is one plugged in, and is this user in the group audio?\n");
     }
     if let Some(toml) = to_paste(cameras, microphones) {
-        _ = write!(text, "\nThe first of each, for the configuration file:\n\n{toml}");
+        _ = write!(
+            text,
+            "\nThe first of each, for the configuration file:\n\n{toml}"
+        );
     }
     text
 }
@@ -148,7 +155,10 @@ fn to_paste(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> Option<St
     }
     if let Some(microphone) = microphone {
         let device = quoted(&microphone.id);
-        _ = writeln!(toml, "audio = {{ source = \"microphone\", device = {device} }}");
+        _ = writeln!(
+            toml,
+            "audio = {{ source = \"microphone\", device = {device} }}"
+        );
     }
     Some(toml)
 }
@@ -224,7 +234,9 @@ mod tests {
     #[test]
     fn what_is_to_paste_is_a_valid_feed_of_the_devices() {
         let toml = to_paste(&[webcam()], &[microphone()]).unwrap();
-        let whole = format!("{toml}[publisher.p]\nfeed = \"front\"\nto = \"ome\"\nurl = \"wss://host/a/b\"\n");
+        let whole = format!(
+            "{toml}[publisher.p]\nfeed = \"front\"\nto = \"ome\"\nurl = \"wss://host/a/b\"\n"
+        );
         let env = raw::Env {
             base: Path::new(""),
             fetch: &|_| Err(String::new()),
@@ -246,9 +258,16 @@ mod tests {
             offers: Err(Error::Busy { device }),
         };
         let text = as_text(&[busy.clone(), webcam()], &[]);
-        assert!(text.contains("/dev/video7 is in use by another program"), "{text}");
+        assert!(
+            text.contains("/dev/video7 is in use by another program"),
+            "{text}"
+        );
         assert!(text.contains("MJPG 1280x720 at 30, 15 fps"), "{text}");
-        assert!(!to_paste(&[busy.clone(), webcam()], &[]).unwrap().contains("video7"));
+        assert!(
+            !to_paste(&[busy.clone(), webcam()], &[])
+                .unwrap()
+                .contains("video7")
+        );
         assert_eq!(to_paste(&[busy], &[]), None);
     }
 

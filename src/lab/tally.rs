@@ -238,7 +238,6 @@ impl Tally {
             time_to_on_air_ms: self.time_to_on_air.map(millis),
             reconnects: self.on_air.saturating_sub(1),
             end_reason: self.end_reason.clone(),
-            capture_to_wire_ms: None,
             video: report::Video {
                 width: video.size.map(|(width, _)| width),
                 height: video.size.map(|(_, height)| height),

@@ -1,11 +1,11 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
 mod corpus;
+mod lab;
 mod layering;
 mod peer;
 mod publish;
 mod receiver;
 mod reconnect;
-mod support;
-mod lab;
 mod rehearsal;
+mod support;

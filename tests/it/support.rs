@@ -113,7 +113,10 @@ impl Pair {
     pub async fn until(&self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
         let mut watch = self.publisher.clone();
         let reached = tokio::time::timeout(SOON * 2, watch.wait_for(wanted)).await;
-        let reached = reached.ok().and_then(Result::ok).map(|snapshot| snapshot.clone());
+        let reached = reached
+            .ok()
+            .and_then(Result::ok)
+            .map(|snapshot| snapshot.clone());
         reached.unwrap_or_else(|| panic!("{what}: not in time; {:?}", self.publisher.borrow()))
     }
 
