@@ -17,15 +17,15 @@ use onair::supervisor::Supervisor;
 use tokio::sync::watch;
 
 /// Longest wait for anything that should come soon. Generous: the machine may be busy.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A clock that starts now.
-pub fn clock() -> MediaClock {
+pub(crate) fn clock() -> MediaClock {
     MediaClock::new(Instant::now(), SystemTime::now())
 }
 
 /// A small test card with the tone: cheap to encode, and carries the clock.
-pub fn small_feed() -> Feed {
+pub(crate) fn small_feed() -> Feed {
     Feed {
         video: Some(Video {
             source: VideoSource::TestCard,
@@ -46,7 +46,7 @@ pub fn small_feed() -> Feed {
 }
 
 /// The configuration that publishes `feed` to each of `endpoints`; publishers are named after the profiles.
-pub fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
+pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
     let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
         let url = Secret::new(endpoint.url.clone());
         let server = match profile {
@@ -73,16 +73,16 @@ pub fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
 }
 
 /// An agent that publishes the small feed to one profile of a lab.
-pub struct Pair {
-    pub lab: Lab,
-    pub lab_config: LabConfig,
-    pub agent: Supervisor,
-    pub publisher: watch::Receiver<Snapshot>,
+pub(crate) struct Pair {
+    pub(crate) lab: Lab,
+    pub(crate) lab_config: LabConfig,
+    pub(crate) agent: Supervisor,
+    pub(crate) publisher: watch::Receiver<Snapshot>,
 }
 
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
-    pub async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+    pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
@@ -110,7 +110,7 @@ impl Pair {
     }
 
     /// Waits until the publisher's state satisfies `wanted`.
-    pub async fn until(&self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+    pub(crate) async fn until(&self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
         let mut watch = self.publisher.clone();
         let reached = tokio::time::timeout(SOON * 2, watch.wait_for(wanted)).await;
         let reached = reached
@@ -121,7 +121,7 @@ impl Pair {
     }
 
     /// Waits until the lab decodes a session's pictures, `pictures` of them at least.
-    pub async fn until_decoded(&self, pictures: u64) {
+    pub(crate) async fn until_decoded(&self, pictures: u64) {
         let mut changed = self.lab.hub().changed();
         let seen = async {
             loop {
@@ -143,7 +143,7 @@ impl Pair {
     }
 
     /// Ends both in order and returns the lab's report of the one endpoint.
-    pub async fn end(self) -> (onair::report::Session, Snapshot) {
+    pub(crate) async fn end(self) -> (onair::report::Session, Snapshot) {
         self.agent.drain().await;
         let hub = self.lab.hub().clone();
         self.lab.stop().await;
