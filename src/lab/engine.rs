@@ -327,7 +327,10 @@ impl Engine {
         match rtcp {
             Rtcp::SenderReport(report) => {
                 let info = &report.sender_info;
-                if let Some(track) = self.track(*info.ssrc) {
+                // Who has sent nothing has no RTP time to report; what such a report says is ignored.
+                if let Some(track) = self.track(*info.ssrc)
+                    && info.sender_packet_count > 0
+                {
                     self.report(track, unix(info.ntp_time), info.rtp_time.numer() as u32);
                 }
             }
