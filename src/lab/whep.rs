@@ -187,7 +187,7 @@ struct Line {
 
 impl Line {
     /// The wire's 32-bit timestamp without its wraps.
-    fn unwrap(&mut self, rtp_time: u32) -> u64 {
+    fn unwrapped(&mut self, rtp_time: u32) -> u64 {
         let time = match self.last {
             // Started high enough for a first step back to stay above zero.
             None => (1 << 32) | u64::from(rtp_time),
@@ -355,21 +355,16 @@ impl Viewer {
         Ok(())
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the engine has many events; a sender of media needs three"
-    )]
     fn react(&mut self, event: &Event) {
-        match event {
-            Event::Connected => {
-                self.connected = true;
-                self.ask_for_key_frame(now());
-            }
-            Event::KeyframeRequest(_) => self.ask_for_key_frame(now()),
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.rtc.disconnect();
-            }
-            _ => {}
+        if matches!(event, Event::Connected) {
+            self.connected = true;
+        }
+        if matches!(event, Event::Connected | Event::KeyframeRequest(_)) {
+            self.ask_for_key_frame(now());
+        }
+        let lost = IceConnectionState::Disconnected;
+        if matches!(event, Event::IceConnectionStateChange(state) if *state == lost) {
+            self.rtc.disconnect();
         }
     }
 
@@ -412,7 +407,7 @@ impl Viewer {
             }
         };
         let Some(line) = line else { return Ok(()) };
-        let time = MediaTime::new(line.unwrap(received.rtp_time), line.clock);
+        let time = MediaTime::new(line.unwrapped(received.rtp_time), line.clock);
         match self.rtc.writer(line.mid) {
             Some(writer) => writer.write(line.pt, now(), time, received.data.as_ref()),
             None => Ok(()),
@@ -467,7 +462,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn session() -> (Hub, Record, mpsc::Receiver<Ask>) {
-        let hub = Hub::new(MediaClock::new(now(), SystemTime::now()));
+        let hub = Hub::new(MediaClock::new(now(), SystemTime::UNIX_EPOCH));
         let (record, asks) = hub.open(Profile::Qencode, String::new(), String::new(), now());
         (hub, record, asks)
     }
