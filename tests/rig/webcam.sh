@@ -34,7 +34,8 @@ hold 3
 step "broken pictures"
 mark
 rig-usb corrupt 10
-within 10 "broken pictures noticed" said "unusable picture"
+hold 3
+said "source is away" video && fail "a few broken pictures are no reason for a slate"
 hold 3
 rig-usb error 10
 hold 2
