@@ -11,7 +11,7 @@ grep -q /dev/video0 "$work/devices.txt" || fail "onair devices does not list the
 
 start_lab ome-0.21
 start_agent '{ source = "camera", device = "/dev/video0", size = "640x360", fps = 30, bitrate = "1 Mbit/s" }' \
-    '{ source = "microphone", device = "plughw:Loopback,1" }'
+    '{ source = "microphone", device = "plughw:CARD=Loopback,DEV=1" }'
 within 20 "picture of the camera" said "source is live" video
 within 20 "sound of the microphone" said "source is live" audio
 hold 10

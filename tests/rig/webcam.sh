@@ -11,7 +11,8 @@ onair devices | tee "$work/devices.txt"
 grep -q MJPG "$work/devices.txt" || fail "onair devices does not list the webcam's formats"
 
 start_lab ome-0.21
-start_agent '{ source = "camera", device = "auto", size = "640x480", fps = 30, bitrate = "1 Mbit/s" }' \
+# At this size and rate the webcam has MJPEG only.
+start_agent '{ source = "camera", device = "auto", size = "1280x720", fps = 15, bitrate = "1 Mbit/s" }' \
     "{ source = \"microphone\", device = \"plughw:CARD=$card,DEV=0\" }"
 within 20 "picture of the webcam" said "source is live" video
 within 20 "sound of its microphone" said "source is live" audio
@@ -33,7 +34,8 @@ hold 3
 step "broken pictures"
 mark
 rig-usb corrupt 10
-within 10 "broken pictures noticed" said "unusable picture"
+hold 3
+said "source is away" video && fail "a few broken pictures are no reason for a slate"
 hold 3
 rig-usb error 10
 hold 2
@@ -57,7 +59,7 @@ stop_agent 10
 stop_lab
 never panicked
 judge 's["reconnects"] == 0' 's["violations"] == []' \
-    's["video"]["width"] == 640 and s["video"]["height"] == 480' \
+    's["video"]["width"] == 1280 and s["video"]["height"] == 720' \
     's["video"]["frames_decoded"] >= 0.97 * agent["sessions"][0]["video"]["frames_sent"]' \
     's["video"]["freeze_ms_max"] is None or s["video"]["freeze_ms_max"] <= 3000' \
     's["audio"]["seconds_decoded"] >= 15'
