@@ -194,9 +194,10 @@ async fn attempt(
         negotiate(&peer, signaller, opening, stop).await?;
         telemetry.send_modify(|t| t.progress = Progress::Connecting);
         connect(&mut events, &peer, signaller, stop).await?;
-        Live::new(parameters, telemetry)
-            .run(&mut peer, &mut events, signaller, stop)
-            .await
+        let mut live = Live::new(parameters, telemetry);
+        let ended = live.run(&mut peer, &mut events, signaller, stop).await;
+        telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
+        ended
     }
     .await;
     let stopped = matches!(result, Err(EndReason::Stopped));
@@ -325,7 +326,7 @@ impl<'a> Live<'a> {
     }
 
     async fn run(
-        mut self,
+        &mut self,
         peer: &mut Peer,
         events: &mut mpsc::Receiver<peer::Event>,
         signaller: &mut dyn Signaller,

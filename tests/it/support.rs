@@ -110,7 +110,11 @@ impl Pair {
     }
 
     /// Waits until the publisher's state satisfies `wanted`.
-    pub(crate) async fn until(&self, what: &str, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        wanted: impl FnMut(&Snapshot) -> bool,
+    ) -> Snapshot {
         let mut watch = self.publisher.clone();
         let reached = tokio::time::timeout(SOON * 2, watch.wait_for(wanted)).await;
         let reached = reached
