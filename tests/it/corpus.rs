@@ -1,6 +1,7 @@
 //! The committed fuzz corpus, replayed on every run of the tests: what once broke a parser stays mended.
 
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use onair::fuzz;
@@ -12,7 +13,7 @@ fn replay(name: &str, target: fn(&[u8]), least: usize) {
         .join(name);
     let mut files: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("a readable entry").path())
         .collect();
     files.sort();
     assert!(
@@ -21,9 +22,10 @@ fn replay(name: &str, target: fn(&[u8]), least: usize) {
         files.len()
     );
     for file in files {
-        // Seen only if the file makes the target panic.
-        println!("{}", file.display());
-        target(&fs::read(&file).unwrap());
+        let data = fs::read(&file).expect("a readable seed");
+        if catch_unwind(|| target(&data)).is_err() {
+            panic!("{name}: broken by {}", file.display());
+        }
     }
 }
 
@@ -58,15 +60,11 @@ fn no_target_is_forgotten() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let names = |folder: &str| -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(root.join(folder))
-            .unwrap()
+            .expect("a readable folder")
             .map(|entry| {
-                entry
-                    .unwrap()
-                    .path()
-                    .file_stem()
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
+                let path = entry.expect("a readable entry").path();
+                let stem = path.file_stem().expect("a name");
+                stem.to_string_lossy().into_owned()
             })
             .collect();
         names.sort();
