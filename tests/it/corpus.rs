@@ -50,8 +50,18 @@ fn sdp() {
 }
 
 #[test]
+fn wav() {
+    replay("wav", fuzz::wav, 8);
+}
+
+#[test]
 fn wowza_message() {
     replay("wowza_message", fuzz::wowza_message, 12);
+}
+
+#[test]
+fn y4m() {
+    replay("y4m", fuzz::y4m, 8);
 }
 
 /// Every target has its replay above and a seed or more of its own.
@@ -73,6 +83,14 @@ fn no_target_is_forgotten() {
     assert_eq!(names("targets"), names("corpus"));
     assert_eq!(
         names("targets"),
-        ["annex_b", "config", "ome_message", "sdp", "wowza_message"]
+        [
+            "annex_b",
+            "config",
+            "ome_message",
+            "sdp",
+            "wav",
+            "wowza_message",
+            "y4m"
+        ]
     );
 }
