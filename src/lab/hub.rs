@@ -494,10 +494,6 @@ impl Record {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need some instant to begin with"
-)]
 mod tests {
     use std::time::Duration;
     use std::time::SystemTime;
