@@ -7,55 +7,19 @@
     reason = "waits for the system's own counts on real time"
 )]
 
+#[path = "it/held.rs"]
+mod held;
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "other tests look closer")]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use held::Held;
 use onair::feed::{Status, TrackStatus};
 use onair::lab::Profile;
 use onair::publisher::Snapshot;
 use support::{Pair, SOON};
-
-/// What the process holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
-    tasks: usize,
-    threads: usize,
-    descriptors: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let entries = |path| std::fs::read_dir(path).expect("procfs").count();
-        Self {
-            tasks: tokio::runtime::Handle::current()
-                .metrics()
-                .num_alive_tasks(),
-            threads: entries("/proc/self/task"),
-            descriptors: entries("/proc/self/fd"),
-        }
-    }
-
-    const fn is_within(self, other: Self) -> bool {
-        self.tasks <= other.tasks
-            && self.threads <= other.threads
-            && self.descriptors <= other.descriptors
-    }
-}
-
-/// Waits until no more is held than `before`; what is held in the end.
-async fn settled(before: Held) -> Held {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let now = Held::now();
-        if now.is_within(before) || Instant::now() > end {
-            return now;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 /// Publishes some pictures as `profile`; the feed and the publisher after the end of both.
 async fn publish(profile: Profile) -> (Status, Snapshot) {
@@ -86,13 +50,7 @@ fn is_accounted_for(track: Option<TrackStatus>) -> TrackStatus {
 async fn every_frame_is_accounted_for_and_nothing_is_left_behind() {
     // What is made once (the runtime's timers and blocking threads, the encoders' tables) is made before.
     publish(Profile::Ome021).await;
-    let before = settled(Held {
-        tasks: 0,
-        threads: usize::MAX,
-        descriptors: usize::MAX,
-    })
-    .await;
-    assert_eq!(before.tasks, 0, "tasks are left");
+    let before = Held::idle().await;
     for profile in Profile::ALL {
         let (feed, publisher) = publish(profile).await;
         let video = is_accounted_for(feed.video);
@@ -104,7 +62,7 @@ async fn every_frame_is_accounted_for_and_nothing_is_left_behind() {
         assert!(publisher.frames_sent() >= 20, "{publisher:?}");
         assert!(publisher.frames_sent() <= video.ledger.units);
         assert_eq!(feed.fanout.subscriptions, 0);
-        let after = settled(before).await;
+        let after = before.settled().await;
         assert!(
             after.is_within(before),
             "{profile}: {before:?} became {after:?}"
@@ -121,6 +79,6 @@ async fn every_frame_is_accounted_for_and_nothing_is_left_behind() {
     });
     lives.await.expect("its threads are seen");
     feed.drain(SOON).await;
-    let after = settled(before).await;
+    let after = before.settled().await;
     assert!(after.is_within(before), "{before:?} became {after:?}");
 }
