@@ -101,12 +101,15 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// The reason and its causes in one line.
+    /// The reason and its causes in one line; a cause that an error quotes itself is not said twice.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            text = format!("{text}: {error}");
+            let words = error.to_string();
+            if !text.contains(&words) {
+                text = format!("{text}: {words}");
+            }
             cause = error.source();
         }
         text
