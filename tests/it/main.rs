@@ -8,4 +8,5 @@ mod publish;
 mod receiver;
 mod reconnect;
 mod rehearsal;
+mod simd;
 mod support;
