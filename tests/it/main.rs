@@ -9,4 +9,5 @@ mod receiver;
 mod reconnect;
 mod rehearsal;
 mod simd;
+mod secrets;
 mod support;
