@@ -49,6 +49,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("humantime", &["commands/"]),
     ("hyper", &["lab/"]),
     ("hyper_util", &["lab/"]),
+    ("libc", &["capture/camera"]),
     ("nokhwa", &["capture/camera"]),
     ("openh264", &["encode/h264", "lab/decode"]),
     ("openh264_sys2", &["encode/h264"]),

@@ -8,6 +8,6 @@ mod publish;
 mod receiver;
 mod reconnect;
 mod rehearsal;
-mod simd;
 mod secrets;
+mod simd;
 mod support;
