@@ -150,28 +150,7 @@ fn millis(duration: Duration) -> u64 {
 pub(super) fn summary(report: &Report) -> String {
     let mut out = String::new();
     for session in &report.sessions {
-        let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-        let p95 = |p: Option<Percentiles>| {
-            p.map_or_else(
-                || "not measured".to_owned(),
-                |p| format!("{:.0} ms (p95)", p.p95),
-            )
-        };
-        out += &format!(
-            "{} over {}: {} pictures decoded of {} sent, {} lost; latency {}, A/V offset {}; {} violations\n",
-            session
-                .profile
-                .as_deref()
-                .or(session.publisher.as_deref())
-                .unwrap_or("session"),
-            session.transport.as_deref().unwrap_or("?"),
-            count(session.video.frames_decoded),
-            count(session.video.frames_sent),
-            count(session.video.frames_lost),
-            p95(session.latency_ms),
-            p95(session.av_offset_ms),
-            session.violations.len(),
-        );
+        out += &line(session);
         for violation in &session.violations {
             out += &format!("  broken rule {}: {}\n", violation.rule, violation.detail);
         }
@@ -182,5 +161,66 @@ pub(super) fn summary(report: &Report) -> String {
     out + match report.verdict {
         Verdict::Fail => "verdict: fail\n",
         Verdict::Pass => "verdict: pass\n",
+    }
+}
+
+/// One session in a line: what is known of it, and nothing of what is not.
+fn line(session: &report::Session) -> String {
+    let mut parts = Vec::new();
+    let mut part = |text: Option<String>| parts.extend(text);
+    part(
+        session
+            .time_to_on_air_ms
+            .map(|ms| format!("on air after {ms} ms")),
+    );
+    part(
+        session
+            .video
+            .frames_sent
+            .map(|n| format!("{n} pictures sent")),
+    );
+    part(session.video.frames_decoded.map(|n| format!("{n} decoded")));
+    part(session.video.frames_lost.map(|n| format!("{n} lost")));
+    part(
+        session
+            .latency_ms
+            .map(|p| format!("latency {:.0} ms (p95)", p.p95)),
+    );
+    part(
+        session
+            .av_offset_ms
+            .map(|p| format!("A/V offset {:.0} ms (p95)", p.p95)),
+    );
+    part((session.reconnects > 0).then(|| format!("{} reconnects", session.reconnects)));
+    let name = session
+        .profile
+        .as_deref()
+        .or(session.publisher.as_deref())
+        .unwrap_or("session");
+    let transport = session
+        .transport
+        .as_ref()
+        .map(|t| format!(" over {t}"))
+        .unwrap_or_default();
+    format!("{name}{transport}: {}\n", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_nothing_else() {
+        let mut session = report::Session {
+            publisher: Some("main".to_owned()),
+            ..report::Session::default()
+        };
+        session.transport = Some("tcp".to_owned());
+        session.time_to_on_air_ms = Some(900);
+        session.video.frames_sent = Some(42);
+        assert_eq!(
+            line(&session),
+            "main over tcp: on air after 900 ms, 42 pictures sent\n"
+        );
     }
 }

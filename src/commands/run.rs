@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::outcome::{self, Run};
-use super::{clocks, signals};
+use super::{clocks, print, signals};
 use crate::cli;
 use crate::config::load;
 use crate::media::time::MediaClock;
@@ -34,5 +34,10 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));
     let report = run.report(clocks().0, sessions.collect(), outcome::off_air(&at_end));
+    // A daemon that is told to stop has done its duty, on air or not; a run of a given extent is judged.
+    if args.extent.report.is_none() && args.extent.duration.is_none() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&outcome::summary(&report))?;
     outcome::conclude(&report, args.extent.report.as_deref())
 }

@@ -101,12 +101,15 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// The reason and its causes in one line.
+    /// The reason and its causes in one line; a cause that an error quotes itself is not said twice.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            text = format!("{text}: {error}");
+            let words = error.to_string();
+            if !text.contains(&words) {
+                text = format!("{text}: {words}");
+            }
             cause = error.source();
         }
         text
@@ -316,7 +319,7 @@ impl<'a> Live<'a> {
         Self {
             subscription,
             telemetry,
-            gate: Gate::new(tracks.video.is_some()),
+            gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
             rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
             acceptance: acceptance::Watch::new(now()),
             progress: Progress::Sending,
@@ -346,7 +349,11 @@ impl<'a> Live<'a> {
                 _ = look.tick() => self.look(peer)?,
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
-                    for unit in self.gate.pass(unit) {
+                    let passed = self.gate.pass(unit);
+                    if passed.wants_key_frame {
+                        self.subscription.request_key_frame();
+                    }
+                    for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
                         peer.send(&unit).await.map_err(EndReason::Engine)?;
                     }

@@ -9,4 +9,5 @@ mod receiver;
 mod reconnect;
 mod rehearsal;
 mod secrets;
+mod simd;
 mod support;
