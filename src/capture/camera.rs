@@ -1,7 +1,9 @@
-//! A V4L2 camera by nokhwa: found by stable path, name, index or by itself; its best format chosen and reported.
+//! A V4L2 camera: found by stable path, name, index or by itself; its best format chosen and reported.
 //!
-//! nokhwa's read has no time-out and cannot be cancelled, so nobody may wait for the thread that calls it. Its
-//! drop panics if the device answers oddly; that is caught here.
+//! nokhwa finds the cameras and asks what they offer. The pictures are read by `v4l`, on which nokhwa stands: nokhwa
+//! itself hands over a whole mapped buffer without saying how much of it is new, so that a picture cut off on the
+//! cable is completed by the rest of an older one; and it waits for ever when a camera stalls. The drop of `v4l`
+//! panics if the device answers oddly; that is caught here.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,13 +13,20 @@
 use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nokhwa::Camera as Device;
 use nokhwa::utils::{
     ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType,
-    Resolution,
 };
+use rustix::time::{ClockId, clock_gettime};
+use v4l::buffer::{Flags, Metadata, Type};
+use v4l::io::mmap::Stream;
+use v4l::io::traits::CaptureStream;
+use v4l::video::Capture;
+use v4l::video::capture::Parameters;
+use v4l::{Format, FourCC};
 
 use super::{Error, Source};
 use crate::config::Size;
@@ -28,6 +37,12 @@ use crate::media::time::{MediaClock, MediaTime};
 const USABLE: [FrameFormat; 3] = [FrameFormat::YUYV, FrameFormat::NV12, FrameFormat::MJPEG];
 /// Formats tried before a camera is given up: some drivers refuse what they list.
 const ATTEMPTS: usize = 4;
+/// Buffers that the driver fills in turn.
+const BUFFERS: u32 = 4;
+/// Longest wait for the first picture. Shorter than the feed's own deadline, so that the thread ends in order.
+const FIRST_PICTURE: Duration = Duration::from_secs(4);
+/// Longest wait for every other one; likewise.
+const NEXT_PICTURE: Duration = Duration::from_millis(1800);
 /// Oldest picture whose time stamp is believed.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -191,14 +206,14 @@ fn offer(format: &CameraFormat) -> Option<Offer> {
     })
 }
 
-fn native(offer: Offer) -> CameraFormat {
-    let format = match offer.format {
-        PixelFormat::Mjpeg => FrameFormat::MJPEG,
-        PixelFormat::Nv12 => FrameFormat::NV12,
-        PixelFormat::I420 | PixelFormat::Yuyv => FrameFormat::YUYV,
-    };
-    let size = Resolution::new(offer.size.width, offer.size.height);
-    CameraFormat::new(size, format, offer.fps)
+/// The name that V4L2 has for a layout.
+fn fourcc(format: PixelFormat) -> FourCC {
+    FourCC::new(match format {
+        PixelFormat::I420 => b"YU12",
+        PixelFormat::Mjpeg => b"MJPG",
+        PixelFormat::Nv12 => b"NV12",
+        PixelFormat::Yuyv => b"YUYV",
+    })
 }
 
 /// How badly `offer` serves a feed of `size` at `fps`; 0 is perfect. Pure.
@@ -235,18 +250,26 @@ fn ranked(mut offers: Vec<Offer>, size: Size, fps: u32) -> Vec<Offer> {
 pub struct Camera {
     name: String,
     /// `None` only while it is being dropped.
-    device: Option<Device>,
+    stream: Option<Stream<'static>>,
     offer: Offer,
     clock: MediaClock,
     last: Option<MediaTime>,
 }
 
+/// Why a format could not be used, and whether another one may be.
+enum Refused {
+    /// The camera, or the bus, does not take it.
+    Format(String),
+    /// The camera itself is the matter.
+    Camera(Error),
+}
+
 impl Camera {
     /// Opens `device` (a path, best under `/dev/v4l/by-id`; a part of a name; an index; or `auto`) in the format
-    /// that serves a feed of `size` at `fps` best, and starts it.
+    /// that serves a feed of `size` at `fps` best, and waits for its first picture.
     ///
     /// # Errors
-    /// If it is not there, busy, forbidden, or delivers nothing that can be used.
+    /// If it is not there, busy, forbidden, silent, or delivers nothing that can be used.
     pub fn open(device: &str, size: Size, fps: u32, clock: MediaClock) -> Result<Self, Error> {
         let mut refused = None;
         for n in candidates(device)? {
@@ -268,53 +291,100 @@ impl Camera {
         fps: u32,
         clock: MediaClock,
     ) -> Result<Self, Error> {
-        let mut device = open_any(n, name)?;
-        let ranked = ranked(offers(&mut device)?, size, fps);
+        let offers = offers(&mut open_any(n, name)?)?;
         let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
-        for &offer in ranked.iter().take(ATTEMPTS) {
-            let started = device
-                .set_camera_requset(RequestedFormat::with_formats(
-                    RequestedFormatType::Exact(native(offer)),
-                    &USABLE,
-                ))
-                .and_then(|_| device.open_stream());
-            match started {
-                Ok(()) => {
+        for &offer in ranked(offers, size, fps).iter().take(ATTEMPTS) {
+            match start(n, name, offer) {
+                Ok((stream, offer)) => {
                     return Ok(Self {
                         name: name.to_owned(),
-                        device: Some(device),
+                        stream: Some(stream),
                         offer,
                         clock,
                         last: None,
                     });
                 }
-                Err(error) => refused = error.to_string(),
+                Err(Refused::Camera(error)) => return Err(error),
+                Err(Refused::Format(what)) => refused = what,
             }
         }
-        Err(classify(n, name, &refused))
+        Err(Error::Unsupported {
+            device: name.to_owned(),
+            what: refused,
+        })
     }
 
-    /// Media time of a picture whose driver stamped it at `stamp` since the Unix epoch.
-    ///
-    /// The library turned the driver's monotonic stamp into wall time when it read the picture; the same clocks
-    /// read again, at once, turn it back.
-    fn captured(&self, stamp: Option<Duration>) -> MediaTime {
+    /// Media time of a picture that the driver described by `meta`.
+    fn captured(&self, meta: &Metadata) -> MediaTime {
         let now = Instant::now();
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let age = stamp
-            .and_then(|stamp| wall.checked_sub(stamp))
-            .filter(|age| *age <= MAX_AGE);
-        let captured = self
-            .clock
-            .at(now.checked_sub(age.unwrap_or_default()).unwrap_or(now));
+        let age = age(meta).unwrap_or_default();
+        let captured = self.clock.at(now.checked_sub(age).unwrap_or(now));
         match self.last {
             // A stamp that stands still says nothing.
             Some(last) if captured <= last => self.clock.at(now),
             Some(_) | None => captured,
         }
     }
+}
+
+/// Time since the driver stamped a picture; `None` if its clock is another one, or its stamp absurd.
+fn age(meta: &Metadata) -> Option<Duration> {
+    if meta.flags & Flags::TIMESTAMP_MASK != Flags::TIMESTAMP_MONOTONIC {
+        return None;
+    }
+    let seconds = u64::try_from(meta.timestamp.sec).ok()?;
+    let micros = u64::try_from(meta.timestamp.usec).ok()?;
+    let stamp = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = Duration::new(
+        u64::try_from(now.tv_sec).ok()?,
+        u32::try_from(now.tv_nsec).ok()?,
+    );
+    now.checked_sub(stamp)
+        .filter(|age| !stamp.is_zero() && *age <= MAX_AGE)
+}
+
+/// Sets the format and waits for the first picture: only then it is known that the bus has room for it. Gives what
+/// the driver made of the rate.
+fn start(n: u32, name: &str, offer: Offer) -> Result<(Stream<'static>, Offer), Refused> {
+    let refused = |error: std::io::Error| match error.raw_os_error() {
+        Some(libc::EBUSY) => Refused::Camera(Error::Busy {
+            device: name.to_owned(),
+        }),
+        Some(libc::ENODEV | libc::ENXIO | libc::ENOENT) => Refused::Camera(Error::Lost {
+            device: name.to_owned(),
+            what: error.to_string(),
+        }),
+        _ if error.kind() == std::io::ErrorKind::TimedOut => {
+            Refused::Camera(Error::Stalled(FIRST_PICTURE))
+        }
+        Some(_) | None => Refused::Format(error.to_string()),
+    };
+    let device = v4l::Device::new(n as usize).map_err(refused)?;
+    let (Size { width, height }, wanted) = (offer.size, fourcc(offer.format));
+    let set = device
+        .set_format(&Format::new(width, height, wanted))
+        .map_err(refused)?;
+    if (set.width, set.height, set.fourcc) != (width, height, wanted) {
+        return Err(Refused::Format(format!(
+            "{}x{} {} in place of {wanted} {}",
+            set.width, set.height, set.fourcc, offer.size
+        )));
+    }
+    // A driver without a choice of rates says so by an error here.
+    let rate = device.set_params(&Parameters::with_fps(offer.fps)).ok();
+    let fps = rate
+        .and_then(|p| p.interval.denominator.checked_div(p.interval.numerator))
+        .filter(|fps| *fps > 0)
+        .unwrap_or(offer.fps);
+    let mut stream = Stream::with_buffers(&device, Type::VideoCapture, BUFFERS).map_err(refused)?;
+    stream.set_timeout(FIRST_PICTURE);
+    if let Err(error) = CaptureStream::next(&mut stream) {
+        quietly_drop(stream, name);
+        return Err(refused(error));
+    }
+    stream.set_timeout(NEXT_PICTURE);
+    Ok((stream, Offer { fps, ..offer }))
 }
 
 impl Source for Camera {
@@ -325,10 +395,22 @@ impl Source for Camera {
             device: self.name.clone(),
             what,
         };
-        let device = self.device.as_mut().ok_or_else(|| lost("closed".into()))?;
-        // ENODEV, EINVAL (a read was waiting) and EIO all mean that it is gone, so every error does.
-        let buffer = device.frame().map_err(|e| lost(e.to_string()))?;
-        let captured = self.captured(buffer.capture_timestamp());
+        let stream = self.stream.as_mut().ok_or_else(|| lost("closed".into()))?;
+        let (buffer, meta) = CaptureStream::next(stream).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::TimedOut {
+                return Error::Stalled(NEXT_PICTURE);
+            }
+            // ENODEV, EINVAL (a read was waiting) and EIO all mean that it is gone, so every error does.
+            lost(error.to_string())
+        })?;
+        // What lies behind the used bytes is of an older picture; and all of it may be, if the driver says error.
+        let used = if meta.flags.contains(Flags::ERROR) {
+            0
+        } else {
+            buffer.len().min(meta.bytesused as usize)
+        };
+        let (data, meta) = (Bytes::copy_from_slice(&buffer[..used]), *meta);
+        let captured = self.captured(&meta);
         self.last = Some(captured);
         Ok(VideoFrame {
             captured,
@@ -336,7 +418,7 @@ impl Source for Camera {
                 format: self.offer.format,
                 width: self.offer.size.width,
                 height: self.offer.size.height,
-                data: buffer.buffer_bytes(),
+                data,
             },
         })
     }
@@ -347,11 +429,16 @@ impl Source for Camera {
     }
 }
 
+fn quietly_drop(stream: Stream<'static>, name: &str) {
+    if catch_unwind(AssertUnwindSafe(move || drop(stream))).is_err() {
+        tracing::debug!(device = name, "the camera did not stop properly");
+    }
+}
+
 impl Drop for Camera {
     fn drop(&mut self) {
-        let device = self.device.take();
-        if catch_unwind(AssertUnwindSafe(move || drop(device))).is_err() {
-            tracing::debug!(device = self.name, "the camera did not stop properly");
+        if let Some(stream) = self.stream.take() {
+            quietly_drop(stream, &self.name);
         }
     }
 }
@@ -424,7 +511,7 @@ mod tests {
 
     #[test]
     fn a_camera_that_is_not_there_is_missing() {
-        let clock = MediaClock::new(Instant::now(), SystemTime::now());
+        let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
         for device in [
             "/dev/v4l/by-id/usb-nothing",
             "/dev/null",

@@ -34,6 +34,7 @@ hold 3
 step "broken pictures"
 mark
 rig-usb corrupt 10
+within 10 "notice of a broken picture" said "unusable picture" video
 hold 3
 said "source is away" video && fail "a few broken pictures are no reason for a slate"
 hold 3
