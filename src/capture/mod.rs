@@ -28,6 +28,27 @@ pub trait Source {
 
     /// What was negotiated, in a few words: "YUYV 640x480 at 30 fps".
     fn describe(&self) -> String;
+
+    /// What the device has lost since the last call. Only a device with a clock of its own can lose anything.
+    fn losses(&mut self) -> Losses {
+        Losses::default()
+    }
+}
+
+/// Sound that was captured by a device and never reached us, because this machine was too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// How often the device's buffer ran over.
+    pub overruns: u64,
+    /// Samples per channel at 48 kHz that are missing, as far as is known: silence stands in their place.
+    pub samples: u64,
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, more: Self) {
+        self.overruns += more.overruns;
+        self.samples += more.samples;
+    }
 }
 
 /// What went wrong with a source. The text is shown on the slate.
