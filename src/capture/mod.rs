@@ -118,17 +118,25 @@ pub enum Devices {
 }
 
 impl Devices {
-    /// The nodes that are there now, by name. A few microseconds; a change means that a device came or went.
+    /// The nodes, and the links to them, that are there now, by name. A few microseconds; a change means that a device came or went.
     pub fn present(self) -> BTreeSet<OsString> {
-        let (folder, prefix) = match self {
-            Self::Cameras => ("/dev", "video"),
-            Self::None => return BTreeSet::new(),
-            Self::Sound => ("/dev/snd", "pcm"),
+        let folders: &[(&str, &str)] = match self {
+            // The links come a moment after the nodes.
+            Self::Cameras => &[
+                ("/dev", "video"),
+                ("/dev/v4l/by-id", ""),
+                ("/dev/v4l/by-path", ""),
+            ],
+            Self::None => &[],
+            Self::Sound => &[("/dev/snd", "pcm")],
         };
-        let names = std::fs::read_dir(folder).into_iter().flatten();
-        names
-            .filter_map(|entry| Some(entry.ok()?.file_name()))
-            .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
-            .collect()
+        let names = |&(folder, prefix): &(&str, &str)| {
+            let names = std::fs::read_dir(folder).into_iter().flatten();
+            names
+                .filter_map(|entry| Some(entry.ok()?.file_name()))
+                .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+                .collect::<Vec<_>>()
+        };
+        folders.iter().flat_map(names).collect()
     }
 }

@@ -25,6 +25,7 @@ hold 3
 step "camera brought back"
 mark
 rig-camera plug
+passed "the kernel has made the node"
 within 20 "picture is back" said "source is live" video
 took "picture" "source is live" video
 hold 5

@@ -40,6 +40,12 @@ mark() {
     marked_at=$EPOCHREALTIME
 }
 
+# passed WHAT: how long after the mark this is said.
+passed() {
+    python3 -c 'import sys, time; print("     %s after %.0f ms" % (sys.argv[2], (time.time() - float(sys.argv[1])) * 1000))' \
+        "$marked_at" "$1"
+}
+
 # took WHAT TEXT...: how long after the mark the first line with these texts was written; it must be there.
 took() {
     local what=$1

@@ -1,7 +1,8 @@
 #!/bin/bash
-# In the guest: a USB webcam (MJPEG, uvcvideo), named by the path that survives replugging, and its microphone (snd-usb-audio) are on air at the lab while the cable
-# is pulled and put back, the camera stalls, and broken pictures come. It is one session to the end, with a slate
-# where there is no picture, and a thread that is stuck in a driver does not hinder the drain.
+# In the guest: a USB webcam (MJPEG, uvcvideo), named by the path that survives replugging, and its microphone
+# (snd-usb-audio) are on air at the lab while the cable is pulled and put back, the camera stalls, and broken pictures
+# come. It is one session to the end, with a slate where there is no picture, and a camera that does not answer does
+# not hinder the drain.
 . /t/lib.sh
 rig-usb up || fail "no webcam"
 
@@ -30,6 +31,7 @@ hold 3
 step "cable put back"
 mark
 rig-usb plug
+passed "the kernel has made the nodes"
 within 20 "picture is back" said "source is live" video
 within 20 "sound is back" said "source is live" audio
 took "picture" "source is live" video
