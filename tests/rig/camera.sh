@@ -7,7 +7,7 @@ rig-mic up && rig-mic tone 440 || fail "no microphone"
 
 step "devices"
 onair devices | tee "$work/devices.txt"
-grep -q /dev/video0 "$work/devices.txt" || fail "onair devices does not list the camera"
+grep -q vivid "$work/devices.txt" || fail "onair devices does not list the camera"
 
 start_lab ome-0.21
 start_agent '{ source = "camera", device = "vivid", size = "640x360", fps = 30, bitrate = "1 Mbit/s" }' \
