@@ -215,9 +215,11 @@ mod tests {
 
     #[test]
     fn profiles_come_as_a_list_or_repeated() {
-        let parse = |args: &[&str]| match Cli::parse_from(args).verb {
-            Verb::Lab(lab) => lab.profiles,
-            other => panic!("{other:?}"),
+        let parse = |args: &[&str]| {
+            let Verb::Lab(lab) = Cli::parse_from(args).verb else {
+                panic!("{args:?} is another verb");
+            };
+            lab.profiles
         };
         assert_eq!(parse(&["onair", "lab"]), PROFILES);
         let listed = ["onair", "lab", "--profile", "ome-0.21,qencode"];

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::capture::file::read::{Wav, Y4m};
 use crate::config::raw::{self, Env};
 use crate::media::access_unit::nal_units;
 use crate::signal::candidate;
@@ -64,6 +65,24 @@ pub fn sdp(data: &[u8]) {
     description(&String::from_utf8_lossy(data));
 }
 
+/// A WAV file: samples are finite, within the full scale, and end.
+pub fn wav(data: &[u8]) {
+    let Ok(mut wav) = Wav::new(data) else {
+        return;
+    };
+    // A sample takes a byte or more.
+    for _ in 0..=data.len() {
+        match wav.next() {
+            Ok(Some((left, right))) => {
+                assert!(left.abs() <= 1.0 && right.abs() <= 1.0, "{left} {right}");
+            }
+            Ok(None) => return,
+            Err(fault) => return assert!(fault.offset <= data.len() as u64, "{fault:?}"),
+        }
+    }
+    panic!("more samples than bytes");
+}
+
 /// A message of the older Wowza dialect: candidates are in the one form.
 pub fn wowza_message(data: &[u8]) {
     let Ok(message @ Value::Object(_)) = serde_json::from_slice(data) else {
@@ -85,6 +104,27 @@ pub fn wowza_message(data: &[u8]) {
             | wowza_v1::Said::Refused { .. },
         )
         | None => {}
+    }
+}
+
+/// A Y4M file: pictures have the size that the header says, and end.
+pub fn y4m(data: &[u8]) {
+    let Ok(mut y4m) = Y4m::new(data) else {
+        return;
+    };
+    let mut pictures_len = 0;
+    loop {
+        match y4m.next() {
+            Ok(Some(picture)) => {
+                let (width, height) = (picture.width as usize, picture.height as usize);
+                assert!(width % 2 == 0 && height % 2 == 0, "{width}x{height}");
+                assert_eq!(picture.data.len(), width * height * 3 / 2);
+                pictures_len += picture.data.len();
+                assert!(pictures_len <= data.len());
+            }
+            Ok(None) => return,
+            Err(fault) => return assert!(fault.offset <= data.len() as u64, "{fault:?}"),
+        }
     }
 }
 

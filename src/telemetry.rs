@@ -3,13 +3,31 @@
 //! ERROR means that an operator must act, WARN that something unexpected is being recovered from, INFO that a
 //! state changed, DEBUG goes per message and TRACE per frame. The media engine speaks through the `log` crate and
 //! reports as errors what is everyday life on a network; only what onair makes of it is shown unless asked for.
+//!
+//! No filter can show a secret: onair's own words hold none, and libraries that would print whole requests and
+//! messages are never heard in such detail.
 
 use std::io::IsTerminal as _;
 
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::{Global, LogFormat};
+
+/// Crates, by the beginning of their targets, with the most detailed level at which they print nothing that was
+/// sent or received: URLs with tokens and messages with stream names pass through the first ones, keys and
+/// passwords of the connection through the others.
+const DISCREET: [(&str, Level); 6] = [
+    ("tungstenite", Level::WARN),
+    ("tokio_tungstenite", Level::WARN),
+    ("hyper", Level::INFO),
+    ("rtc", Level::INFO),
+    ("rustls", Level::DEBUG),
+    ("webrtc", Level::INFO),
+];
 
 /// Starts logging, once per process, before anything else runs; also sends panics there.
 pub fn start(global: &Global) {
@@ -18,12 +36,20 @@ pub fn start(global: &Global) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
+    let discreet = filter_fn(is_discreet);
     // Fails only where a subscriber was set before, and then that one is to be kept.
     let started = match global.log_format {
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        LogFormat::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(discreet)
+            .try_init(),
         LogFormat::Text => subscriber
             .with_ansi(terminal)
             .with_target(!terminal)
+            .finish()
+            .with(discreet)
             .try_init(),
     };
     if started.is_ok() {
@@ -36,6 +62,14 @@ pub fn start(global: &Global) {
             "log filter not understood, logging at info"
         );
     }
+}
+
+/// Whether this may be shown, whatever the user asked for.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    DISCREET
+        .iter()
+        .filter(|(crates, _)| metadata.target().starts_with(crates))
+        .all(|(_, most)| metadata.level() <= most)
 }
 
 /// The filter for what the user asked for, or the usual one and why theirs cannot be used.

@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn a_camera_that_is_not_there_is_missing() {
-        let clock = MediaClock::new(Instant::now(), SystemTime::now());
+        let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
         for device in [
             "/dev/v4l/by-id/usb-nothing",
             "/dev/null",

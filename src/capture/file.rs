@@ -1,81 +1,54 @@
 //! Pictures from a Y4M file and sound from a WAV file, looped, in real time. Errors name the file and the byte.
+//!
+//! A loop opens the file anew: it may have been replaced meanwhile, and is checked again.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "plays in real time, on a thread of its own that must sleep"
 )]
 
-use std::cell::Cell;
+pub(crate) mod read;
+
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::synthetic::{BLOCK, Pace, Pacer};
 use super::{Error, Source};
-use crate::media::frame::{AudioFrame, Picture, PixelFormat, VideoFrame, i420_len};
-use crate::media::pool::Pool;
-use crate::media::time::{AUDIO_CLOCK_HZ, MediaClock, MediaTime};
+use crate::media::frame::{AudioFrame, Picture, VideoFrame};
+use crate::media::time::{MediaClock, MediaTime};
+use read::{Fault, Wav, Y4m};
 
-/// Largest picture taken from a file: 4096x2160 in I420. A header is not to be trusted with memory.
-const MAX_PICTURE: usize = i420_len(4096, 2160);
 /// A picture later than this makes the whole file later, instead of a burst of pictures.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// A file that knows how far it has been read.
-struct Counted {
-    file: BufReader<File>,
-    at: Rc<Cell<u64>>,
-}
-
-impl Counted {
-    fn open(path: &Path) -> Result<(Self, Rc<Cell<u64>>), Error> {
-        let at = Rc::new(Cell::new(0));
-        let file = File::open(path).map_err(|e| bad(path, 0, &e))?;
-        let counted = Self {
-            file: BufReader::new(file),
-            at: Rc::clone(&at),
-        };
-        Ok((counted, at))
-    }
-}
-
-impl Read for Counted {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buf)?;
-        self.at.set(self.at.get() + n as u64);
-        Ok(n)
-    }
-}
-
-impl Seek for Counted {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let at = self.file.seek(to)?;
-        self.at.set(at);
-        Ok(at)
-    }
-}
-
-fn bad(path: &Path, offset: u64, what: &dyn std::fmt::Display) -> Error {
+fn bad(path: &Path, fault: Fault) -> Error {
     Error::File {
         file: path.display().to_string(),
-        what: what.to_string(),
-        offset,
+        what: fault.what,
+        offset: fault.offset,
     }
+}
+
+/// Opens `path` and lets `read` make something of it.
+fn open<T>(
+    path: &Path,
+    read: impl FnOnce(BufReader<File>) -> Result<T, Fault>,
+) -> Result<T, Error> {
+    File::open(path)
+        .map_err(|error| Fault {
+            what: error.to_string(),
+            offset: 0,
+        })
+        .and_then(|file| read(BufReader::new(file)))
+        .map_err(|fault| bad(path, fault))
 }
 
 /// Pictures from a Y4M file: 8 bits, 4:2:0.
 pub struct Y4mFile {
     path: PathBuf,
-    decoder: y4m::Decoder<Counted>,
-    at: Rc<Cell<u64>>,
-    pool: Pool,
-    width: u32,
-    height: u32,
-    period: Duration,
-    /// Pictures since the file was begun; an empty file is noticed by it.
-    in_loop: u64,
+    pictures: Y4m<BufReader<File>>,
     due: MediaTime,
     clock: MediaClock,
     pace: Pace,
@@ -87,86 +60,24 @@ impl Y4mFile {
     /// # Errors
     /// If it cannot be read, or is not 8-bit 4:2:0 with even sides and 1 to 120 pictures per second.
     pub fn open(path: &Path, clock: MediaClock, pace: Pace) -> Result<Self, Error> {
-        let (decoder, at) = Self::decoder(path)?;
-        let refused = |what: String| bad(path, 0, &what);
-        let (width, height) = (decoder.get_width(), decoder.get_height());
-        if width % 2 + height % 2 != 0 || width == 0 || height == 0 {
-            return Err(refused(format!(
-                "{width}x{height}: both sides must be even"
-            )));
-        }
-        use y4m::Colorspace as C;
-        let planar = matches!(
-            decoder.get_colorspace(),
-            C::C420 | C::C420jpeg | C::C420mpeg2 | C::C420paldv
-        );
-        if !planar {
-            let found = decoder.get_colorspace();
-            return Err(refused(format!("{found:?}: only 8-bit 4:2:0 is played")));
-        }
-        let rate = decoder.get_framerate();
-        let seconds = rate.den as f64 / rate.num as f64;
-        if !(1.0 / 120.0..=1.0).contains(&seconds) {
-            return Err(refused(format!(
-                "{}:{} pictures per second",
-                rate.num, rate.den
-            )));
-        }
         Ok(Self {
             path: path.to_owned(),
-            at,
-            pool: Pool::new(i420_len(width as u32, height as u32)),
-            width: width as u32,
-            height: height as u32,
-            period: Duration::from_secs_f64(seconds),
-            in_loop: 0,
+            pictures: open(path, Y4m::new)?,
             due: clock.at(Instant::now()),
             clock,
             pace,
-            decoder,
         })
-    }
-
-    fn decoder(path: &Path) -> Result<(y4m::Decoder<Counted>, Rc<Cell<u64>>), Error> {
-        let (file, at) = Counted::open(path)?;
-        let limits = y4m::Limits { bytes: MAX_PICTURE };
-        let decoder =
-            y4m::Decoder::new_with_limits(file, limits).map_err(|e| bad(path, at.get(), &e))?;
-        Ok((decoder, at))
     }
 
     fn next_picture(&mut self) -> Result<Picture, Error> {
-        let (width, height) = (self.width, self.height);
-        let start = self.at.get();
-        let frame = match self.decoder.read_frame() {
-            Ok(frame) => frame,
-            // The end, if it lies between two pictures, begins the file anew.
-            Err(y4m::Error::EOF) if self.in_loop > 0 && self.at.get() == start => {
-                (self.decoder, self.at) = Self::decoder(&self.path)?;
-                self.in_loop = 0;
-                return self.next_picture();
+        loop {
+            let next = self.pictures.next();
+            if let Some(picture) = next.map_err(|fault| bad(&self.path, fault))? {
+                return Ok(picture);
             }
-            Err(error) => return Err(bad(&self.path, self.at.get(), &error)),
-        };
-        self.in_loop += 1;
-        let data = self.pool.fill(|data| {
-            let planes = [
-                frame.get_y_plane(),
-                frame.get_u_plane(),
-                frame.get_v_plane(),
-            ];
-            let mut at = 0;
-            for plane in planes {
-                data[at..at + plane.len()].copy_from_slice(plane);
-                at += plane.len();
-            }
-        });
-        Ok(Picture {
-            format: PixelFormat::I420,
-            width,
-            height,
-            data,
-        })
+            // A file without pictures is a fault, not an end: this cannot go round for ever.
+            self.pictures = open(&self.path, Y4m::new)?;
+        }
     }
 }
 
@@ -184,22 +95,26 @@ impl Source for Y4mFile {
             std::thread::sleep(due.saturating_duration_since(now));
         }
         let captured = self.due;
-        self.due = self.due + self.period;
+        self.due = self.due + self.pictures.period;
         Ok(VideoFrame { captured, picture })
     }
 
     fn describe(&self) -> String {
-        let fps = 1.0 / self.period.as_secs_f64();
-        let path = self.path.display();
-        format!("{path}, {}x{} at {fps:.2} fps", self.width, self.height)
+        let Y4m {
+            width,
+            height,
+            period,
+            ..
+        } = &self.pictures;
+        let fps = 1.0 / period.as_secs_f64();
+        format!("{}, {width}x{height} at {fps:.2} fps", self.path.display())
     }
 }
 
 /// Sound from a WAV file: 48 kHz, 1 or 2 channels, any sample format.
 pub struct WavFile {
     path: PathBuf,
-    reader: hound::WavReader<Counted>,
-    at: Rc<Cell<u64>>,
+    sound: Wav<BufReader<File>>,
     channels: u8,
     pacer: Pacer,
 }
@@ -210,61 +125,23 @@ impl WavFile {
     /// # Errors
     /// If it cannot be read, is empty, or is not 48 kHz with 1 or 2 channels.
     pub fn open(path: &Path, channels: u8, clock: MediaClock, pace: Pace) -> Result<Self, Error> {
-        let (file, at) = Counted::open(path)?;
-        let reader = hound::WavReader::new(file).map_err(|e| bad(path, at.get(), &e))?;
-        let spec = reader.spec();
-        if spec.sample_rate != AUDIO_CLOCK_HZ || !(1..=2).contains(&spec.channels) {
-            let what = format!(
-                "{} Hz on {} channels: only 48000 Hz on 1 or 2 is played",
-                spec.sample_rate, spec.channels
-            );
-            return Err(bad(path, 0, &what));
-        }
-        if reader.duration() == 0 {
-            return Err(bad(path, at.get(), &"no samples"));
-        }
         Ok(Self {
             path: path.to_owned(),
-            reader,
-            at,
+            sound: open(path, Wav::new)?,
             channels,
             pacer: Pacer::new(pace, clock, 100, 1),
         })
     }
 
-    /// The next sample of every channel of the file, as a pair; mono twice.
     fn next_pair(&mut self) -> Result<(f32, f32), Error> {
-        let left = self.next_sample()?;
-        let right = match self.reader.spec().channels {
-            2 => self.next_sample()?,
-            _ => left,
-        };
-        Ok((left, right))
-    }
-
-    fn next_sample(&mut self) -> Result<f32, Error> {
-        for _ in 0..2 {
-            let spec = self.reader.spec();
-            let sample = match spec.sample_format {
-                hound::SampleFormat::Float => self.reader.samples::<f32>().next(),
-                hound::SampleFormat::Int => {
-                    let full = (1_i64 << (spec.bits_per_sample - 1)) as f32;
-                    let next = self.reader.samples::<i32>().next();
-                    next.map(|s| s.map(|s| s as f32 / full))
-                }
-            };
-            if let Some(sample) = sample {
-                let sample = sample.map_err(|e| bad(&self.path, self.at.get(), &e))?;
-                return Ok(if sample.is_finite() {
-                    sample.clamp(-1.0, 1.0)
-                } else {
-                    0.0
-                });
+        loop {
+            let next = self.sound.next();
+            if let Some(pair) = next.map_err(|fault| bad(&self.path, fault))? {
+                return Ok(pair);
             }
-            let again = self.reader.seek(0);
-            again.map_err(|e| bad(&self.path, self.at.get(), &e))?;
+            // A file without samples is refused: this cannot go round for ever.
+            self.sound = open(&self.path, Wav::new)?;
         }
-        Err(bad(&self.path, self.at.get(), &"no samples"))
     }
 }
 
@@ -289,7 +166,7 @@ impl Source for WavFile {
     }
 
     fn describe(&self) -> String {
-        let channels = self.reader.spec().channels;
+        let channels = self.sound.channels();
         format!("{}, {channels} channel(s), 48000 Hz", self.path.display())
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the configuration file and the secrets it refers to: the I/O around [`raw`](super::raw).
+//! Reads the configuration file and the secrets it refers to: the I/O around [`raw`].
 
 use std::fs::File;
 use std::io::Read;

@@ -337,10 +337,6 @@ fn slice_type(nal: &[u8]) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need some instant to begin with"
-)]
 mod tests {
     use super::*;
 

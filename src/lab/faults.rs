@@ -252,10 +252,6 @@ fn take<T: Copy>(planned: &mut Option<(T, u32)>) -> Option<T> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need some instant to begin with"
-)]
 mod tests {
     use std::time::SystemTime;
 

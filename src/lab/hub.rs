@@ -1,6 +1,6 @@
 //! The hub: what every session of a lab shows to the page, to viewers and to tests.
 //!
-//! A session writes through its [`Record`]; readers take snapshots, follow the received media, or ask for a
+//! A session writes through its `Record`; readers take snapshots, follow the received media, or ask for a
 //! key frame. Nothing a reader does can delay a session: snapshots are short locks, media goes through a
 //! bounded broadcast that drops the oldest for a reader who is late. Secrets in messages are kept as they
 //! are: the lab is local and its sessions are rehearsals.
@@ -494,10 +494,6 @@ impl Record {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need some instant to begin with"
-)]
 mod tests {
     use std::time::Duration;
     use std::time::SystemTime;

@@ -323,10 +323,6 @@ impl Judge {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests need some instant to begin with"
-)]
 mod tests {
     use super::*;
 

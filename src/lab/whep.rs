@@ -126,7 +126,7 @@ impl Viewers {
         let (viewer, answer) = Viewer::new(self.hub.clone(), session, socket, offer)?;
         let number = place.viewer;
         self.tasks.spawn(async move {
-            if let Err(error) = viewer.serve(media, &place.leave).await {
+            if let Err(error) = Box::pin(viewer.serve(media, &place.leave)).await {
                 tracing::debug!(viewer = place.viewer, %session, %error, "viewer lost");
             }
         });

@@ -144,10 +144,6 @@ impl Reports {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "any instant will do to count from"
-)]
 mod tests {
     use std::time::UNIX_EPOCH;
 

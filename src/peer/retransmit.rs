@@ -154,10 +154,6 @@ impl Retransmitter {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "any instant will do to count from"
-)]
 mod tests {
     use super::*;
 

@@ -126,7 +126,7 @@ impl Publisher {
             signaller: None,
             down_since: None,
         };
-        let span = tracing::info_span!("publisher", name);
+        let span = tracing::info_span!("publisher", id = name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,

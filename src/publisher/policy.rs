@@ -366,7 +366,7 @@ mod tests {
             )
         };
         assert_eq!(
-            judge(0 * S, &refusal(404)),
+            judge(Duration::ZERO, &refusal(404)),
             Verdict::RetryEvery(GHOST_PERIOD)
         );
         assert_eq!(judge(40 * S, &EndReason::Lost), Verdict::Backoff);

@@ -319,7 +319,7 @@ impl<'a> Live<'a> {
         Self {
             subscription,
             telemetry,
-            gate: Gate::new(tracks.video.is_some()),
+            gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
             rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
             acceptance: acceptance::Watch::new(now()),
             progress: Progress::Sending,
@@ -349,7 +349,11 @@ impl<'a> Live<'a> {
                 _ = look.tick() => self.look(peer)?,
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
-                    for unit in self.gate.pass(unit) {
+                    let passed = self.gate.pass(unit);
+                    if passed.wants_key_frame {
+                        self.subscription.request_key_frame();
+                    }
+                    for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
                         peer.send(&unit).await.map_err(EndReason::Engine)?;
                     }

@@ -16,7 +16,7 @@ const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 /** The kits under test, as their authors published them. */
 export const KITS = {
   "ovenlivekit 1.5.8": "/node_modules/ovenlivekit/dist/OvenLiveKit.min.js",
-  "ovenlivekit 1.2.0": "/node_modules/ovenlivekit-1.2.0/dist/OvenLiveKit.min.js",
+  "ovenlivekit 1.5.6": "/node_modules/ovenlivekit-1.5.6/dist/OvenLiveKit.min.js",
 };
 
 /** Runs `onair VERB ARGS`: its endpoints and page as it prints them, and its report once it is told to stop. */

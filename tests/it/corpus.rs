@@ -1,6 +1,7 @@
 //! The committed fuzz corpus, replayed on every run of the tests: what once broke a parser stays mended.
 
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use onair::fuzz;
@@ -12,7 +13,7 @@ fn replay(name: &str, target: fn(&[u8]), least: usize) {
         .join(name);
     let mut files: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("a readable entry").path())
         .collect();
     files.sort();
     assert!(
@@ -21,9 +22,10 @@ fn replay(name: &str, target: fn(&[u8]), least: usize) {
         files.len()
     );
     for file in files {
-        // Seen only if the file makes the target panic.
-        println!("{}", file.display());
-        target(&fs::read(&file).unwrap());
+        let data = fs::read(&file).expect("a readable seed");
+        if catch_unwind(|| target(&data)).is_err() {
+            panic!("{name}: broken by {}", file.display());
+        }
     }
 }
 
@@ -48,8 +50,18 @@ fn sdp() {
 }
 
 #[test]
+fn wav() {
+    replay("wav", fuzz::wav, 8);
+}
+
+#[test]
 fn wowza_message() {
     replay("wowza_message", fuzz::wowza_message, 12);
+}
+
+#[test]
+fn y4m() {
+    replay("y4m", fuzz::y4m, 8);
 }
 
 /// Every target has its replay above and a seed or more of its own.
@@ -58,15 +70,11 @@ fn no_target_is_forgotten() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let names = |folder: &str| -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(root.join(folder))
-            .unwrap()
+            .expect("a readable folder")
             .map(|entry| {
-                entry
-                    .unwrap()
-                    .path()
-                    .file_stem()
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
+                let path = entry.expect("a readable entry").path();
+                let stem = path.file_stem().expect("a name");
+                stem.to_string_lossy().into_owned()
             })
             .collect();
         names.sort();
@@ -75,6 +83,14 @@ fn no_target_is_forgotten() {
     assert_eq!(names("targets"), names("corpus"));
     assert_eq!(
         names("targets"),
-        ["annex_b", "config", "ome_message", "sdp", "wowza_message"]
+        [
+            "annex_b",
+            "config",
+            "ome_message",
+            "sdp",
+            "wav",
+            "wowza_message",
+            "y4m"
+        ]
     );
 }

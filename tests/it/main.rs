@@ -8,5 +8,6 @@ mod publish;
 mod receiver;
 mod reconnect;
 mod rehearsal;
+mod secrets;
 mod simd;
 mod support;

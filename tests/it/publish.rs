@@ -12,7 +12,10 @@ async fn publishes(profile: Profile, transport: &str) {
     assert_eq!(lab.violations, [], "{lab:#?}");
     assert_eq!(lab.transport.as_deref(), Some(transport));
     assert_eq!(lab.reconnects, 0);
-    let (sent, decoded) = (agent.frames_sent(), lab.video.frames_decoded.unwrap());
+    let (sent, decoded) = (
+        agent.frames_sent(),
+        lab.video.frames_decoded.expect("counted"),
+    );
     assert!(
         decoded * 100 >= sent * 97,
         "{decoded} of {sent} pictures were decoded"
@@ -21,7 +24,7 @@ async fn publishes(profile: Profile, transport: &str) {
         .av_offset_ms
         .expect("beeps were heard and clocks were read");
     assert!(offset.p95 <= 40.0, "{offset:?}");
-    assert!(agent.time_to_on_air.unwrap() < SOON);
+    assert!(agent.time_to_on_air.is_some_and(|took| took < SOON));
     assert_eq!(agent.end_reason.as_deref(), Some("stopped"));
 }
 

@@ -20,6 +20,10 @@ use tokio::sync::watch;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A clock that starts now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' one reading of both clocks"
+)]
 pub(crate) fn clock() -> MediaClock {
     MediaClock::new(Instant::now(), SystemTime::now())
 }

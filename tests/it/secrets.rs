@@ -1,0 +1,149 @@
+//! The program as an operator runs it, asked to log everything: no secret of its configuration is ever said.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use onair::lab::{Lab, LabConfig, Profile};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::support::{Pair, SOON, clock};
+
+/// In the URL's query, the URL's path and the stream's name.
+const PLANTED: [&str; 4] = [
+    "planted-key",
+    "planted-policy",
+    "planted-stream",
+    "planted-token",
+];
+
+fn configuration(lab: &Lab) -> String {
+    let ome = lab.endpoint(Profile::Ome021).expect("the lab has it");
+    let wowza = lab.endpoint(Profile::WowzaSe).expect("the lab has it");
+    let ome_url = ome.url.replace(&ome.stream, "planted-key");
+    format!(
+        r#"
+[feed.small]
+video = {{ source = "testcard", size = "640x360", fps = 15 }}
+audio = {{ source = "tone" }}
+
+[publisher.ome]
+feed = "small"
+to = "ome"
+url = "{ome_url}?policy=planted-policy&signature=planted-token"
+
+[publisher.wowza]
+feed = "small"
+to = "wowza"
+url = "{}?key=planted-key"
+application = "{}"
+stream = "planted-stream?token=planted-token"
+"#,
+        wowza.url, wowza.application
+    )
+}
+
+/// A started program, which is killed if the test gives up.
+struct Running(Child);
+
+impl Running {
+    /// Interrupts it as Ctrl-C does.
+    fn interrupt(&self) {
+        let id = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Its status, once it has closed its output.
+    fn status(&mut self) -> ExitStatus {
+        self.0.wait().expect("its status")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that it has ended, as it should.
+        drop(self.0.kill());
+    }
+}
+
+/// Reads all of `pipe` on a thread of its own, and counts the publishers that say that they are on air.
+fn heard(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, watch::Receiver<usize>) {
+    let (on_air, watch) = watch::channel(0);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        for line in BufReader::new(pipe).lines() {
+            let line = line.expect("UTF-8");
+            if line.contains("media accepted after") {
+                on_air.send_modify(|n| *n += 1);
+            }
+            text += &line;
+            text.push('\n');
+        }
+        text
+    });
+    (reading, watch)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
+    let lab = LabConfig::new(vec![Profile::Ome021, Profile::WowzaSe], clock());
+    let lab = Lab::start(lab).await.expect("the lab starts");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("onair.toml");
+    let report = folder.path().join("report.json");
+    std::fs::write(&config, configuration(&lab)).expect("written");
+    // More specific than any level that a list of ours could name.
+    let filter = "trace,tungstenite=trace,tungstenite::handshake::client=trace,\
+                  tungstenite::protocol=trace,rtc_ice=trace";
+    let child = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .arg("--report")
+        .arg(&report)
+        .args(["--log", filter, "--log-format", "json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut onair = Running(child.expect("the built binary runs"));
+    let (said, _) = heard(onair.0.stdout.take().expect("piped"));
+    let (logged, mut on_air) = heard(onair.0.stderr.take().expect("piped"));
+    let both = tokio::time::timeout(SOON * 2, on_air.wait_for(|n| *n == 2));
+    both.await.expect("on air in time").expect("it runs");
+    onair.interrupt();
+    let all = tokio::time::timeout(SOON, async { tokio::join!(said, logged) });
+    let (said, logged) = all.await.expect("it ends in time");
+    let (said, logged) = (said.expect("no panic"), logged.expect("no panic"));
+    assert_eq!(onair.status().code(), Some(0), "{said}");
+    let received = format!("{:?}", lab.hub().sessions());
+    lab.stop().await;
+    assert!(
+        received.contains("planted-key") && received.contains("planted-stream"),
+        "the lab was not told the secrets: {received}"
+    );
+    let report = std::fs::read_to_string(report).expect("a report");
+    assert!(report.contains("\"verdict\": \"pass\""), "{report}");
+    assert!(
+        logged.contains("\"level\":\"DEBUG\"") && logged.contains("on air"),
+        "nothing was logged in detail: {logged}"
+    );
+    for secret in PLANTED {
+        for (place, text) in [("log", &logged), ("output", &said), ("report", &report)] {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "the {place} says {secret}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_publisher_shows_of_itself_holds_no_address_and_no_name() {
+    let pair = Pair::start(Profile::Qencode, |_| {}).await;
+    let on_air = pair.until("on air", |p| p.is_on_air()).await;
+    let endpoint = pair.lab.endpoint(Profile::Qencode).expect("the lab has it");
+    let (_, ended) = pair.end().await;
+    let shown = format!("{on_air:?} {ended:?}");
+    assert!(!shown.contains(&endpoint.stream), "{shown}");
+    assert!(!shown.contains(&endpoint.url), "{shown}");
+}
