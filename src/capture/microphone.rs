@@ -26,18 +26,25 @@ use rubato::{
 
 use super::drift::{Drift, MAX_CORRECTION};
 use super::synthetic::BLOCK;
-use super::{Error, Source};
+use super::{Error, Losses, Source};
 use crate::media::frame::AudioFrame;
 use crate::media::time::{AUDIO_CLOCK_HZ, MediaClock, MediaTime};
 
-/// Frames per callback that are asked for: 10 ms at 48 kHz. Far smaller or larger ones burn CPU in ALSA's plugins.
-const PERIOD: u32 = 480;
+/// Frames per callback that are asked for from ALSA's plugins: 10 ms at 48 kHz. Far smaller or larger ones burn CPU
+/// there.
+const PLUGIN_PERIOD: u32 = 480;
+/// The same of hardware: cpal gives it a buffer of two periods, and a busy machine needs more than 20 ms.
+const HARDWARE_PERIOD: u32 = 960;
 /// Most sound that waits to be read; what is older after a stall is of no use.
 const RING: Duration = Duration::from_millis(300);
-/// No sound for this long is an error.
-const SILENT: Duration = Duration::from_millis(500);
+/// No sound for this long is an error. Shorter than the feed's own deadline, so that the thread ends in order.
+const SILENT: Duration = Duration::from_secs(1);
 /// A measured error beyond this is a hole in the sound, not drift: the stamps begin anew.
 const HOLE_S: f64 = 0.1;
+/// The same where the device said that it lost something.
+const KNOWN_HOLE_S: f64 = 0.005;
+/// Pause between two complaints about lost sound.
+const COMPLAIN: Duration = Duration::from_secs(10);
 /// Longest delay between capture and callback that is believed.
 const MAX_DELAY: Duration = Duration::from_millis(500);
 /// Taps of the resampler: transparent, at half a percent of a core.
@@ -73,7 +80,9 @@ pub fn list() -> Result<Vec<MicrophoneInfo>, Error> {
             id,
         })
     };
-    Ok(devices.filter_map(info).collect())
+    // ALSA's own silence is no microphone.
+    let real = |found: &MicrophoneInfo| found.id != "alsa:null";
+    Ok(devices.filter_map(info).filter(real).collect())
 }
 
 fn fault(device: &str, error: &cpal::Error) -> Error {
@@ -89,16 +98,27 @@ fn fault(device: &str, error: &cpal::Error) -> Error {
     }
 }
 
+/// What one callback left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    /// In samples of all channels.
+    len: usize,
+    captured: Instant,
+    /// Sound is missing before it.
+    after_hole: bool,
+}
+
 /// What the callback leaves for the reader.
 #[derive(Default)]
 struct Ring {
     /// Interleaved, in the device's channels.
     samples: VecDeque<f32>,
-    /// Length in samples and capture instant of each block in the ring.
-    blocks: VecDeque<(usize, Instant)>,
+    /// What `samples` is made of.
+    blocks: VecDeque<Block>,
     /// Samples in the ring at most.
     capacity: usize,
-    lost: u64,
+    /// Sound is missing before what comes next.
+    hole: bool,
     xruns: u64,
     fatal: Option<cpal::Error>,
 }
@@ -120,26 +140,35 @@ impl Shared {
     {
         let mut ring = self.lock();
         if data.len() > ring.capacity {
-            ring.lost += data.len() as u64;
+            ring.hole = true;
             return;
         }
+        let mut block = Block {
+            len: data.len(),
+            captured,
+            after_hole: std::mem::take(&mut ring.hole),
+        };
         while ring.samples.len() + data.len() > ring.capacity {
-            let Some((len, _)) = ring.blocks.pop_front() else {
+            let Some(oldest) = ring.blocks.pop_front() else {
                 break;
             };
-            ring.samples.drain(..len);
-            ring.lost += len as u64;
+            ring.samples.drain(..oldest.len);
+            let next = ring.blocks.front_mut().unwrap_or(&mut block);
+            next.after_hole = true;
         }
         ring.samples
             .extend(data.iter().map(|&s| f32::from_sample_(s)));
-        ring.blocks.push_back((data.len(), captured));
+        ring.blocks.push_back(block);
         self.filled.notify_one();
     }
 
     fn fail(&self, error: cpal::Error) {
         let mut ring = self.lock();
         match error.kind() {
-            ErrorKind::Xrun => ring.xruns += 1,
+            ErrorKind::Xrun => {
+                ring.xruns += 1;
+                ring.hole = true;
+            }
             // Harmless: the stream goes on, with ordinary priority or on another route.
             ErrorKind::RealtimeDenied | ErrorKind::DeviceChanged => {}
             _ => {
@@ -166,6 +195,10 @@ struct Aligner {
     /// Capture time in seconds of the first sample since the last beginning, and how many were made since. Counted
     /// rather than summed: no rounding error grows over months.
     begun: Option<(f64, u64)>,
+    /// Sound is missing before what is in `input`.
+    hole: bool,
+    /// Frames at 48 kHz that were missing since the last look.
+    missing: u64,
     /// Frames of output still to be cut off to begin on the grid.
     discard: usize,
     /// Index on the grid of 10 ms of the first sample in `output`.
@@ -199,9 +232,17 @@ impl Aligner {
             captured: 0.0,
             output: Vec::new(),
             begun: None,
+            hole: false,
+            missing: 0,
             discard: 0,
             next_block: 0,
         })
+    }
+
+    /// Sound is missing between what was pushed and what will be.
+    fn interrupt(&mut self) {
+        self.input.clear();
+        self.hole = true;
     }
 
     /// Takes interleaved samples in the feed's channels, the first of them captured at `captured`.
@@ -224,15 +265,20 @@ impl Aligner {
         // What enters now comes out after the delay.
         let stamp = self.begun.map(|(at, made)| at + made as f64 / hz);
         let error = stamp.map(|stamp| self.captured - (stamp + delay));
+        let hole = std::mem::take(&mut self.hole);
         match error {
-            Some(error) if error.abs() <= HOLE_S => {
+            Some(error) if error.abs() <= if hole { KNOWN_HOLE_S } else { HOLE_S } => {
                 let factor = self.drift.update(error, elapsed);
                 if let Some(adjustable) = self.resampler.as_adjustable() {
                     let set = adjustable.set_resample_ratio_relative(factor, true);
                     set.map_err(|e| e.to_string())?;
                 }
             }
-            Some(_) | None => self.begin(self.captured - delay),
+            Some(error) => {
+                self.missing += (error.max(0.0) * hz) as u64;
+                self.begin(self.captured - delay);
+            }
+            None => self.begin(self.captured - delay),
         }
         let (channels, frames) = (self.channels, self.chunk);
         let room = self.scratch.len() / channels;
@@ -295,7 +341,12 @@ pub struct Microphone {
     description: String,
     taken: Vec<f32>,
     mixed: Vec<f32>,
-    xruns_said: u64,
+    /// Lost since the device was opened.
+    lost: Losses,
+    /// What of it was already given to the feed.
+    given: Losses,
+    /// When the last complaint was made, and about how many overruns in all.
+    said: Option<(Instant, u64)>,
 }
 
 impl Microphone {
@@ -330,7 +381,10 @@ impl Microphone {
         }
         let mut config = supported.config();
         let format = supported.sample_format();
-        config.buffer_size = BufferSize::Fixed(PERIOD);
+        let id = found
+            .id()
+            .map_or_else(|_| String::new(), |id| id.to_string());
+        config.buffer_size = BufferSize::Fixed(period(&id));
         let stream = build(&found, config, format, &shared).or_else(|_| {
             config.buffer_size = BufferSize::Default;
             build(&found, config, format, &shared)
@@ -347,12 +401,14 @@ impl Microphone {
             clock,
             taken: Vec::new(),
             mixed: Vec::new(),
-            xruns_said: 0,
+            lost: Losses::default(),
+            given: Losses::default(),
+            said: None,
         })
     }
 
-    /// Waits for a block of the ring and puts it into `self.taken`; gives its capture instant.
-    fn take(&mut self) -> Result<Instant, Error> {
+    /// Waits for a block of the ring and puts its samples into `self.taken`.
+    fn take(&mut self) -> Result<Block, Error> {
         let deadline = Instant::now() + SILENT;
         let mut ring = self.shared.lock();
         loop {
@@ -363,19 +419,11 @@ impl Microphone {
                 let (device, what) = (self.name.clone(), error.to_string());
                 return Err(Error::Lost { device, what });
             }
-            if let Some((len, captured)) = ring.blocks.pop_front() {
+            self.lost.overruns = ring.xruns;
+            if let Some(block) = ring.blocks.pop_front() {
                 self.taken.clear();
-                self.taken.extend(ring.samples.drain(..len));
-                if ring.xruns > self.xruns_said * 2 {
-                    self.xruns_said = ring.xruns;
-                    tracing::warn!(
-                        device = self.name,
-                        xruns = ring.xruns,
-                        lost_samples = ring.lost,
-                        "microphone overruns"
-                    );
-                }
-                return Ok(captured);
+                self.taken.extend(ring.samples.drain(..block.len));
+                return Ok(block);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -387,6 +435,25 @@ impl Microphone {
     }
 }
 
+impl Microphone {
+    /// Says that sound was lost: at once, then in sums.
+    fn complain(&mut self) {
+        let now = Instant::now();
+        let (last, known) = self.said.unzip();
+        let early = last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN);
+        if early || self.lost.overruns <= known.unwrap_or_default() {
+            return;
+        }
+        self.said = Some((now, self.lost.overruns));
+        tracing::warn!(
+            device = self.name,
+            overruns = self.lost.overruns,
+            lost_ms = self.lost.samples * 1000 / u64::from(AUDIO_CLOCK_HZ),
+            "this machine is too slow for the microphone: sound was lost"
+        );
+    }
+}
+
 impl Source for Microphone {
     type Frame = AudioFrame;
 
@@ -395,8 +462,11 @@ impl Source for Microphone {
             if let Some(frame) = self.aligner.pop() {
                 return Ok(frame);
             }
-            let instant = self.take()?;
-            let captured = self.clock.at(instant);
+            let block = self.take()?;
+            let captured = self.clock.at(block.captured);
+            if block.after_hole {
+                self.aligner.interrupt();
+            }
             mix(
                 &self.taken,
                 self.device_channels,
@@ -408,11 +478,31 @@ impl Source for Microphone {
                 device: self.name.clone(),
                 what,
             })?;
+            self.lost.samples += std::mem::take(&mut self.aligner.missing);
+            self.complain();
         }
     }
 
     fn describe(&self) -> String {
         self.description.clone()
+    }
+
+    fn losses(&mut self) -> Losses {
+        let given = std::mem::replace(&mut self.given, self.lost);
+        Losses {
+            overruns: self.lost.overruns - given.overruns,
+            samples: self.lost.samples - given.samples,
+        }
+    }
+}
+
+/// Frames per callback to ask of the device with this id.
+fn period(id: &str) -> u32 {
+    let hardware = ["alsa:hw:", "alsa:plughw:"];
+    if hardware.iter().any(|start| id.starts_with(start)) {
+        HARDWARE_PERIOD
+    } else {
+        PLUGIN_PERIOD
     }
 }
 
@@ -585,6 +675,49 @@ mod tests {
     }
 
     #[test]
+    fn a_short_hole_that_the_device_confesses_does_not_shift_what_follows() {
+        // 35 ms are missing in each second: far too little to be told from a late callback.
+        let mut aligner = Aligner::new(48_000, 1).expect("plain values");
+        let mut frames = Vec::new();
+        for n in 0..1000_u64 {
+            let second = n / 100;
+            let captured = Duration::from_millis(5000 + n * 10 + second * 35);
+            if n % 100 == 0 {
+                aligner.interrupt();
+            }
+            // A beep in the middle of each second's sound.
+            let level = if n % 100 == 50 { 0.5 } else { 0.0 };
+            let pushed = aligner.push(&[level; 480], MediaTime::new(captured));
+            pushed.expect("resamples");
+            frames.extend(std::iter::from_fn(|| aligner.pop()));
+        }
+        let starts: Vec<f64> = frames
+            .iter()
+            .filter_map(|frame| {
+                let i = frame.samples.iter().position(|&sample| sample > 0.25)?;
+                Some(frame.captured.since_epoch().as_secs_f64() + i as f64 / 48_000.0)
+            })
+            .collect();
+        for second in 0..10 {
+            let wanted = 5.5 + f64::from(second) * 1.035;
+            let near = |at: &f64| (at - wanted).abs() < 0.002;
+            assert!(starts.iter().any(near), "no beep at {wanted}: {starts:?}");
+        }
+        let expected = 9 * 35 * 48;
+        assert!(
+            aligner.missing.abs_diff(expected) < 9 * 48,
+            "{}",
+            aligner.missing
+        );
+    }
+
+    #[test]
+    fn hardware_gets_the_larger_buffer() {
+        assert_eq!(period("alsa:plughw:CARD=Webcam,DEV=0"), HARDWARE_PERIOD);
+        assert_eq!(period("alsa:default"), PLUGIN_PERIOD);
+    }
+
+    #[test]
     fn channels_are_mixed() {
         let mut out = Vec::new();
         mix(&[0.5, -0.5], 1, 2, &mut out);
@@ -605,9 +738,12 @@ mod tests {
             shared.push(&[0_i16; 400], Instant::now());
         }
         shared.push(&[0_i16; 2000], Instant::now());
-        let ring = shared.lock();
+        shared.fail(cpal::Error::from(ErrorKind::Xrun));
+        let mut ring = shared.lock();
         assert_eq!((ring.samples.len(), ring.blocks.len()), (800, 2));
-        assert_eq!(ring.lost, 8 * 400 + 2000);
+        let holes: Vec<bool> = ring.blocks.iter().map(|block| block.after_hole).collect();
+        assert_eq!((holes, ring.xruns), (vec![true, false], 1));
+        assert!(std::mem::take(&mut ring.hole));
     }
 
     #[test]

@@ -28,6 +28,27 @@ pub trait Source {
 
     /// What was negotiated, in a few words: "YUYV 640x480 at 30 fps".
     fn describe(&self) -> String;
+
+    /// What the device has lost since the last call. Only a device with a clock of its own can lose anything.
+    fn losses(&mut self) -> Losses {
+        Losses::default()
+    }
+}
+
+/// Sound that was captured by a device and never reached us, because this machine was too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// How often the device's buffer ran over.
+    pub overruns: u64,
+    /// Samples per channel at 48 kHz that are missing, as far as is known: silence stands in their place.
+    pub samples: u64,
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, more: Self) {
+        self.overruns += more.overruns;
+        self.samples += more.samples;
+    }
 }
 
 /// What went wrong with a source. The text is shown on the slate.
@@ -97,17 +118,25 @@ pub enum Devices {
 }
 
 impl Devices {
-    /// The nodes that are there now, by name. A few microseconds; a change means that a device came or went.
+    /// The nodes, and the links to them, that are there now, by name. A few microseconds; a change means that a device came or went.
     pub fn present(self) -> BTreeSet<OsString> {
-        let (folder, prefix) = match self {
-            Self::Cameras => ("/dev", "video"),
-            Self::None => return BTreeSet::new(),
-            Self::Sound => ("/dev/snd", "pcm"),
+        let folders: &[(&str, &str)] = match self {
+            // The links come a moment after the nodes.
+            Self::Cameras => &[
+                ("/dev", "video"),
+                ("/dev/v4l/by-id", ""),
+                ("/dev/v4l/by-path", ""),
+            ],
+            Self::None => &[],
+            Self::Sound => &[("/dev/snd", "pcm")],
         };
-        let names = std::fs::read_dir(folder).into_iter().flatten();
-        names
-            .filter_map(|entry| Some(entry.ok()?.file_name()))
-            .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
-            .collect()
+        let names = |&(folder, prefix): &(&str, &str)| {
+            let names = std::fs::read_dir(folder).into_iter().flatten();
+            names
+                .filter_map(|entry| Some(entry.ok()?.file_name()))
+                .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+                .collect::<Vec<_>>()
+        };
+        folders.iter().flat_map(names).collect()
     }
 }

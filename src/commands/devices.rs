@@ -141,7 +141,9 @@ fn offer_lines(offers: &[Offer]) -> Vec<String> {
 fn to_paste(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> Option<String> {
     let usable = |camera: &CameraInfo| Some((quoted(&camera.path.display()), best(camera)?));
     let camera = cameras.iter().find_map(usable);
-    let microphone = microphones.first();
+    // Straight from the card, at any rate: a headless machine has nothing better behind "default".
+    let direct = |microphone: &&MicrophoneInfo| microphone.id.contains("plughw:");
+    let microphone = microphones.iter().find(direct).or(microphones.first());
     if camera.is_none() && microphone.is_none() {
         return None;
     }
@@ -233,7 +235,12 @@ mod tests {
 
     #[test]
     fn what_is_to_paste_is_a_valid_feed_of_the_devices() {
-        let toml = to_paste(&[webcam()], &[microphone()]).unwrap();
+        let vague = MicrophoneInfo {
+            id: "alsa:default".to_owned(),
+            ..microphone()
+        };
+        let toml = to_paste(&[webcam()], &[vague, microphone()]).unwrap();
+        assert!(toml.contains("plughw:CARD=webcam"), "{toml}");
         let whole = format!(
             "{toml}[publisher.p]\nfeed = \"front\"\nto = \"ome\"\nurl = \"wss://host/a/b\"\n"
         );

@@ -21,7 +21,7 @@ use crate::capture::synthetic::Silence;
 use crate::config::{Bitrate, Size};
 use crate::encode::{Controls, Encoder, H264, Opus};
 use crate::media::convert::Converter;
-use crate::media::frame::{AudioFrame, VideoFrame};
+use crate::media::frame::{AudioFrame, Picture, VideoFrame};
 use crate::media::time::{MediaClock, MediaTime};
 
 /// How long the end of a capture thread is waited for before it is left behind.
@@ -32,6 +32,8 @@ const WATCH: Duration = Duration::from_millis(200);
 const SLATE_PERIOD: Duration = Duration::from_millis(200);
 /// Time without a usable picture, though the source says nothing, after which the slate is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Time after which a picture is sent again if no new one comes: a key frame may be wanted, and the way kept open.
+const REPEAT: Duration = Duration::from_millis(400);
 /// How late a block of samples may come before silence takes its place.
 const LATEST: Duration = Duration::from_millis(120);
 /// Blocks of 10 ms: one second. A longer hole is left open rather than filled in a burst.
@@ -272,6 +274,8 @@ struct VideoState {
     slate: Slate,
     /// Capture time of the last picture that was encoded.
     last: Option<MediaTime>,
+    /// The last picture of the source, while it is the one that is seen.
+    shown: Option<Picture>,
     /// Since when, and why, every picture of the source was unusable.
     broken: Option<(Instant, String)>,
 }
@@ -283,6 +287,7 @@ impl VideoDrive {
             converter: Converter::new(self.size),
             slate: Slate::new(self.size, self.source.clock),
             last: None,
+            shown: None,
             broken: None,
         };
         let period = SLATE_PERIOD.max(Duration::from_secs(1) / self.fps);
@@ -309,16 +314,24 @@ impl VideoDrive {
             if now >= slate_due {
                 slate_due = now + period;
             }
-            let Some((since, reason)) = self.slate_reason(&state, now) else {
-                continue;
-            };
             let at = self.source.clock.at(now);
-            let too_soon = |last| at.saturating_since(last) < period.mul_f64(0.9);
-            if state.last.is_some_and(too_soon) || self.fanout.demand(now).is_none() {
+            let sooner = |than: Duration| state.last.is_some_and(|l| at.saturating_since(l) < than);
+            if sooner(period.mul_f64(0.9)) || self.fanout.demand(now).is_none() {
                 continue;
             }
+            let frame = if let Some((since, reason)) = self.slate_reason(&state, now) {
+                state.shown = None;
+                state.slate.draw(at, since, &reason)
+            } else {
+                match &state.shown {
+                    Some(picture) if !sooner(REPEAT.max(period * 2)) => VideoFrame {
+                        captured: at,
+                        picture: picture.clone(),
+                    },
+                    Some(_) | None => continue,
+                }
+            };
             self.source.mailbox.fill();
-            let frame = state.slate.draw(at, since, &reason);
             let fate = self.encode(&mut state, &frame, false);
             self.source.mailbox.settle(fate);
         }
@@ -337,7 +350,7 @@ impl VideoDrive {
     fn encode(&mut self, state: &mut VideoState, frame: &VideoFrame, captured: bool) -> Fate {
         let now = Instant::now();
         let Some(controls) = self.fanout.demand(now) else {
-            state.broken = None;
+            (state.broken, state.shown) = (None, None);
             return Fate::Idle;
         };
         if let Some(last) = state.last {
@@ -362,6 +375,7 @@ impl VideoDrive {
         };
         if captured {
             state.broken = None;
+            state.shown = Some(picture.clone());
         }
         let frame = VideoFrame {
             captured: frame.captured,

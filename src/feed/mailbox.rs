@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::capture;
+use crate::capture::{self, Losses};
 
 /// What became of every frame of one track since the feed started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,7 @@ struct State<F> {
     gone: bool,
     stop: bool,
     ledger: Ledger,
+    losses: Losses,
 }
 
 #[derive(Debug)]
@@ -118,6 +119,7 @@ impl<F> Mailbox<F> {
                 gone: true,
                 stop: false,
                 ledger: Ledger::default(),
+                losses: Losses::default(),
             }),
             changed: Condvar::new(),
         }
@@ -175,6 +177,17 @@ impl<F> Mailbox<F> {
         state.ledger.captured += 1;
         state.ledger.in_flight += 1;
         self.changed.notify_all();
+    }
+
+    /// Enters what the device has lost before it gave anything.
+    pub(super) fn lose(&self, generation: u64, losses: Losses) {
+        if losses == Losses::default() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.losses += losses;
+        }
     }
 
     /// The capture thread's last word. `None` if it was told to stop.
@@ -271,6 +284,11 @@ impl<F> Mailbox<F> {
     pub(super) fn ledger(&self) -> Ledger {
         self.lock().ledger
     }
+
+    /// What the device has lost since the feed started, over all its openings.
+    pub(super) fn losses(&self) -> Losses {
+        self.lock().losses
+    }
 }
 
 #[cfg(test)]
@@ -311,6 +329,13 @@ mod tests {
         mailbox.post(old, 1);
         let new = mailbox.begin();
         mailbox.post(old, 2);
+        let losses = Losses {
+            overruns: 1,
+            samples: 960,
+        };
+        mailbox.lose(old, losses);
+        mailbox.lose(new, losses);
+        mailbox.lose(new, losses);
         mailbox.post_gone(old, Some(capture::Error::Stalled(Duration::ZERO)));
         assert!(!mailbox.wants(old) && mailbox.wants(new));
         mailbox.post(new, 3);
@@ -319,6 +344,10 @@ mod tests {
         mailbox.settle(Fate::Late);
         let ledger = mailbox.ledger();
         assert_eq!((ledger.captured, ledger.dropped), (2, 1));
+        assert_eq!(
+            (mailbox.losses().overruns, mailbox.losses().samples),
+            (2, 1920)
+        );
         assert!(ledger.balances());
     }
 

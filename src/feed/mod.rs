@@ -28,7 +28,7 @@ use crate::capture::camera::Camera;
 use crate::capture::file::{WavFile, Y4mFile};
 use crate::capture::microphone::Microphone;
 use crate::capture::synthetic::{Pace, Silence, TestCard, Tone};
-use crate::capture::{self, Devices, Source};
+use crate::capture::{self, Devices, Losses, Source};
 use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
 use crate::encode::{self, H264, Opus};
 use crate::media::frame::{AudioFrame, VideoFrame};
@@ -55,7 +55,8 @@ const CAMERA: Limits = Limits {
 };
 /// Deadlines of a microphone.
 const MICROPHONE: Limits = Limits {
-    silent: Duration::from_millis(500),
+    // Silence takes its place long before; this is for a thread that hangs, for the microphone itself gives up earlier.
+    silent: Duration::from_millis(1500),
     ..CAMERA
 };
 /// Deadlines of a source that needs no device: it is slow only if the machine is.
@@ -141,6 +142,8 @@ pub struct TrackStatus {
     pub left_behind: u64,
     /// What became of every frame.
     pub ledger: Ledger,
+    /// What the device lost before it became a frame, over all its openings. Sound only.
+    pub losses: Losses,
 }
 
 /// A feed at one instant.
@@ -361,6 +364,7 @@ impl FeedHandle {
                 opened: report.opened,
                 left_behind: report.left_behind,
                 ledger: mailbox.ledger(),
+                losses: mailbox.losses(),
             }
         }
         Status {

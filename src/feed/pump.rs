@@ -42,7 +42,9 @@ fn run<F>(mailbox: &Mailbox<F>, generation: u64, open: &Open<F>) -> Option<captu
     };
     mailbox.post_opened(generation, source.describe());
     while mailbox.wants(generation) {
-        match source.read() {
+        let read = source.read();
+        mailbox.lose(generation, source.losses());
+        match read {
             Ok(frame) => mailbox.post(generation, frame),
             Err(error) => return Some(error),
         }

@@ -265,6 +265,10 @@ struct Stage {
 }
 
 fn stage(name: &str, acts: impl IntoIterator<Item = Act>) -> Stage {
+    stage_within(name, acts, QUICK)
+}
+
+fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits) -> Stage {
     let clock = clock();
     let acts = Arc::new(Mutex::new(acts.into_iter().collect::<VecDeque<_>>()));
     let (release, released) = mpsc::channel();
@@ -285,7 +289,7 @@ fn stage(name: &str, acts: impl IntoIterator<Item = Act>) -> Stage {
         video: Some(video()),
         audio: None,
     };
-    let origin = (open, Devices::None, QUICK);
+    let origin = (open, Devices::None, limits);
     let feed = Feed::assemble(name, &config, clock, Some(origin), None).expect("starts");
     Stage {
         feed,
@@ -381,6 +385,29 @@ async fn a_camera_that_hangs_is_left_behind_and_does_not_hinder_the_drain() {
         handle.status().video.expect("video").ledger.captured,
         captured
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_answered() {
+    let patient = Limits {
+        silent: PATIENCE,
+        ..QUICK
+    };
+    let stage = stage_within("t8", [Act::Pictures(5), Act::Hang], patient);
+    let handle = stage.feed.handle();
+    let mut subscription = handle.subscribe();
+    let mut last = None;
+    let repeated = |s: &Status| {
+        let filled = s.video.as_ref().map(|v| v.ledger.filled);
+        live(s) && filled.is_some_and(|filled| filled >= 3)
+    };
+    watch(&mut subscription, &handle, &mut last, repeated).await;
+    subscription.request_key_frame();
+    while !next(&mut subscription).await.key {
+        assert!(live(&handle.status()));
+    }
+    stage.release.send(()).expect("it still waits");
+    drop(stage.feed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

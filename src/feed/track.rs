@@ -141,15 +141,12 @@ impl Track {
                 self.lose(now, since, reason);
                 Action::Nothing
             }
-            (
-                State::Slate {
-                    retry: Retry::At(at),
-                    ..
-                },
-                Input::Appeared,
-            ) => {
-                *at = (*at).min(now + self.limits.settle);
-                self.pause = self.limits.first_retry;
+            (State::Slate { retry, .. }, Input::Appeared) => {
+                if let Retry::At(at) = retry {
+                    *at = (*at).min(now + self.limits.settle);
+                }
+                // Its nodes, links and permissions come one after the other: a failure now means little.
+                self.pause = self.limits.settle;
                 Action::Nothing
             }
             (
@@ -268,7 +265,12 @@ mod tests {
         assert_eq!(track.deadline(), t0 + S + LIMITS.settle);
         track.on(t0 + S * 2, Input::Tick);
         track.on(t0 + S * 2, gone());
-        assert_eq!(track.deadline(), t0 + S * 3);
+        assert_eq!(track.deadline(), t0 + S * 2 + LIMITS.settle);
+        // What appears while it is being opened counts as well.
+        track.on(t0 + S * 3, Input::Tick);
+        track.on(t0 + S * 3, Input::Appeared);
+        track.on(t0 + S * 4, gone());
+        assert_eq!(track.deadline(), t0 + S * 4 + LIMITS.settle);
     }
 
     #[test]

@@ -28,14 +28,37 @@ step() { echo "[$SECONDS s] $*"; }
 within() {
     local deadline=$((SECONDS + $1)) what=$2
     shift 2
-    until "$@"; do
+    until "$@" > /dev/null; do
         [ $SECONDS -lt "$deadline" ] || fail "not seen in time: $what"
         sleep 0.1
     done
 }
 
-# From here on, `said` looks at new lines only.
-mark() { mark=$(wc -l < "$agent_log"); }
+# From here on, `said` looks at new lines only, and `took` counts.
+mark() {
+    mark=$(wc -l < "$agent_log")
+    marked_at=$EPOCHREALTIME
+}
+
+# passed WHAT: how long after the mark this is said.
+passed() {
+    python3 -c 'import sys, time; print("     %s after %.0f ms" % (sys.argv[2], (time.time() - float(sys.argv[1])) * 1000))' \
+        "$marked_at" "$1"
+}
+
+# took WHAT TEXT...: how long after the mark the first line with these texts was written; it must be there.
+took() {
+    local what=$1
+    shift
+    said "$@" > "$work/said" || fail "never said: $*"
+    python3 - "$marked_at" "$work/said" "$what" <<- 'PYTHON'
+		import datetime, json, sys
+		marked, lines, what = sys.argv[1:]
+		line = json.loads(open(lines).readline())
+		at = datetime.datetime.fromisoformat(line["timestamp"].replace("Z", "+00:00")).timestamp()
+		print("     %s after %.0f ms" % (what, (at - float(marked)) * 1000))
+	PYTHON
+}
 
 # said TEXT...: a line of the agent's log since the mark holds all of these texts.
 said() {
@@ -43,12 +66,13 @@ said() {
     lines=$(tail -n "+$((mark + 1))" "$agent_log")
     local text
     for text; do lines=$(grep -F -- "$text" <<< "$lines") || return 1; done
+    echo "$lines"
 }
 
 # never TEXT...: the same must not be in the whole log.
 never() {
     mark=0
-    ! said "$@" || fail "should never have been said: $*"
+    ! said "$@" > /dev/null || fail "should never have been said: $*"
 }
 
 # hold SECONDS: observe for this long; both programs must live on.
