@@ -446,7 +446,6 @@ impl Drop for Camera {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
 
     const HD: Size = Size {
         width: 1280,

@@ -144,7 +144,12 @@ impl TestCard {
         canvas.fill(0, 0, size.width, code_rows, BLACK);
         let scale = (size.width / 320).max(1);
         let label = format!("onair {size} {fps} fps");
-        canvas.text(8 * scale, size.height / 2, scale, WHITE.0, &label);
+        let (top, width) = (
+            size.height / 2 - scale,
+            (label.len() as u32 + 1) * 8 * scale,
+        );
+        canvas.fill(8 * scale, top, width, 10 * scale, BLACK);
+        canvas.text(8 * scale, top + scale, scale, WHITE.0, &label);
         // Soft hills with a ripple: detail that an encoder must follow, unlike flat bars.
         let band = (0..size.width * 2)
             .map(|x| {

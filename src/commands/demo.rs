@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::outcome::{self, Run};
-use super::{clocks, deadline, print, signals};
+use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::secret::Secret;
 use crate::config::{
@@ -51,22 +51,12 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
         lab.page_url(),
     ))?;
 
-    let end = deadline(args.extent.duration);
-    tokio::pin!(end);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
     let live = std::io::stdout().is_terminal();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = &mut end => break,
-            _ = tick.tick() => {
-                run.sample(clocks().0);
-                if live {
-                    print(&format!("\r\x1b[K{}", progress(lab.hub())))?;
-                }
-            }
-        }
-    }
+    run.last(&stop, args.extent.duration, || match live {
+        true => print(&format!("\r\x1b[K{}", progress(lab.hub()))),
+        false => Ok(()),
+    })
+    .await?;
     if live {
         print("\n")?;
     }

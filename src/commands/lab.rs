@@ -1,12 +1,11 @@
 //! `onair lab`: the strict ingest server alone, for any publisher.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::outcome::{self, Run};
-use super::{clocks, deadline, print, signals};
+use super::{clocks, print, signals};
 use crate::cli;
 use crate::lab::{Lab, LabConfig, Mutation, Profile};
 use crate::media::time::MediaClock;
@@ -38,16 +37,7 @@ pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCod
     }
     print(&format!("page {}\n", lab.page_url()))?;
 
-    let end = deadline(args.extent.duration);
-    tokio::pin!(end);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = &mut end => break,
-            _ = tick.tick() => run.sample(clocks().0),
-        }
-    }
+    run.last(&stop, args.extent.duration, || Ok(())).await?;
 
     let hub = lab.hub().clone();
     lab.stop().await;

@@ -10,7 +10,7 @@ pub mod signals;
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::cli::{Cli, Verb};
 use crate::config::load;
@@ -63,14 +63,6 @@ pub const VERDICT_FAIL: u8 = 3;
 )]
 fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
-}
-
-/// Ends after `duration`; without one, never.
-async fn deadline(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Prints a verb's result on standard output. A reader that has gone (`onair devices | head`) is no failure.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::peer::Latency;
 use crate::process::Usage;
@@ -30,9 +31,31 @@ impl Run {
         }
     }
 
-    /// Samples the process; call it about once a second.
-    pub(super) fn sample(&mut self, now: Instant) {
-        self.usage.sample(now);
+    /// Waits until `stop`, or for `extent` if there is one. Each second the process is sampled and `each` is called.
+    pub(super) async fn last(
+        &mut self,
+        stop: &CancellationToken,
+        extent: Option<Duration>,
+        mut each: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let end = async {
+            match extent {
+                Some(extent) => tokio::time::sleep(extent).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = &mut end => return Ok(()),
+                _ = tick.tick() => {
+                    self.usage.sample(super::clocks().0);
+                    each()?;
+                }
+            }
+        }
     }
 
     /// Closes the run at `now`: the verdict is pass if there is no reason against it.

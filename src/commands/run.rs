@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::outcome::{self, Run};
-use super::{clocks, deadline, print, signals};
+use super::{clocks, print, signals};
 use crate::cli;
 use crate::config::load;
 use crate::media::time::MediaClock;
@@ -22,16 +21,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let clock = MediaClock::new(began, wall);
     let supervisor = Supervisor::start(&config, clock, global.seed()).context("cannot start")?;
 
-    let end = deadline(args.extent.duration);
-    tokio::pin!(end);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = &mut end => break,
-            _ = tick.tick() => run.sample(clocks().0),
-        }
-    }
+    run.last(&stop, args.extent.duration, || Ok(())).await?;
 
     let watches = supervisor.publishers();
     let at_end: BTreeMap<_, _> = watches

@@ -2,6 +2,7 @@
 //!
 //! Pure. Goertzel's algorithm over 2.5 ms, every half millisecond. A window half filled by the beep shows half
 //! of its amplitude, so the onset is the middle of the window at which half of the plateau is passed.
+//! Only a whole beep counts: one whose beginning was lost, or replaced by silence, would seem late.
 
 use std::collections::VecDeque;
 use std::f32::consts::TAU;
@@ -16,8 +17,12 @@ const WINDOW: usize = 120;
 const HOP: usize = 24;
 /// Amplitude that only a beep reaches; the beep has 0.5, the tone underneath 0.03.
 const FLOOR: f32 = 0.1;
-/// Windows over which the plateau is looked for: 10 ms.
-const PLATEAU: usize = 20;
+/// Samples of a whole beep: 60 ms.
+const LENGTH: u64 = 2_880;
+/// How much longer or shorter a whole beep may seem: 5 ms, half of the shortest piece that can be missing.
+const TOLERANCE: u64 = 240;
+/// Windows after which what has not ended is no beep: 80 ms.
+const LONGEST: usize = 160;
 /// Windows that must have been quiet before a beep: 50 ms.
 const QUIET: usize = 100;
 
@@ -27,12 +32,13 @@ pub(super) struct Detector {
     next: Option<u64>,
     samples: VecDeque<f32>,
     quiet: usize,
-    rising: Vec<(u64, f32)>,
+    loud: Vec<(u64, f32)>,
     last: Option<(u64, f32)>,
 }
 
 impl Detector {
-    /// Takes samples whose first has the time `at`; returns the times of the onsets found. A gap starts anew.
+    /// Takes samples whose first has the time `at`; returns the onsets of the beeps that have ended. A gap starts
+    /// anew.
     pub(super) fn push(&mut self, at: u64, samples: &[f32]) -> Vec<u64> {
         if self.next != Some(at) {
             *self = Self::default();
@@ -52,7 +58,7 @@ impl Detector {
 
     fn window(&mut self, middle: u64, amplitude: f32) -> Option<u64> {
         let before = self.last.replace((middle, amplitude));
-        if self.rising.is_empty() {
+        if self.loud.is_empty() {
             if amplitude < FLOOR {
                 self.quiet += 1;
                 return None;
@@ -60,19 +66,21 @@ impl Detector {
             if std::mem::take(&mut self.quiet) < QUIET {
                 return None;
             }
-            self.rising.extend(before);
+            self.loud.extend(before);
         }
-        self.rising.push((middle, amplitude));
-        if self.rising.len() < PLATEAU {
+        self.loud.push((middle, amplitude));
+        if amplitude >= FLOOR && self.loud.len() < LONGEST {
             return None;
         }
-        let rising = std::mem::take(&mut self.rising);
-        let half = rising.iter().map(|(_, a)| *a).fold(0.0, f32::max) / 2.0;
-        rising.windows(2).find_map(|pair| {
+        let loud = std::mem::take(&mut self.loud);
+        let half = loud.iter().map(|(_, a)| *a).fold(0.0, f32::max) / 2.0;
+        let mut passes = loud.windows(2).filter_map(|pair| {
             let [(t0, a0), (t1, a1)] = [pair[0], pair[1]];
-            (a0 < half && a1 >= half)
+            ((a0 < half) != (a1 < half))
                 .then(|| t0 + ((t1 - t0) as f32 * (half - a0) / (a1 - a0)).round() as u64)
-        })
+        });
+        let (onset, end) = (passes.next()?, passes.next_back()?);
+        ((end - onset).abs_diff(LENGTH) <= TOLERANCE).then_some(onset)
     }
 }
 
@@ -116,6 +124,17 @@ mod tests {
         for (found, onset) in found.iter().zip(onsets) {
             let error = found.abs_diff(onset + 5_000);
             assert!(error <= 24, "{error} samples off");
+        }
+    }
+
+    #[test]
+    fn a_beep_with_a_piece_missing_tells_no_time() {
+        for piece in [20_000..20_480, 21_120..21_600, 22_400..22_880] {
+            let mut sound = sound(&[20_000, 68_000]);
+            sound[piece].fill(0.0);
+            let found = Detector::default().push(0, &sound);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].abs_diff(68_000) <= 24);
         }
     }
 

@@ -348,6 +348,11 @@ impl Session<'_> {
         let Some((prepared, names)) = self.offered.take() else {
             return refused();
         };
+        // Some clients look for `error` alone; the real server never sends such an offer.
+        if self.station.faults.mutation(self.station.profile) == Some(Mutation::Code404) {
+            self.violation("code", "an offer with code 404 was answered");
+            return Err((404, refusal_text(404).to_owned()));
+        }
         let answer = match answer {
             Ok(answer) if answer.media.len() == names.mids.len() => answer,
             Ok(answer) => {

@@ -1,5 +1,15 @@
 // OvenMediaEngine's own browser client, unmodified, against the lab: the judge is judged by a client that nobody
-// here wrote. It must pass, and it must fail on each lie.
+// here wrote. It must pass, and it must fail on each lie:
+//
+// | lie of the lab | what the client does |
+// |---|---|
+// | wrong-fingerprint | connects by ICE, fails in DTLS: the connection goes to `failed`, no error event |
+// | wrong-ice-pwd | never connects by ICE: the connection goes to `failed` after 15 s, no error event |
+// | missing-fingerprint | refuses the offer: an error event, no connection |
+// | code-404 | looks for `error` alone, so it answers the offer; the lab refuses that: an error event |
+// | refused, in the words of the real server | an error event with those words, no connection |
+//
+// The versions are the newest on npm, and of those that npm has the one nearest to 1.5.1.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -9,6 +19,14 @@ import { KITS, Onair, launch, publish, serveFolder, until } from "./support.mjs"
 const SECONDS_ON_AIR = 8;
 const QUERY = { "ome-0.21": "?direction=send", qencode: "?direction=send&transport=tcp" };
 const TRANSPORT = { "ome-0.21": "udp", qencode: "tcp" };
+
+/** What the client comes to on each lie of the lab's description. */
+const LIES = {
+  "wrong-fingerprint": { connection: "failed", ice: "connected" },
+  "wrong-ice-pwd": { connection: "failed" },
+  "missing-fingerprint": { error: /fingerprint/i },
+  "code-404": { error: /^Cannot create offer$/ },
+};
 
 let browser, site;
 
@@ -67,16 +85,22 @@ for (const kit of Object.keys(KITS)) {
       }));
     }
 
-    for (const lie of ["wrong-fingerprint", "wrong-ice-pwd", "missing-fingerprint"]) {
+    for (const [lie, { error, connection, ice }] of Object.entries(LIES)) {
       test(`fails on ${lie}`, () => rehearse("ome-0.21", ["--mutate", lie], async (lab, context, url) => {
         const page = await publish(context, site, kit, url);
         const { seen } = await until("the client's failure", 40, async () => {
           const seen = await page.evaluate(() => seen);
           return { done: seen.errors.length > 0 || seen.connection.includes("failed"), seen };
         });
-        assert.ok(!seen.connection.includes("connected"), JSON.stringify(seen));
+        const told = JSON.stringify(seen);
+        assert.ok(!seen.connection.includes("connected"), told);
+        assert.equal(seen.connection.includes("failed"), connection === "failed", told);
+        assert.equal(seen.callbacks.includes("ice connected"), ice === "connected", told);
+        assert.equal(seen.errors.length > 0, error !== undefined, told);
+        if (error) assert.match(seen.errors[0], error);
         await page.evaluate(() => instance.stopStreaming());
-        await judgedFail(lab);
+        const report = await judgedFail(lab);
+        if (lie === "code-404") assert.match(report.reasons.join(), /an offer with code 404 was answered/);
       }));
     }
 
@@ -104,4 +128,5 @@ async function judgedFail(lab) {
   assert.equal(report.verdict, "fail");
   assert.ok(report.reasons.length > 0);
   for (const session of report.sessions) assert.ok(!session.video.frames_decoded, JSON.stringify(session.video));
+  return report;
 }

@@ -19,7 +19,7 @@ after(async () => { await browser?.close(); site?.close(); });
 
 /** Watches the page until every one of `n` sessions shows a picture that moves. */
 async function watch(url, n) {
-  const page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 960 } });
   const faults = [];
   page.on("pageerror", error => faults.push(error.message));
   await page.goto(url);
@@ -81,7 +81,7 @@ test("the page shows the demo", { skip: process.env.ONAIR_DEMO === "no" && "ONAI
     const { page, faults } = await watch(demo.page, 2);
     await until("both sessions on air for a while", 40, async () => {
       const sessions = await demo.sessions();
-      return { done: sessions.length === 2 && sessions.every(s => s.report.video.frames_decoded > 300), sessions };
+      return { done: sessions.length === 2 && sessions.every(s => s.report.video.frames_decoded > 360), sessions };
     });
     await page.screenshot({ path: `${OUT}page.png` });
     assert.deepEqual(faults, []);
