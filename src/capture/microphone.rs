@@ -478,7 +478,11 @@ impl Source for Microphone {
                 device: self.name.clone(),
                 what,
             })?;
-            self.lost.samples += std::mem::take(&mut self.aligner.missing);
+            let missing = std::mem::take(&mut self.aligner.missing);
+            if missing > 0 {
+                tracing::debug!(device = self.name, missing, "samples are missing");
+            }
+            self.lost.samples += missing;
             self.complain();
         }
     }

@@ -19,6 +19,7 @@ hold 10
 step "camera taken away"
 mark
 rig-camera unplug
+passed "the kernel has removed the node"
 within 10 "slate" said "source is away" video
 took "slate" "source is away" video
 hold 3
