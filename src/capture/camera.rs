@@ -124,7 +124,10 @@ fn number(path: &Path) -> Option<u32> {
 /// The nodes that `device` may mean, best first.
 fn candidates(device: &str) -> Result<Vec<u32>, Error> {
     let missing = || Error::Missing {
-        device: device.to_owned(),
+        device: match device {
+            "auto" => "a camera".to_owned(),
+            named => named.to_owned(),
+        },
     };
     if device.starts_with('/') {
         let target = std::fs::canonicalize(device).map_err(|_| missing())?;
@@ -280,7 +283,7 @@ impl Camera {
             }
         }
         Err(refused.unwrap_or_else(|| Error::Missing {
-            device: device.to_owned(),
+            device: "a camera".to_owned(),
         }))
     }
 

@@ -61,11 +61,15 @@ pub struct MicrophoneInfo {
     pub preferred: Option<(u32, u16)>,
 }
 
-/// The capture devices of the machine. Takes up to a second; alsa-lib may write to standard error meanwhile.
+/// The capture devices of the machine. Takes up to a second.
 ///
 /// # Errors
 /// If ALSA itself does not answer.
 pub fn list() -> Result<Vec<MicrophoneInfo>, Error> {
+    without_chatter(listed)
+}
+
+fn listed() -> Result<Vec<MicrophoneInfo>, Error> {
     let devices = cpal::default_host()
         .input_devices()
         .map_err(|e| fault("ALSA", &e))?;
@@ -83,6 +87,20 @@ pub fn list() -> Result<Vec<MicrophoneInfo>, Error> {
     // ALSA's own silence is no microphone.
     let real = |found: &MicrophoneInfo| found.id != "alsa:null";
     Ok(devices.filter_map(info).filter(real).collect())
+}
+
+/// Runs `work`, which calls alsa-lib on this thread, with what alsa-lib would print on standard error in our log
+/// instead: a dozen lines for each device that is away, several times a minute.
+fn without_chatter<T>(work: impl FnOnce() -> T) -> T {
+    let chatter = alsa::Output::local_error_handler();
+    let done = work();
+    if let Ok(chatter) = chatter {
+        let said = chatter.borrow().to_string();
+        if !said.is_empty() {
+            tracing::debug!(said, "alsa-lib");
+        }
+    }
+    done
 }
 
 fn fault(device: &str, error: &cpal::Error) -> Error {
@@ -355,6 +373,10 @@ impl Microphone {
     /// # Errors
     /// If it is not there, or cannot be opened.
     pub fn open(device: &str, channels: u8, clock: MediaClock) -> Result<Self, Error> {
+        without_chatter(|| Self::opened(device, channels, clock))
+    }
+
+    fn opened(device: &str, channels: u8, clock: MediaClock) -> Result<Self, Error> {
         let found = find(device)?;
         let name = found
             .description()

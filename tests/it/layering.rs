@@ -39,6 +39,7 @@ const TOP: &[&str] = &["commands", "fuzz", "lib", "main"];
 
 /// The only places where a crate may be named.
 const DOORS: &[(&str, &[&str])] = &[
+    ("alsa", &["capture/microphone"]),
     ("anyhow", &["commands/", "main.rs"]),
     ("axum", &["lab/"]),
     ("clap", &["cli.rs", "main.rs"]),
