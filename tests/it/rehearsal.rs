@@ -116,6 +116,7 @@ pub(crate) struct Publisher {
     types: (u8, u8),
     sequence: (u64, u64),
     units: VecDeque<AccessUnit>,
+    held: Vec<AccessUnit>,
     connected: bool,
     skipped: bool,
     key_frame_wanted: bool,
@@ -266,6 +267,7 @@ impl Publisher {
             types,
             sequence: (700, 800),
             units: VecDeque::new(),
+            held: Vec::new(),
             connected: false,
             skipped: false,
             key_frame_wanted: false,
@@ -375,6 +377,7 @@ impl Publisher {
         // Sound is held until the first picture, so that both tracks start together.
         if unit.track == Track::Audio {
             if self.sequence.1 == 800 {
+                self.held.push(unit.clone());
                 return;
             }
             captured = captured.saturating_back(self.habits.sound_early);
@@ -406,6 +409,13 @@ impl Publisher {
             stream.write_rtp(write);
         }
         self.rtc.handle_input(Input::Timeout(Instant::now())).ok();
+        if unit.track == Track::Video {
+            for sound in std::mem::take(&mut self.held) {
+                if sound.captured + Duration::from_millis(10) >= unit.captured {
+                    self.write(clock, &sound);
+                }
+            }
+        }
     }
 }
 
@@ -497,7 +507,11 @@ fn sources(
 ) -> mpsc::Receiver<AccessUnit> {
     let (units, inbox) = mpsc::channel(64);
     let pictures = units.clone();
+    // However slowly a thread starts, there is sound to go with the first picture.
+    let (sounding, sound) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
+        sound.recv().expect("the tone begins");
+        drop(sound);
         let size = Size {
             width: 320,
             height: 240,
@@ -525,6 +539,8 @@ fn sources(
             bitrate,
         };
         while let Ok(frame) = tone.read() {
+            // Only the first is waited for.
+            sounding.send(()).ok();
             let unit = encoder.encode(&frame, controls).expect("sound");
             if let Some(unit) = unit
                 && units.blocking_send(unit).is_err()
