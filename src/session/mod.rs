@@ -220,9 +220,8 @@ async fn negotiate(
             let offer = peer.offer().await.map_err(EndReason::Engine)?;
             let answer = until_stopped(stop, signaller.exchange(&offer)).await??;
             let Some(answer) = answer else {
-                return Err(EndReason::Panicked(
-                    "a dialect that lets us offer returned no answer".to_owned(),
-                ));
+                let why = "the dialect let us offer and returned no answer".to_owned();
+                return Err(EndReason::Engine(peer::Error::Description { why }));
             };
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
