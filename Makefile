@@ -52,7 +52,9 @@ setup: toolchain packages browser
 ## demo: test card on air in a local lab, as Wowza and as Qencode at once; ARGS="--for 20s --report r.json"
 .PHONY: demo
 demo: toolchain packages
-	@cargo run --locked --quiet -- demo $(ARGS)
+	@echo "building; the first time this takes about ten minutes on two cores"
+	cargo build --locked
+	cargo run --locked --quiet -- demo $(ARGS)
 
 ## test: format, lints, docs, all tests, then the vendors' own clients in Chromium
 .PHONY: test
@@ -87,7 +89,8 @@ interop: toolchain packages browser
 ## bench: CPU, memory, latency against their targets
 .PHONY: bench
 bench: toolchain packages
-	@cargo bench --locked $(ARGS)
+	@echo "building for release; the first time this takes a quarter of an hour on two cores"
+	cargo bench --locked --bench path -- $(ARGS)
 
 ## rig: a real V4L2 camera and a USB webcam in a guest machine, pulled, stalled and broken; the first run builds it
 .PHONY: rig
