@@ -102,6 +102,7 @@ async fn agent(folder: &Path, clip: &Path, publishers: usize) -> anyhow::Result<
     ];
     let mut child = Command::new(env!("CARGO_BIN_EXE_onair"))
         .args(arguments)
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
     let status = tokio::task::spawn_blocking(move || child.wait()).await??;
