@@ -26,25 +26,25 @@
 //! token that is cancelled when the [`Peer`] goes, and what the task owned (sockets, the core, the callbacks) goes
 //! with it. No cycle of references keeps anything alive (webrtc-rs issue 906 is mended in this release).
 //!
-//! `tests/leak.rs` holds it so. 500 connections in each of twelve ways, four at once, against str0m in the same
+//! `tests/leak.rs` holds it so. 200 connections in each of twelve ways, four at once, against str0m in the same
 //! process, one thread; growth of anonymous memory for each connection after a warm-up; tasks 0, threads and
-//! descriptors unchanged after each way (2 cores shared with other work, so the times are no benchmark):
+//! descriptors unchanged after each way (the times are no benchmark):
 //!
 //! | way it ends | KiB each | ms each |
 //! |---|---|---|
-//! | we offer, UDP, media, farewell | -0.58 | 33 |
-//! | we offer, ICE-TCP, media, farewell | 0.04 | 43 |
-//! | server offers, UDP, media, closed without a word | 0.02 | 19 |
-//! | server offers, ICE-TCP, media, closed without a word | 0.03 | 33 |
-//! | UDP, media, dropped | 0.00 | 30 |
-//! | ICE-TCP, media, dropped | 0.00 | 42 |
-//! | dropped as soon as made, or while offering | 0.00 | under 1 |
-//! | no answer from the candidate (closed after 0.2 s) | 0.00 | 58 |
-//! | TCP port refuses (closed after 0.2 s) | 0.00 | 57 |
-//! | wrong fingerprint | 0.00 | 131 |
-//! | server dies (noticed after 1.1 s) | 0.00 | 314 |
+//! | we offer, UDP, media, farewell | -0.70 | 29 |
+//! | we offer, ICE-TCP, media, farewell | 0.14 | 43 |
+//! | server offers, UDP, media, closed without a word | -0.38 | 21 |
+//! | server offers, ICE-TCP, media, closed without a word | 0.02 | 33 |
+//! | UDP, media, dropped | -1.12 | 29 |
+//! | ICE-TCP, media, dropped | 0.52 | 43 |
+//! | dropped as soon as made, or while offering | 0.00 | under 2 |
+//! | no answer from the candidate (closed after 0.2 s) | 0.00 | 55 |
+//! | TCP port refuses (closed after 0.2 s) | 0.00 | 56 |
+//! | wrong fingerprint | 0.00 | 67 |
+//! | server dies | 0.00 | 311 |
 //!
-//! Command: `ONAIR_LEAK_CYCLES=500 cargo test --test leak -- --nocapture`.
+//! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
 mod candidate;
 mod counters;
