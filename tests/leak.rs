@@ -20,12 +20,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use held::Held;
-use onair::config::{Bitrate, Size, Transport};
+use onair::config::{Bitrate, Proxy, Size, Trust};
 use onair::feed::{AudioTrack, Tracks, VideoTrack};
 use onair::media::access_unit::{AccessUnit, Track};
 use onair::media::payload_types::PayloadTypes;
 use onair::media::time::MediaClock;
-use onair::peer::{Config, Event, Limits, Peer};
+use onair::net::Dialer;
+use onair::peer::{Config, Event, Ladder, Limits, Peer};
 use receiver::{Options, Receiver};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -121,7 +122,9 @@ fn config(way: Way) -> Config {
             opus: 111,
         },
         name: "leak".to_owned(),
-        transport: Transport::Auto,
+        ladder: Ladder::default(),
+        ice_servers: Vec::new(),
+        dialer: Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read"),
         first_sequence: 1,
         limits: limits(way),
     }

@@ -12,8 +12,8 @@ use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::secret::Secret;
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
-    VideoSource,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Video, VideoSource,
+    WowzaDialect,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -177,15 +177,10 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
                 url,
                 application: endpoint.application,
                 stream: Secret::new(endpoint.stream),
+                dialect: WowzaDialect::V1,
             },
         };
-        let publisher = Publisher {
-            feed: "demo".to_owned(),
-            server,
-            transport: Transport::Auto,
-            ca_file: None,
-        };
-        Some((profile.to_string(), publisher))
+        Some((profile.to_string(), Publisher::new("demo", server)))
     });
     Config {
         feeds: BTreeMap::from([("demo".to_owned(), feed)]),

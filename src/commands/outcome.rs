@@ -104,7 +104,7 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
         dialect: Some(snapshot.dialect.to_string()),
         transport: peer
             .and_then(|peer| peer.pair.as_ref())
-            .map(|pair| pair.protocol.to_string()),
+            .map(|pair| pair.rung.to_string()),
         time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
         capture_to_wire_ms: peer.and_then(|peer| percentiles(&peer.capture_to_wire)),
         reconnects: snapshot.sessions.saturating_sub(1),

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::raw::{self, Env, Fault, SecretSource};
+use super::raw::{self, Env, Fault};
+use super::secret::SecretSource;
 
 /// More than any configuration needs; a wrong path (a disk, a film) must not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;

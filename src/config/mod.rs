@@ -2,6 +2,7 @@
 //!
 //! `raw` mirrors the file and is the only place that may complain; whatever reached these types is valid.
 
+pub mod ice_server;
 pub mod load;
 pub mod raw;
 pub mod secret;
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secret::Secret;
+use ice_server::IceServer;
+use secret::{Bearer, Secret};
 
 /// Everything the file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,10 +121,52 @@ pub struct Publisher {
     pub feed: String,
     /// Where to, and in which dialect.
     pub server: Server,
-    /// Which transports ICE may use.
+    /// Which transports media may take.
     pub transport: Transport,
-    /// A PEM file of further certificate authorities to trust.
+    /// STUN and TURN servers of ours, beside those that the server hands over.
+    pub ice_servers: Vec<IceServer>,
+    /// How connections leave this network.
+    pub proxy: Proxy,
+    /// Whom TLS trusts.
+    pub trust: Trust,
+}
+
+impl Publisher {
+    /// A publisher of `feed` at `server`, with the defaults for all else.
+    pub fn new(feed: &str, server: Server) -> Self {
+        Self {
+            feed: feed.to_owned(),
+            server,
+            transport: Transport::default(),
+            ice_servers: Vec::new(),
+            proxy: Proxy::default(),
+            trust: Trust::default(),
+        }
+    }
+}
+
+/// Whom TLS trusts. By default: the platform's authorities, for the name in the URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// A PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
+    /// SHA-256 digests of the public keys (SubjectPublicKeyInfo) of which the server's own certificate must have one;
+    /// none means any. Authorities, names and times are checked all the same.
+    pub pins: Vec<[u8; 32]>,
+    /// Take any certificate. For a lab; said as a warning on each connection.
+    pub insecure: bool,
+}
+
+/// The HTTP proxy through which signalling and TURN over TLS leave (RFC 9110, section 9.3.6: `CONNECT`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Proxy {
+    /// What `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// None, whatever the environment says.
+    None,
+    /// `http://[user:password@]host:port` or `https://...`; `NO_PROXY` does not apply.
+    Url(Secret),
 }
 
 /// A server, with what its dialect needs. URLs and stream names are as good as passwords: never log them.
@@ -138,7 +182,16 @@ pub enum Server {
         /// The URL; `direction=send&transport=tcp` is added.
         url: Secret,
     },
-    /// Wowza Streaming Engine or Wowza Video, the older dialect (`sendOffer`).
+    /// Any server that speaks WHIP (RFC 9725), OvenMediaEngine and Wowza Streaming Engine among them.
+    Whip {
+        /// `https://` or `http://`.
+        url: Secret,
+        /// Sent as `Authorization: Bearer`; none, and no such header is sent.
+        bearer: Option<Bearer>,
+        /// How candidates found after the offer are told.
+        trickle: Trickle,
+    },
+    /// Wowza Streaming Engine or Wowza Video, over their WebSocket.
     Wowza {
         /// `wss://host/webrtc-session.json`.
         url: Secret,
@@ -146,17 +199,45 @@ pub enum Server {
         application: String,
         /// Stream name, possibly with a token as query.
         stream: Secret,
+        /// Which of the two languages is spoken there.
+        dialect: WowzaDialect,
     },
 }
 
-/// Which transports ICE may use towards a server.
+/// Wowza's languages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Transport {
-    /// Whatever the server offers; UDP first.
+pub enum WowzaDialect {
+    /// Whichever the server answers.
     #[default]
     Auto,
-    /// ICE-TCP only.
+    /// The older one (`sendOffer`): Wowza Video, Streaming Engine up to 4.10.
+    V1,
+    /// The newer one (`OFFER`): Streaming Engine from 4.11 on.
+    V2,
+}
+
+/// How a WHIP server is told of candidates that are found after the offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trickle {
+    /// By `PATCH` with one bare candidate line each, as Wowza's own page does.
+    Bare,
+    /// Not at all: every server learns them from the connectivity checks.
+    Off,
+    /// By `PATCH` with an SDP fragment (RFC 9725, section 4.3), until the server refuses one.
+    #[default]
+    Sdpfrag,
+}
+
+/// Which transports media may take to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Whatever the server offers: UDP, ICE-TCP, TURN over UDP, TCP and TLS, in this order.
+    #[default]
+    Auto,
+    /// Through a TURN server only.
+    Relay,
+    /// No UDP leaves this host: ICE-TCP, TURN over TCP and TLS.
     Tcp,
-    /// UDP only.
+    /// Directly over UDP only.
     Udp,
 }

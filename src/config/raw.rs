@@ -16,10 +16,10 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
-use super::secret::Secret;
+use super::secret::{Secret, SecretSource};
 use super::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
-    VideoSource, units,
+    Audio, AudioSource, Bitrate, Config, Feed, Proxy, Publisher, Server, Size, Transport, Trust,
+    Video, VideoSource, WowzaDialect, units,
 };
 
 /// Picture size where the file names none.
@@ -46,17 +46,6 @@ pub struct Env<'a> {
     pub fetch: &'a dyn Fn(&SecretSource) -> Result<String, String>,
     /// Tries to open a file for reading, or says in a few words why it cannot.
     pub open: &'a dyn Fn(&Path) -> Result<(), String>,
-}
-
-/// Where the file says that a secret is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A systemd credential (`LoadCredential=`), by its name.
-    Credential(String),
-    /// An environment variable, by its name.
-    Env(String),
-    /// A file that holds the secret and nothing else.
-    File(PathBuf),
 }
 
 /// One thing wrong in the file.
@@ -263,6 +252,7 @@ impl Reader<'_> {
                         url,
                         application,
                         stream,
+                        dialect: WowzaDialect::V1,
                     })
             }
             Some(ome) => {
@@ -278,7 +268,8 @@ impl Reader<'_> {
             }
         };
         let transport = self.optional(table, "transport", Transport::Auto, |v| {
-            Ok(match one_of(v, &["auto", "tcp", "udp"])? {
+            Ok(match one_of(v, &["auto", "relay", "tcp", "udp"])? {
+                "relay" => Transport::Relay,
                 "tcp" => Transport::Tcp,
                 "udp" => Transport::Udp,
                 _ => Transport::Auto,
@@ -290,7 +281,12 @@ impl Reader<'_> {
             feed: feed?,
             server: server?,
             transport,
-            ca_file,
+            ice_servers: Vec::new(),
+            proxy: Proxy::Environment,
+            trust: Trust {
+                ca_file,
+                ..Trust::default()
+            },
         })
     }
 

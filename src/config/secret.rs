@@ -1,5 +1,7 @@
 //! Secrets as a type: what may be used but never printed.
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret, SecretString};
 
 /// A token, stream key or signed URL. Prints as `***`; wiped from memory when dropped.
@@ -16,6 +18,26 @@ impl Secret {
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// Where a secret is kept outside the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A systemd credential (`LoadCredential=`), by its name.
+    Credential(String),
+    /// An environment variable, by its name.
+    Env(String),
+    /// A file that holds the secret and nothing else.
+    File(PathBuf),
+}
+
+/// A token, and where to read it again when it is refused: whoever renews it writes it there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bearer {
+    /// The token as it was read last.
+    pub token: Secret,
+    /// Where it was read; `None` if the configuration holds it.
+    pub source: Option<SecretSource>,
 }
 
 impl std::fmt::Debug for Secret {

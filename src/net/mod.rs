@@ -20,6 +20,8 @@ use url::Url;
 
 pub use tls::Tls;
 
+use crate::config;
+
 /// Longest wait for the name service.
 const DNS_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for TCP, over all addresses.
@@ -213,9 +215,29 @@ fn merge_query(old: &str, set: &[(&str, &str)]) -> String {
     pairs.join("&")
 }
 
-/// Opens a byte stream to `target`: looks up its name, connects to the first address that answers, and wraps
-/// the connection in TLS where the scheme asks for it.
-pub async fn dial(target: &Target, tls: &Tls) -> Result<Box<dyn Stream>, Error> {
+/// How this publisher's connections are made. Cheap to clone.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: Tls,
+}
+
+impl Dialer {
+    /// Reads certificate authorities, so it may block for some milliseconds. Fails only if `trust.ca_file` cannot be
+    /// read or holds no certificate.
+    pub fn new(trust: &config::Trust, _proxy: &config::Proxy) -> Result<Self, Error> {
+        Ok(Self {
+            tls: Tls::new(trust.ca_file.as_deref())?,
+        })
+    }
+
+    /// Opens a byte stream to `target`: looks up its name, connects to the first address that answers, and wraps
+    /// the connection in TLS where the scheme asks for it.
+    pub async fn dial(&self, target: &Target) -> Result<Box<dyn Stream>, Error> {
+        dial(target, &self.tls).await
+    }
+}
+
+async fn dial(target: &Target, tls: &Tls) -> Result<Box<dyn Stream>, Error> {
     let addresses = resolve(target).await?;
     let tcp = connect(target, addresses).await?;
     // Handshakes are a few small messages in each direction; delaying them gains nothing.

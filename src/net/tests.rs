@@ -15,6 +15,14 @@ use super::*;
 
 const PATH: &str = "planted-app/planted-stream?signature=planted-signature";
 
+fn dialer(ca_file: Option<&std::path::Path>) -> Dialer {
+    let trust = config::Trust {
+        ca_file: ca_file.map(Into::into),
+        ..config::Trust::default()
+    };
+    Dialer::new(&trust, &config::Proxy::None).unwrap()
+}
+
 fn target(scheme: &str, port: u16) -> Target {
     Target::parse(&format!("{scheme}://localhost:{port}/{PATH}"), &[]).unwrap()
 }
@@ -38,8 +46,8 @@ async fn reached_by(scheme: &str, reply: &'static [u8]) -> Error {
         while matches!(stream.read(&mut request).await, Ok(n) if n > 0) {}
     };
     let target = target(scheme, port);
-    let tls = Tls::new(None).unwrap();
-    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), server);
+    let dialer = dialer(None);
+    let (result, ()) = tokio::join!(Socket::connect(&target, &dialer), server);
     let Err(error) = result else {
         panic!("connected")
     };
@@ -79,7 +87,7 @@ async fn over_tls(name: &str, years: (i32, i32), trusted: bool) -> Result<Socket
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     std::fs::write(&file, certificate.pem()).unwrap();
-    let tls = Tls::new(trusted.then_some(file.as_path())).unwrap();
+    let dialer = dialer(trusted.then_some(file.as_path()));
     let (listener, port) = listen().await;
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -90,7 +98,7 @@ async fn over_tls(name: &str, years: (i32, i32), trusted: bool) -> Result<Socket
         tokio_tungstenite::accept_async(stream).await.unwrap();
     };
     let target = target("wss", port);
-    let (result, ()) = tokio::join!(Socket::connect(&target, &tls), Box::pin(server));
+    let (result, ()) = tokio::join!(Socket::connect(&target, &dialer), Box::pin(server));
     result
 }
 
@@ -178,7 +186,7 @@ fn families_take_turns() {
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_named() {
     let target = Target::parse("wss://nobody.invalid/planted", &[]).unwrap();
-    let Err(error) = dial(&target, &Tls::new(None).unwrap()).await else {
+    let Err(error) = dialer(None).dial(&target).await else {
         panic!("connected")
     };
     assert_eq!(error.step(), Some(Step::Dns));
@@ -194,7 +202,7 @@ async fn a_name_that_does_not_exist_is_named() {
 async fn a_closed_port_is_named() {
     let (listener, port) = listen().await;
     drop(listener);
-    let Err(error) = dial(&target("wss", port), &Tls::new(None).unwrap()).await else {
+    let Err(error) = dialer(None).dial(&target("wss", port)).await else {
         panic!("connected")
     };
     assert_eq!(error.step(), Some(Step::Tcp));

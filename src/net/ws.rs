@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::{Error, Step, Stream, Target, Tls, dial, failed, within};
+use super::{Dialer, Error, Step, Stream, Target, failed, within};
 
 /// Longest wait for the server's 101.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(10);
@@ -59,8 +59,8 @@ pub struct Socket {
 
 impl Socket {
     /// Opens a WebSocket to `target`.
-    pub async fn connect(target: &Target, tls: &Tls) -> Result<Self, Error> {
-        let stream = dial(target, tls).await?;
+    pub async fn connect(target: &Target, dialer: &Dialer) -> Result<Self, Error> {
+        let stream = dialer.dial(target).await?;
         Self::upgrade(stream, target).await
     }
 

@@ -12,7 +12,7 @@ pub(super) const MAX_CANDIDATES: usize = 16;
 
 /// How a candidate is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub(super) enum Protocol {
     /// ICE-TCP, with us dialling (RFC 6544).
     Tcp,
     /// UDP.
@@ -91,7 +91,7 @@ impl Candidate {
     /// Whether `transport` allows it.
     pub(super) fn allowed(&self, transport: Transport) -> bool {
         match transport {
-            Transport::Auto => true,
+            Transport::Auto | Transport::Relay => true,
             Transport::Tcp => self.protocol == Protocol::Tcp,
             Transport::Udp => self.protocol == Protocol::Udp,
         }

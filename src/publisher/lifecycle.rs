@@ -18,10 +18,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Dialect;
 use super::backoff;
 use super::policy::{self, History, Verdict};
 use crate::session::{Ended, Progress};
+use crate::signal::Dialect;
 
 /// Where a publisher stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,6 +259,7 @@ mod tests {
             status,
             text,
             step: signal::Step::Opening,
+            retry_after: None,
         })
     }
 

@@ -17,33 +17,16 @@ use tracing::Instrument as _;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
-use crate::net::{self, Tls};
+use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Telemetry};
-use crate::signal::Signaller;
 use crate::signal::ome::Ome;
+use crate::signal::whip::Whip;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::{Dialect, Signaller};
 
 pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
 pub use policy::Verdict;
-
-/// The servers' languages, as far as they differ in what a refusal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// OvenMediaEngine's WebSocket ingest, also at Qencode.
-    Ome,
-    /// Wowza's older `sendOffer` dialect.
-    WowzaV1,
-}
-
-impl std::fmt::Display for Dialect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Ome => "ome",
-            Self::WowzaV1 => "wowza-v1",
-        })
-    }
-}
 
 /// Everything a publisher shows of itself.
 #[derive(Clone, Debug)]
@@ -96,9 +79,10 @@ impl Publisher {
         clock: MediaClock,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let tls = Tls::new(config.ca_file.as_deref())?;
+        let dialer = Dialer::new(&config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
+            Server::Whip { .. } => Dialect::Whip,
             Server::Wowza { .. } => Dialect::WowzaV1,
         };
         let (snapshots, receiver) = watch::channel(Snapshot {
@@ -117,9 +101,11 @@ impl Publisher {
                 clock,
                 name: name.to_owned(),
                 transport: config.transport,
+                ice_servers: config.ice_servers.clone(),
+                dialer: dialer.clone(),
             },
             server: config.server.clone(),
-            tls,
+            dialer,
             lifecycle: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
             stop: stop.clone(),
             snapshots,
@@ -164,7 +150,7 @@ impl Drop for Publisher {
 struct Actor {
     parameters: session::Parameters,
     server: Server,
-    tls: Tls,
+    dialer: Dialer,
     lifecycle: Lifecycle,
     stop: CancellationToken,
     snapshots: watch::Sender<Snapshot>,
@@ -302,16 +288,22 @@ impl Actor {
     }
 
     fn new_signaller(&self) -> Box<dyn Signaller> {
-        let tls = self.tls.clone();
+        let dialer = self.dialer.clone();
         match &self.server {
-            Server::Ome { url } => Box::new(Ome::new(url, &[], tls)),
+            Server::Ome { url } => Box::new(Ome::new(url, &[], dialer)),
             // What Qencode's own kit adds to every URL (protocols.md 6.1).
-            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], tls)),
+            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], dialer)),
+            Server::Whip {
+                url,
+                bearer,
+                trickle,
+            } => Box::new(Whip::new(url, bearer.as_ref(), *trickle, dialer)),
             Server::Wowza {
                 url,
                 application,
                 stream,
-            } => Box::new(WowzaV1::new(url, application, stream, tls)),
+                ..
+            } => Box::new(WowzaV1::new(url, application, stream, dialer)),
         }
     }
 }

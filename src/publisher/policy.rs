@@ -18,11 +18,15 @@
 //! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
 
+mod ome;
+mod whip;
+mod wowza;
+
 use std::time::{Duration, Instant};
 
-use super::Dialect;
 use crate::net;
 use crate::session::{EndReason, Progress};
+use crate::signal::Dialect;
 use crate::signal::{self, Step};
 
 /// Time on air after which a session counts as good and history starts afresh (protocols.md 1.6).
@@ -36,14 +40,6 @@ const OPERATOR_RECHECK: Duration = Duration::from_secs(45);
 const UNREACHABLE_PERIOD: Duration = Duration::from_millis(1_500);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
 const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
-
-/// A ghost of ours holds the name for OvenMediaEngine's default `Timeout` of 30 s; half as long again for slow servers.
-const GHOST_PERIOD: Duration = Duration::from_millis(2_500);
-const GHOST_FOR: Duration = Duration::from_secs(45);
-
-/// Wowza's name-in-use and not-yet-running are waited out for two minutes (protocols.md 2.3).
-const WOWZA_WAIT_PERIOD: Duration = Duration::from_secs(5);
-const WOWZA_WAIT_FOR: Duration = Duration::from_secs(120);
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,9 +106,21 @@ pub(super) fn verdict(
     let kind = kind(reason);
     let (ordinal, age) = history.note(now, kind);
     let verdict = match reason {
-        EndReason::Signal(signal::Error::Refused { status, text, .. }) => {
-            refused(dialect, *status, text, ordinal, age)
-        }
+        EndReason::Signal(signal::Error::Refused {
+            status,
+            text,
+            retry_after,
+            ..
+        }) => refused(
+            dialect,
+            &Refusal {
+                status: *status,
+                text,
+                retry_after: *retry_after,
+                ordinal,
+                age,
+            },
+        ),
         EndReason::Signal(signal::Error::Connect(error)) => match error {
             net::Error::Status { status, .. } if *status < 500 => {
                 operator(format!("{error}: check the URL's host, port and path"))
@@ -130,7 +138,9 @@ pub(super) fn verdict(
         EndReason::Signal(signal::Error::Sdp { why, .. }) => operator(why.clone()),
         EndReason::Signal(
             signal::Error::Closed { .. }
+            | signal::Error::NoRestart
             | signal::Error::Protocol { .. }
+            | signal::Error::StreamGone { .. }
             | signal::Error::Timeout { .. },
         )
         | EndReason::Engine(_)
@@ -158,7 +168,9 @@ fn kind(reason: &EndReason) -> Kind {
         EndReason::Signal(signal::Error::Connect(_)) => Kind::Unreachable,
         EndReason::Signal(
             signal::Error::Closed { .. }
+            | signal::Error::NoRestart
             | signal::Error::Protocol { .. }
+            | signal::Error::StreamGone { .. }
             | signal::Error::Sdp { .. }
             | signal::Error::Timeout { .. },
         )
@@ -172,39 +184,25 @@ fn kind(reason: &EndReason) -> Kind {
     }
 }
 
-fn refused(dialect: Dialect, status: u16, text: &str, ordinal: u32, age: Duration) -> Verdict {
-    match (dialect, status) {
-        (Dialect::Ome, 403 | 404) if age < GHOST_FOR => Verdict::RetryEvery(GHOST_PERIOD),
-        (Dialect::Ome, 404) => operator(
-            "OvenMediaEngine has one answer, 404, for all of these: another publisher holds the stream name; no such \
-             application or host; WebRTC ingest is off for the application; the signed policy is wrong or expired; the \
-             admission webhook refused. Check them in this order"
-                .to_owned(),
-        ),
-        (Dialect::Ome, 403) => operator(format!(
-            "the server refuses our answer ({text}): another publisher took the name meanwhile, a webhook or policy \
-             forbids it, the URL lacks a stream name, or it cannot read our SDP"
-        )),
-        (Dialect::Ome, 400) => {
-            operator(format!("the server did not understand us ({text}); this server version needs a fix in onair"))
-        }
-        (Dialect::WowzaV1, 400) if ordinal >= 2 => {
-            operator(format!("the server calls our offer malformed ({text}): check application and stream name"))
-        }
-        (Dialect::WowzaV1, 401 | 403) => operator(format!(
-            "the server does not let us publish ({text}): check that WebRTC publishing is on for the application, and \
-             the credentials in the stream name"
-        )),
-        (Dialect::WowzaV1, 404) if ordinal >= 3 => {
-            operator(format!("the server does not know the application ({text}): check its name, and that it runs"))
-        }
-        (Dialect::WowzaV1, 502 | 503) if age < WOWZA_WAIT_FOR => Verdict::RetryEvery(WOWZA_WAIT_PERIOD),
-        (Dialect::WowzaV1, 502) => operator(format!("the live stream does not run ({text}): start it at the platform")),
-        (Dialect::WowzaV1, 503) => {
-            operator(format!("another publisher is live under this stream name ({text}): stop it or choose another"))
-        }
-        _ => Verdict::Backoff,
+fn refused(dialect: Dialect, refusal: &Refusal<'_>) -> Verdict {
+    match dialect {
+        Dialect::Ome => ome::refused(refusal),
+        Dialect::Whip => whip::refused(refusal),
+        Dialect::WowzaV1 | Dialect::WowzaV2 => wowza::refused(refusal),
     }
+}
+
+/// A refusal and its place in the run of its kind.
+struct Refusal<'a> {
+    status: u16,
+    /// The server's words.
+    text: &'a str,
+    /// When the server wants to be asked again, if it said so.
+    retry_after: Option<Duration>,
+    /// From 1.
+    ordinal: u32,
+    /// Time since the first of the run.
+    age: Duration,
 }
 
 const fn operator(advice: String) -> Verdict {
@@ -226,6 +224,7 @@ mod tests {
             status,
             text: "words".to_owned(),
             step: Step::Opening,
+            retry_after: None,
         })
     }
 
@@ -297,8 +296,8 @@ mod tests {
     #[test]
     fn wowza_502_and_503_are_waited_out_for_two_minutes() {
         for status in [502, 503] {
-            let seen = verdicts(Dialect::WowzaV1, || refusal(status), WOWZA_WAIT_PERIOD, 30);
-            assert_eq!(seen[0], Verdict::RetryEvery(WOWZA_WAIT_PERIOD));
+            let seen = verdicts(Dialect::WowzaV1, || refusal(status), wowza::WAIT_PERIOD, 30);
+            assert_eq!(seen[0], Verdict::RetryEvery(wowza::WAIT_PERIOD));
             assert_eq!(calls_operator_at(&seen), Some(24), "24 x 5 s");
         }
     }
@@ -322,11 +321,11 @@ mod tests {
 
     #[test]
     fn ome_404_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
-        let seen = verdicts(Dialect::Ome, || refusal(404), GHOST_PERIOD, 25);
+        let seen = verdicts(Dialect::Ome, || refusal(404), ome::GHOST_PERIOD, 25);
         assert!(
             seen[..18]
                 .iter()
-                .all(|v| *v == Verdict::RetryEvery(GHOST_PERIOD)),
+                .all(|v| *v == Verdict::RetryEvery(ome::GHOST_PERIOD)),
             "{seen:?}"
         );
         assert_eq!(calls_operator_at(&seen), Some(18), "18 x 2.5 s");
@@ -335,8 +334,8 @@ mod tests {
 
     #[test]
     fn ome_403_may_be_a_name_clash_before_it_is_our_answer() {
-        let seen = verdicts(Dialect::Ome, || refusal(403), GHOST_PERIOD, 20);
-        assert_eq!(seen[0], Verdict::RetryEvery(GHOST_PERIOD));
+        let seen = verdicts(Dialect::Ome, || refusal(403), ome::GHOST_PERIOD, 20);
+        assert_eq!(seen[0], Verdict::RetryEvery(ome::GHOST_PERIOD));
         assert_eq!(calls_operator_at(&seen), Some(18));
     }
 
@@ -367,12 +366,12 @@ mod tests {
         };
         assert_eq!(
             judge(Duration::ZERO, &refusal(404)),
-            Verdict::RetryEvery(GHOST_PERIOD)
+            Verdict::RetryEvery(ome::GHOST_PERIOD)
         );
         assert_eq!(judge(40 * S, &EndReason::Lost), Verdict::Backoff);
         assert_eq!(
             judge(50 * S, &refusal(404)),
-            Verdict::RetryEvery(GHOST_PERIOD)
+            Verdict::RetryEvery(ome::GHOST_PERIOD)
         );
         assert!(is_operator(&judge(96 * S, &refusal(404))));
     }

@@ -17,11 +17,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::config::ice_server::IceServer;
 use crate::feed::{FeedHandle, Subscription};
 use crate::media::access_unit::Track;
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
-use crate::peer::{self, Peer};
+use crate::net::Dialer;
+use crate::peer::{self, Ladder, Peer};
 use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
 
 use acceptance::Acceptance;
@@ -46,8 +48,12 @@ pub struct Parameters {
     pub clock: MediaClock,
     /// The publisher's name; becomes `cname` and `msid`.
     pub name: String,
-    /// Which transports ICE may use.
+    /// Which transports media may take.
     pub transport: config::Transport,
+    /// STUN and TURN servers of ours.
+    pub ice_servers: Vec<IceServer>,
+    /// How connections are made.
+    pub dialer: Dialer,
 }
 
 /// How far a session has come.
@@ -177,7 +183,7 @@ async fn attempt(
     telemetry: &watch::Sender<Telemetry>,
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, EndReason> {
-    let opening = until_stopped(stop, signaller.open()).await??;
+    let opening = until_stopped(stop, signaller.open(0)).await??;
     let payload_types = match &opening {
         Opening::SendOffer => PayloadTypes::OFFERED,
         Opening::Offered(offer) => offer.payload_types,
@@ -187,7 +193,12 @@ async fn attempt(
         tracks: parameters.feed.tracks(),
         payload_types,
         name: parameters.name.clone(),
-        transport: parameters.transport,
+        ladder: Ladder {
+            transport: parameters.transport,
+            first: None,
+        },
+        ice_servers: parameters.ice_servers.clone(),
+        dialer: parameters.dialer.clone(),
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
         limits: peer::Limits::default(),

@@ -10,13 +10,14 @@ pub mod sdp;
 mod server;
 #[cfg(test)]
 mod testing;
+pub mod whip;
 pub mod wowza_v1;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::secret::Secret;
+use crate::config::ice_server::IceServer;
 use crate::media::payload_types::PayloadTypes;
 use crate::net;
 
@@ -39,19 +40,33 @@ pub struct RemoteDescription {
     pub candidates: Vec<String>,
     /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
     pub payload_types: PayloadTypes,
-    /// TURN and STUN servers handed over by the server.
+    /// TURN and STUN servers handed over by the server; where it named an address of its own inner network, that
+    /// of the host we dialled stands beside it.
     pub ice_servers: Vec<IceServer>,
 }
 
-/// A STUN or TURN server with its long-term credential.
-#[derive(Clone, Debug)]
-pub struct IceServer {
-    /// `turn:host:port?transport=tcp` and the like.
-    pub urls: Vec<String>,
-    /// User name; empty for STUN.
-    pub username: String,
-    /// Password.
-    pub credential: Secret,
+/// The servers' languages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OvenMediaEngine's WebSocket ingest, also at Qencode.
+    Ome,
+    /// WHIP (RFC 9725) and its variants.
+    Whip,
+    /// Wowza's older `sendOffer` dialect.
+    WowzaV1,
+    /// Wowza's newer `OFFER` dialect.
+    WowzaV2,
+}
+
+impl std::fmt::Display for Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ome => "ome",
+            Self::Whip => "whip",
+            Self::WowzaV1 => "wowza-v1",
+            Self::WowzaV2 => "wowza-v2",
+        })
+    }
 }
 
 /// Something the server said while media flows, short of the end.
@@ -76,12 +91,36 @@ pub enum Parting {
 /// Every method is bounded by a deadline of its own (see each dialect), except [`next`](Self::next).
 #[async_trait]
 pub trait Signaller: Send {
+    /// The dialect spoken, or to be spoken next.
+    fn dialect(&self) -> Dialect;
+
     /// Connects to the server and learns who offers.
-    async fn open(&mut self) -> Result<Opening, Error>;
+    ///
+    /// `unreached` counts the sessions in a row, just before this one, in which no media path came up. A dialect in
+    /// which the server can be asked for other transports asks for others each time, in turn.
+    async fn open(&mut self, unreached: u32) -> Result<Opening, Error>;
 
     /// Hands over our description, an offer or an answer as [`Opening`] asked for. Returns the server's
     /// answer where we offered.
     async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error>;
+
+    /// Tells the server of candidates found after our description was handed over; with `last`, that there will be
+    /// no more. Where the dialect has no word for it, or the server no ear, nothing is sent: servers learn
+    /// candidates from the connectivity checks too.
+    async fn trickle(&mut self, _candidates: &[String], _last: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Whether [`restart`](Self::restart) may work with the session as it stands.
+    fn can_restart(&self) -> bool {
+        false
+    }
+
+    /// Restarts ICE in place: `local_sdp` is a full offer with new credentials; returns the server's side of it.
+    /// An error is the end of the session.
+    async fn restart(&mut self, _local_sdp: &str) -> Result<RemoteDescription, Error> {
+        Err(Error::NoRestart)
+    }
 
     /// Waits for what the server says while media flows; answers its pings meanwhile. Cancel-safe. An error is
     /// the end of the session as this dialect sees it; a dialect whose socket does not hold the session waits
@@ -112,6 +151,9 @@ pub enum Error {
     /// The socket could not be opened.
     #[error(transparent)]
     Connect(#[from] net::Error),
+    /// The dialect cannot restart ICE, or the server did not.
+    #[error("ICE cannot be restarted in place")]
+    NoRestart,
     /// The server said something this dialect does not allow.
     #[error("{endpoint} sent {got} while {expected} was expected")]
     Protocol {
@@ -133,6 +175,8 @@ pub enum Error {
         text: String,
         /// How far the handshake had come.
         step: Step,
+        /// When the server wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The server answered with a media description that cannot work, such as a refused video track.
     #[error("{endpoint} gave an SDP that cannot work: {why}")]
@@ -141,6 +185,12 @@ pub enum Error {
         endpoint: String,
         /// What is wrong with it and what to change.
         why: String,
+    },
+    /// Media flows, but the server no longer knows the stream.
+    #[error("{endpoint} no longer lists the stream, although media flows")]
+    StreamGone {
+        /// Scheme, host and port.
+        endpoint: String,
     },
     /// The server stayed silent.
     #[error("{endpoint} stayed silent for {} s while {waiting_for}", after.as_secs())]

@@ -31,16 +31,17 @@ use tokio::time::{Instant, timeout_at};
 use self::kept::Kept;
 use super::server::{Message, Server, candidate_strings, number};
 use super::{
-    Error, Event, IceServer, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
+    Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
+use crate::config::ice_server::IceServer;
 use crate::config::secret::Secret;
 use crate::media::payload_types::PayloadTypes;
 use crate::net::ws::Socket;
-use crate::net::{Target, Tls};
+use crate::net::{Dialer, Target};
 
 /// Longest wait for the offer. It comes within milliseconds, unless a webhook decides first.
 const OFFER_DEADLINE: Duration = Duration::from_secs(10);
-/// Most ICE servers taken of one offer, and most URLs of one server.
+/// Most ICE servers taken of one offer, by their URLs.
 const ICE_SERVERS_MAX: usize = 8;
 
 /// The signaller for OvenMediaEngine and Qencode.
@@ -75,7 +76,7 @@ enum Phase {
 impl Ome {
     /// A signaller for `url`; `query` is set in it, `direction=send` always. An unusable URL is reported by
     /// [`open`](Signaller::open).
-    pub fn new(url: &Secret, query: &[(&str, &str)], tls: Tls) -> Self {
+    pub fn new(url: &Secret, query: &[(&str, &str)], dialer: Dialer) -> Self {
         let mut query: Vec<_> = query.to_vec();
         if !query.iter().any(|(name, _)| *name == "direction") {
             query.insert(0, ("direction", "send"));
@@ -89,7 +90,7 @@ impl Ome {
             .map(str::to_owned)
             .collect();
         Self {
-            server: Server::new(target, tls, names),
+            server: Server::new(target, dialer, names),
             link: None,
             kept: None,
         }
@@ -182,9 +183,13 @@ impl Ome {
 
 #[async_trait]
 impl Signaller for Ome {
+    fn dialect(&self) -> Dialect {
+        Dialect::Ome
+    }
+
     /// Bounded by the deadlines of [`net`](crate::net) and ten seconds for the offer. A refused socket is asked first; if
     /// it does not serve any more, a new one is opened.
-    async fn open(&mut self) -> Result<Opening, Error> {
+    async fn open(&mut self, _unreached: u32) -> Result<Opening, Error> {
         if self.take_up().await {
             let said = self.request().await;
             // 500: a server with P2P on gives one offer per socket.
@@ -194,7 +199,9 @@ impl Signaller for Ome {
                 Err(
                     Error::Closed { .. }
                     | Error::Connect(_)
+                    | Error::NoRestart
                     | Error::Protocol { .. }
+                    | Error::StreamGone { .. }
                     | Error::Timeout { .. },
                 ) => false,
             };
@@ -404,22 +411,27 @@ fn read_ice_servers(message: &Value) -> Vec<IceServer> {
     let list = (message.get("iceServers").and_then(Value::as_array))
         .or_else(|| message.get("ice_servers").and_then(Value::as_array));
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-    (list.into_iter().flatten().take(ICE_SERVERS_MAX))
-        .map(|server| IceServer {
-            urls: match server.get("urls") {
-                Some(Value::String(url)) => vec![url.clone()],
-                Some(Value::Array(urls)) => (urls.iter().filter_map(Value::as_str))
-                    .take(ICE_SERVERS_MAX)
-                    .map(str::to_owned)
-                    .collect(),
-                Some(Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_)) | None => {
-                    Vec::new()
-                }
-            },
-            username: text(server.get("username").or_else(|| server.get("user_name"))),
-            credential: Secret::new(text(server.get("credential"))),
+    let read = |server: &Value| {
+        let urls: Vec<&str> = match server.get("urls") {
+            Some(Value::String(url)) => vec![url],
+            Some(Value::Array(urls)) => urls.iter().filter_map(Value::as_str).collect(),
+            Some(Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_)) | None => {
+                Vec::new()
+            }
+        };
+        let username = text(server.get("username").or_else(|| server.get("user_name")));
+        let credential = text(server.get("credential"));
+        let urls = urls.into_iter().filter_map(|url| url.parse().ok());
+        urls.map(|url| IceServer {
+            url,
+            username: username.clone(),
+            credential: Secret::new(credential.clone()),
         })
-        .filter(|server| !server.urls.is_empty())
+        .collect::<Vec<_>>()
+    };
+    (list.into_iter().flatten().take(ICE_SERVERS_MAX))
+        .flat_map(read)
+        .take(ICE_SERVERS_MAX)
         .collect()
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Error;
 use crate::config::secret::Secret;
 use crate::net::ws::{Ended, Received, Socket};
-use crate::net::{self, Target, Tls};
+use crate::net::{self, Dialer, Target};
 
 /// Most characters of a server's words that are repeated.
 const WORDS_MAX: usize = 200;
@@ -26,7 +26,7 @@ const SEND_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Server {
     /// Or what is wrong with the URL, to be said when the socket is opened.
     target: Result<Target, String>,
-    tls: Tls,
+    dialer: Dialer,
     secrets: Vec<Secret>,
 }
 
@@ -42,7 +42,7 @@ impl Server {
     /// `secrets` are texts that no error or log may hold, beside the values in the query of `target`.
     pub(super) fn new(
         target: Result<Target, net::Error>,
-        tls: Tls,
+        dialer: Dialer,
         secrets: impl IntoIterator<Item = String>,
     ) -> Self {
         let in_url = target.iter().flat_map(|target| {
@@ -63,7 +63,7 @@ impl Server {
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self {
             target: target.map_err(|error| error.to_string()),
-            tls,
+            dialer,
             secrets: secrets.into_iter().map(Secret::new).collect(),
         }
     }
@@ -74,7 +74,7 @@ impl Server {
 
     pub(super) async fn connect(&self) -> Result<Socket, Error> {
         match &self.target {
-            Ok(target) => Ok(Socket::connect(target, &self.tls).await?),
+            Ok(target) => Ok(Socket::connect(target, &self.dialer).await?),
             Err(why) => Err(Error::Connect(net::Error::Url { why: why.clone() })),
         }
     }
@@ -176,6 +176,7 @@ impl Server {
             status,
             text: self.printable(text),
             step,
+            retry_after: None,
         }
     }
 

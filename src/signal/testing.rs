@@ -12,15 +12,17 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::RemoteDescription;
+use crate::config::{Proxy, Trust};
 use crate::net::ws::Socket;
-use crate::net::{Target, Tls};
+use crate::net::{Dialer, Target};
 
 /// The server's end.
 pub(super) struct Far(pub(super) WebSocketStream<DuplexStream>);
 
-pub(super) fn tls() -> Tls {
-    static TLS: OnceLock<Tls> = OnceLock::new();
-    TLS.get_or_init(|| Tls::new(None).unwrap()).clone()
+pub(super) fn dialer() -> Dialer {
+    static DIALER: OnceLock<Dialer> = OnceLock::new();
+    let new = || Dialer::new(&Trust::default(), &Proxy::None).unwrap();
+    DIALER.get_or_init(new).clone()
 }
 
 /// An open WebSocket on a pipe of 64 KiB.

@@ -7,7 +7,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::testing::{OUR_OFFER, ome_answer, ome_offer, tls, wowza_answer};
+use crate::config::secret::Secret;
+
+use super::testing::{OUR_OFFER, dialer, ome_answer, ome_offer, wowza_answer};
 use super::*;
 
 const SECRETS: [&str; 5] = [
@@ -81,7 +83,7 @@ async fn sessions(signaller: &mut dyn Signaller, count: usize) -> Vec<Error> {
     let mut errors = Vec::new();
     for _ in 0..count {
         let ended = async {
-            let local = match signaller.open().await? {
+            let local = match signaller.open(0).await? {
                 Opening::Offered(remote) => {
                     tracing::trace!(?remote, "offered");
                     ome_answer()
@@ -124,7 +126,7 @@ async fn no_secret_reaches_an_error_or_a_log() {
         .map(|quote| vec![ome_offer().to_string(), quote]);
     scripts.extend(after_offer);
     let count = scripts.len();
-    let mut ome = ome::Ome::new(&url, &[], tls());
+    let mut ome = ome::Ome::new(&url, &[], dialer());
     let (errors, ()) = tokio::join!(sessions(&mut ome, count), serve(listener, scripts));
     assert_eq!(errors.len(), count);
     let mut said = format!("{errors:?}");
@@ -141,7 +143,7 @@ async fn no_secret_reaches_an_error_or_a_log() {
         .map(|quote| vec![wowza_answer().to_string(), quote]);
     scripts.extend(after_answer);
     let count = scripts.len();
-    let mut wowza = wowza_v1::WowzaV1::new(&url, "live", &stream, tls());
+    let mut wowza = wowza_v1::WowzaV1::new(&url, "live", &stream, dialer());
     let (errors, ()) = tokio::join!(sessions(&mut wowza, count), serve(listener, scripts));
     assert!(errors.len() >= count / 2, "{}", errors.len());
     said += &format!("{errors:?}");

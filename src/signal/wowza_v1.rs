@@ -19,11 +19,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::server::{Message, Server, candidate_strings, number};
-use super::{Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp};
+use super::{
+    Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
+};
 use crate::config::secret::Secret;
 use crate::media::payload_types::PayloadTypes;
 use crate::net::ws::Socket;
-use crate::net::{Target, Tls};
+use crate::net::{Dialer, Target};
 
 /// Longest wait for the answer, the official pages' own.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
@@ -39,10 +41,10 @@ pub struct WowzaV1 {
 impl WowzaV1 {
     /// A signaller for `url`, usually `wss://host/webrtc-session.json`. `stream` is sent as it is, so it may
     /// carry a token (`name?token=...`). An unusable URL is reported by [`open`](Signaller::open).
-    pub fn new(url: &Secret, application: &str, stream: &Secret, tls: Tls) -> Self {
+    pub fn new(url: &Secret, application: &str, stream: &Secret, dialer: Dialer) -> Self {
         let target = Target::parse(url.expose(), &[]);
         Self {
-            server: Server::new(target, tls, secrets(stream.expose())),
+            server: Server::new(target, dialer, secrets(stream.expose())),
             application: application.to_owned(),
             stream: stream.clone(),
             socket: None,
@@ -122,8 +124,12 @@ impl WowzaV1 {
 
 #[async_trait]
 impl Signaller for WowzaV1 {
+    fn dialect(&self) -> Dialect {
+        Dialect::WowzaV1
+    }
+
     /// Bounded by the deadlines of [`net`](crate::net).
-    async fn open(&mut self) -> Result<Opening, Error> {
+    async fn open(&mut self, _unreached: u32) -> Result<Opening, Error> {
         self.socket = None;
         self.socket = Some(self.server.connect().await?);
         Ok(Opening::SendOffer)

@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
-    ("peer", &["config", "feed", "media"]),
+    ("peer", &["config", "feed", "media", "net"]),
     (
         "publisher",
         &[
@@ -82,6 +82,7 @@ const PURE: &[&str] = &[
     "capture/drift.rs",
     "capture/draw.rs",
     "capture/file/read.rs",
+    "config/ice_server.rs",
     "config/mod.rs",
     "config/raw.rs",
     "config/raw/",
@@ -101,6 +102,7 @@ const PURE: &[&str] = &[
     "peer/candidate.rs",
     "peer/counters.rs",
     "peer/feedback.rs",
+    "peer/ladder.rs",
     "peer/packetizer.rs",
     "peer/reports.rs",
     "peer/retransmit.rs",
@@ -108,6 +110,7 @@ const PURE: &[&str] = &[
     "publisher/backoff.rs",
     "publisher/lifecycle.rs",
     "publisher/policy.rs",
+    "publisher/policy/",
     "report.rs",
     "session/acceptance.rs",
     "session/gate.rs",

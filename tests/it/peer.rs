@@ -9,12 +9,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use onair::config::{Bitrate, Size, Transport};
+use onair::config::{Bitrate, Proxy, Size, Transport, Trust};
 use onair::feed::{AudioTrack, Tracks, VideoTrack};
 use onair::media::access_unit::{AccessUnit, Track};
 use onair::media::payload_types::PayloadTypes;
 use onair::media::time::{MediaClock, MediaTime};
-use onair::peer::{Config, Event, Limits, Peer, Protocol, ReceiverReport, Stage};
+use onair::net::Dialer;
+use onair::peer::{Config, Event, Ladder, Limits, Peer, ReceiverReport, Rung, Stage};
 use str0m::media::KeyframeRequestKind;
 use tokio::sync::mpsc;
 
@@ -45,7 +46,9 @@ fn config() -> Config {
         },
         payload_types: STR0M,
         name: "front".to_owned(),
-        transport: Transport::Auto,
+        ladder: Ladder::default(),
+        ice_servers: Vec::new(),
+        dialer: Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read"),
         first_sequence: 1,
         limits: Limits::default(),
     }
@@ -98,9 +101,9 @@ async fn until<T>(
     }
 }
 
-async fn connected(events: &mut mpsc::Receiver<Event>) -> Protocol {
+async fn connected(events: &mut mpsc::Receiver<Event>) -> Rung {
     until(events, "connected", |event| match event {
-        Event::Connected(pair) => Some(pair.protocol),
+        Event::Connected(pair) => Some(pair.rung),
         _ => None,
     })
     .await
@@ -153,9 +156,9 @@ fn whole_pictures(seen: &Seen) -> usize {
 async fn media_flows(
     (mut peer, mut events, server): (Peer, mpsc::Receiver<Event>, Receiver),
     clock: MediaClock,
-    protocol: Protocol,
+    rung: Rung,
 ) {
-    assert_eq!(connected(&mut events).await, protocol);
+    assert_eq!(connected(&mut events).await, rung);
     publish(&mut peer, clock, &server, |seen| {
         whole_pictures(seen) >= 30 && seen.audio().count() >= 30
     })
@@ -166,7 +169,7 @@ async fn media_flows(
     assert_eq!(first.sequence, 1);
     assert!(seen.packets.iter().all(|p| p.payload.len() <= 1_200));
     let counters = peer.counters();
-    assert_eq!(counters.pair.expect("a pair").protocol, protocol);
+    assert_eq!(counters.pair.expect("a pair").rung, rung);
     assert!(counters.capture_to_wire.count() >= 30);
 
     peer.close(true).await;
@@ -182,12 +185,7 @@ async fn media_flows(
 async fn media_flows_when_we_offer_over_udp() {
     let config = config();
     let clock = config.clock;
-    media_flows(
-        offered(config, Options::default()).await,
-        clock,
-        Protocol::Udp,
-    )
-    .await;
+    media_flows(offered(config, Options::default()).await, clock, Rung::Udp).await;
 }
 
 #[tokio::test]
@@ -198,19 +196,14 @@ async fn media_flows_when_we_offer_over_tcp() {
         tcp: true,
         ..Options::default()
     };
-    media_flows(offered(config, options).await, clock, Protocol::Tcp).await;
+    media_flows(offered(config, options).await, clock, Rung::Tcp).await;
 }
 
 #[tokio::test]
 async fn media_flows_when_the_server_offers_over_udp() {
     let config = config();
     let clock = config.clock;
-    media_flows(
-        answered(config, Options::default()).await,
-        clock,
-        Protocol::Udp,
-    )
-    .await;
+    media_flows(answered(config, Options::default()).await, clock, Rung::Udp).await;
 }
 
 #[tokio::test]
@@ -221,7 +214,7 @@ async fn media_flows_when_the_server_offers_over_tcp() {
         tcp: true,
         ..Options::default()
     };
-    media_flows(answered(config, options).await, clock, Protocol::Tcp).await;
+    media_flows(answered(config, options).await, clock, Rung::Tcp).await;
 }
 
 #[tokio::test]
@@ -480,19 +473,19 @@ async fn events_end_when_the_peer_is_dropped() {
 #[tokio::test]
 async fn only_the_configured_transport_is_used() {
     let mut udp_only = config();
-    udp_only.transport = Transport::Udp;
+    udp_only.ladder.transport = Transport::Udp;
     let (peer, _events) = Peer::new(udp_only).await.expect("a peer");
     assert!(!peer.offer().await.expect("an offer").contains(" tcp "));
     peer.close(false).await;
 
     let mut tcp_only = config();
-    tcp_only.transport = Transport::Tcp;
+    tcp_only.ladder.transport = Transport::Tcp;
     let options = Options {
         tcp: true,
         ..Options::default()
     };
     let (peer, mut events, server) = offered(tcp_only, options).await;
-    assert_eq!(connected(&mut events).await, Protocol::Tcp);
+    assert_eq!(connected(&mut events).await, Rung::Tcp);
     peer.close(false).await;
     server.kill().await;
 }
@@ -567,7 +560,7 @@ async fn an_offer_as_ovenmediaengine_makes_it_is_answered_to_its_taste() {
 
     let server = offering.accept(&answer);
     peer.add_candidate(&candidate).await.expect("added");
-    media_flows((peer, events, server), clock, Protocol::Udp).await;
+    media_flows((peer, events, server), clock, Rung::Udp).await;
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use onair::config::secret::Secret;
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Transport, Video,
-    VideoSource,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Video, VideoSource,
+    WowzaDialect,
 };
 use onair::lab::hub::State;
 use onair::lab::{Endpoint, Lab, LabConfig, Profile};
@@ -60,15 +60,10 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
                 url,
                 application: endpoint.application.clone(),
                 stream: Secret::new(endpoint.stream.clone()),
+                dialect: WowzaDialect::V1,
             },
         };
-        let publisher = Publisher {
-            feed: "feed".to_owned(),
-            server,
-            transport: Transport::Auto,
-            ca_file: None,
-        };
-        (profile.to_string(), publisher)
+        (profile.to_string(), Publisher::new("feed", server))
     };
     Config {
         feeds: BTreeMap::from([("feed".to_owned(), feed)]),

@@ -39,7 +39,7 @@ fn minimal_file_gets_the_defaults() {
     assert_eq!(config.feeds["a"].audio, None);
     let publisher = &config.publishers["p"];
     assert_eq!(publisher.transport, Transport::Auto);
-    assert_eq!(publisher.ca_file, None);
+    assert_eq!(publisher.trust.ca_file, None);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn paths_start_at_the_folder_of_the_file() {
     let path = PathBuf::from("/etc/onair/a.y4m");
     assert_eq!(source, &VideoSource::File { path });
     assert_eq!(
-        config.publishers["p"].ca_file,
+        config.publishers["p"].trust.ca_file,
         Some(PathBuf::from("/ca.pem"))
     );
 }
@@ -244,7 +244,7 @@ fn file_of_all_keys_states_the_defaults() {
 
     let uncommented = full.replace("# ca_file", "ca_file");
     let config = read(&uncommented).unwrap();
-    assert!(config.publishers["engine"].ca_file.is_some());
+    assert!(config.publishers["engine"].trust.ca_file.is_some());
 
     // What a table allows is listed when it holds an unknown key; each of these must be shown in the file.
     let tables = [

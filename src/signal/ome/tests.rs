@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::super::testing::{
-    Far, error, has_candidates, ome_answer, ome_offer, pipe, recorded, tls,
+    Far, dialer, error, has_candidates, ome_answer, ome_offer, pipe, recorded,
 };
 use super::*;
 
@@ -18,7 +18,7 @@ const URL: &str =
     "wss://ome.example:3334/app/planted-stream?policy=planted%2Dpolicy&signature=planted-signature";
 
 fn ome() -> Ome {
-    Ome::new(&Secret::new(URL), &[], tls())
+    Ome::new(&Secret::new(URL), &[], dialer())
 }
 
 /// A signaller whose socket is open on a pipe.
@@ -165,7 +165,7 @@ async fn recorded_publish_through_the_relay() {
     let [server] = remote.ice_servers.as_slice() else {
         panic!("one server")
     };
-    assert_eq!(server.urls, ["turn:127.0.0.1:3478?transport=tcp"]);
+    assert_eq!(server.url.to_string(), "turn:127.0.0.1:3478?transport=tcp");
     assert_eq!(server.username, "ome");
     assert_eq!(server.credential.expose(), "airen");
     assert_eq!(
@@ -183,8 +183,8 @@ async fn recorded_publish_to_the_version_where_tcp_meant_the_relay() {
         remote.candidates
     );
     assert_eq!(
-        remote.ice_servers[0].urls,
-        ["turn:127.0.0.1:3488?transport=tcp"]
+        remote.ice_servers[0].url.to_string(),
+        "turn:127.0.0.1:3488?transport=tcp"
     );
     let remote = replay("v0.20.5-publish-udp.json").await;
     assert!(has_candidates(&remote, &[("udp", 10014)]));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::testing::{Far, OUR_OFFER, has_candidates, pipe, tls, wowza_answer};
+use super::super::testing::{Far, OUR_OFFER, dialer, has_candidates, pipe, wowza_answer};
 use super::*;
 
 const STREAM: &str = "planted-stream?token=planted-token";
@@ -11,7 +11,7 @@ const STREAM: &str = "planted-stream?token=planted-token";
 async fn connected() -> (WowzaV1, Far) {
     let (socket, far) = pipe().await;
     let url = Secret::new("wss://wowza.example/webrtc-session.json");
-    let mut wowza = WowzaV1::new(&url, "live", &Secret::new(STREAM), tls());
+    let mut wowza = WowzaV1::new(&url, "live", &Secret::new(STREAM), dialer());
     wowza.socket = Some(socket);
     (wowza, far)
 }
@@ -50,6 +50,7 @@ async fn refused(number: u16, text: &str) {
             text: got,
             step,
             endpoint,
+            ..
         }) = result
         else {
             panic!("{result:?}")

@@ -49,7 +49,7 @@ async fn a_refused_socket_stays_alive_however_long_nobody_opens_it() {
         }
         tokio::time::advance(Duration::from_secs(20)).await;
     }
-    let (result, request) = tokio::join!(ome.open(), async {
+    let (result, request) = tokio::join!(ome.open(0), async {
         let request = far.hear().await;
         far.say(&ome_offer()).await;
         request
@@ -86,7 +86,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
     ome.close(Parting::Abandon).await;
 
     // The winner is still on air.
-    let (result, request) = tokio::join!(ome.open(), async {
+    let (result, request) = tokio::join!(ome.open(0), async {
         let request = far.hear().await;
         far.say(&error(404, "Cannot create offer")).await;
         request
@@ -102,7 +102,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
         .unwrap();
     let second = twice["log"][3]["msg"].clone();
     assert_eq!(second["candidates"].as_array().unwrap().len(), 4);
-    let (result, _) = tokio::join!(ome.open(), async {
+    let (result, _) = tokio::join!(ome.open(0), async {
         far.hear().await;
         far.say(&second).await;
     });
@@ -117,7 +117,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
     assert!(quiet.is_err(), "{quiet:?}");
 
     // Once our answer stands, the stream is ours, and so is its end.
-    let (result, _) = tokio::join!(ome.open(), async {
+    let (result, _) = tokio::join!(ome.open(0), async {
         far.hear().await;
         far.say(&second).await;
     });
@@ -132,7 +132,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
 async fn each_session_opens_a_socket_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    let mut ome = Ome::new(&Secret::new(url), &[("transport", "tcp")], tls());
+    let mut ome = Ome::new(&Secret::new(url), &[("transport", "tcp")], dialer());
     let server = async {
         let mut uris = Vec::new();
         for said in [error(404, "Cannot create offer"), ome_offer()] {
@@ -152,9 +152,9 @@ async fn each_session_opens_a_socket_of_its_own() {
         uris
     };
     let client = async {
-        assert_eq!(refusal(ome.open().await).0, 404);
+        assert_eq!(refusal(ome.open(0).await).0, 404);
         assert!(ome.link.is_none());
-        assert!(matches!(ome.open().await, Ok(Opening::Offered(_))));
+        assert!(matches!(ome.open(0).await, Ok(Opening::Offered(_))));
         ome.close(Parting::Abandon).await;
     };
     let (uris, ()) = tokio::join!(server, client);
@@ -171,7 +171,7 @@ async fn a_refused_socket_that_has_died_is_replaced() {
     drop(far);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    ome.server = Ome::new(&Secret::new(url), &[], tls()).server;
+    ome.server = Ome::new(&Secret::new(url), &[], dialer()).server;
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
         let mut far = tokio_tungstenite::accept_async(stream).await.unwrap();
@@ -181,7 +181,7 @@ async fn a_refused_socket_that_has_died_is_replaced() {
             .unwrap();
         far
     };
-    let (opening, _far) = tokio::join!(ome.open(), server);
+    let (opening, _far) = tokio::join!(ome.open(0), server);
     assert!(matches!(opening, Ok(Opening::Offered(_))), "{opening:?}");
     assert!(!ome.link.unwrap().tainted);
 }
@@ -209,8 +209,8 @@ impl tokio_tungstenite::tungstenite::handshake::server::Callback for Uri<'_> {
 
 #[tokio::test]
 async fn an_unusable_url_is_reported_when_the_socket_is_opened() {
-    let mut ome = Ome::new(&Secret::new("https://planted/"), &[], tls());
-    let Err(error @ Error::Connect(net::Error::Url { .. })) = ome.open().await else {
+    let mut ome = Ome::new(&Secret::new("https://planted/"), &[], dialer());
+    let Err(error @ Error::Connect(net::Error::Url { .. })) = ome.open(0).await else {
         panic!("opened")
     };
     assert_eq!(
