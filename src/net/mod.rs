@@ -180,6 +180,11 @@ impl Target {
         })
     }
 
+    /// The name or address in the URL; IPv6 in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The whole URL, for the one place that must send it.
     pub(crate) fn expose(&self) -> &Url {
         &self.url
