@@ -1,0 +1,273 @@
+//! What came of a cell, judged by the two reports, and the table of all of them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::cells::{Cell, Expected};
+use super::scenario::Seen;
+
+/// What came of a cell.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    profile: String,
+    network: &'static str,
+    scenario: &'static str,
+    /// What the table wants: a rung, or words of an error.
+    expected: String,
+    passed: bool,
+    /// Why it did not pass.
+    faults: Vec<String>,
+    /// What media took.
+    transport: Option<String>,
+    /// What became of each way to the server.
+    ladder: Vec<Rung>,
+    /// From the agent's start, or from the loss of its last session.
+    time_to_on_air_ms: Option<u64>,
+    /// From the disturbance until the agent spoke of it.
+    noticed_ms: Option<u64>,
+    /// From the network's return.
+    back_on_air_ms: Option<u64>,
+    /// By a new session or a restart of ICE.
+    back_by: Option<&'static str>,
+    /// Sessions of the agent after its first.
+    reconnects: u64,
+    /// Why sessions ended.
+    ends: Vec<String>,
+    /// Pictures that the lab decoded.
+    frames_decoded: u64,
+    /// How long the cell took.
+    took_ms: u64,
+}
+
+/// One entry of the agent's ladder.
+#[derive(Clone, Debug, Serialize)]
+struct Rung {
+    rung: String,
+    outcome: String,
+    after_ms: Option<u64>,
+}
+
+impl Outcome {
+    /// Compares what was seen with what `cell` expects.
+    pub(crate) fn judge(
+        cell: &Cell,
+        seen: Result<Seen, String>,
+        took: Duration,
+        folder: &Path,
+    ) -> Self {
+        let expected = match cell.expected {
+            Expected::Error(words) | Expected::OnAir(words) => words.to_owned(),
+        };
+        let mut outcome = Self {
+            profile: cell.profile.to_string(),
+            network: cell.network.name(),
+            scenario: cell.scenario.name(),
+            expected,
+            passed: false,
+            faults: Vec::new(),
+            transport: None,
+            ladder: Vec::new(),
+            time_to_on_air_ms: None,
+            noticed_ms: None,
+            back_on_air_ms: None,
+            back_by: None,
+            reconnects: 0,
+            ends: Vec::new(),
+            frames_decoded: 0,
+            took_ms: millis(took),
+        };
+        match seen {
+            Ok(seen) => {
+                outcome.take(&seen);
+                outcome.faults = match cell.expected {
+                    Expected::Error(words) => outcome.against_error(words, &seen),
+                    Expected::OnAir(rung) => outcome.against_on_air(rung, &seen),
+                };
+            }
+            Err(why) => outcome.faults.push(why),
+        }
+        outcome.passed = outcome.faults.is_empty();
+        if !outcome.passed {
+            outcome.faults.push(format!("see {}", folder.display()));
+        }
+        outcome
+    }
+
+    fn take(&mut self, seen: &Seen) {
+        let session = &seen.agent["sessions"][0];
+        self.transport = session["transport"].as_str().map(str::to_owned);
+        self.ladder = session["ladder"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(rung)
+            .collect();
+        self.time_to_on_air_ms = session["time_to_on_air_ms"].as_u64();
+        self.reconnects = session["reconnects"].as_u64().unwrap_or_default();
+        self.ends.clone_from(&seen.ends);
+        let lab = seen.lab["sessions"].as_array();
+        let decoded = lab
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s["video"]["frames_decoded"].as_u64());
+        self.frames_decoded = decoded.sum();
+        if let Some(back) = &seen.back {
+            self.noticed_ms = back.noticed.map(millis);
+            self.back_on_air_ms = Some(millis(back.after));
+            self.back_by = Some(back.how);
+        }
+    }
+
+    /// What speaks against its being on air over `rung`.
+    fn against_on_air(&self, rung: &str, seen: &Seen) -> Vec<String> {
+        let mut faults = Vec::new();
+        match self.transport.as_deref() {
+            Some(took) if took == rung => {}
+            Some(took) => faults.push(format!("on air over {took}, not over {rung}")),
+            None => faults.push("the agent reports no transport".to_owned()),
+        }
+        let chosen = self
+            .ladder
+            .iter()
+            .any(|r| r.rung == rung && r.outcome == "chosen");
+        if !chosen && !self.ladder.is_empty() {
+            faults.push(format!(
+                "the ladder does not say that {rung} was chosen: {:?}",
+                self.ladder
+            ));
+        }
+        if self.time_to_on_air_ms.is_none() {
+            faults.push("the agent reports no time to on air".to_owned());
+        }
+        if self.frames_decoded == 0 {
+            faults.push("the lab decoded no picture".to_owned());
+        }
+        let sessions = seen.lab["sessions"].as_array();
+        for violation in sessions
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s["violations"].as_array())
+            .flatten()
+        {
+            faults.push(format!("the lab saw a broken rule: {violation}"));
+        }
+        faults
+    }
+
+    /// What speaks against its having failed with `words`.
+    fn against_error(&self, words: &str, seen: &Seen) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.time_to_on_air_ms.is_some() {
+            faults.push("it was on air".to_owned());
+        }
+        let last = seen.agent["sessions"][0]["end_reason"]
+            .as_str()
+            .unwrap_or_default();
+        if !last.contains(words) {
+            faults.push(format!("the reason given is {last:?}"));
+        }
+        if self.frames_decoded > 0 {
+            faults.push("the lab decoded pictures".to_owned());
+        }
+        faults
+    }
+
+    /// The cell in a line.
+    pub(crate) fn line(&self) -> String {
+        let mut line = format!(
+            "{} {}, {}, {}: {}",
+            if self.passed { "ok  " } else { "FAIL" },
+            self.profile,
+            self.network,
+            self.scenario,
+            self.result()
+        );
+        for fault in &self.faults {
+            line += &format!("\n       {fault}");
+        }
+        line
+    }
+
+    /// What it came to, in words.
+    fn result(&self) -> String {
+        let mut result = match (&self.transport, self.time_to_on_air_ms) {
+            (Some(transport), Some(ms)) => format!("{transport}, on air after {ms} ms"),
+            _ => format!(
+                "not on air: {}",
+                self.ends.last().map_or("no reason", String::as_str)
+            ),
+        };
+        if let Some(ms) = self.noticed_ms {
+            result += &format!("; loss noticed after {ms} ms");
+        }
+        if let (Some(ms), Some(by)) = (self.back_on_air_ms, self.back_by) {
+            result += &format!("; back {ms} ms after the network, by {by}");
+        }
+        result
+    }
+}
+
+fn rung(entry: &Value) -> Rung {
+    Rung {
+        rung: entry["rung"].as_str().unwrap_or_default().to_owned(),
+        outcome: entry["outcome"].as_str().unwrap_or_default().to_owned(),
+        after_ms: entry["after_ms"].as_u64(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// All outcomes.
+#[derive(Debug)]
+pub(crate) struct Table {
+    outcomes: Vec<Outcome>,
+}
+
+impl Table {
+    pub(crate) const fn new(outcomes: Vec<Outcome>) -> Self {
+        Self { outcomes }
+    }
+
+    /// How many passed, and how many did not.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let passed = self
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.passed)
+            .count();
+        (passed, self.outcomes.len() - passed)
+    }
+
+    /// The table as Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let mut out =
+            "| server | network | what happens | result |\n|---|---|---|---|\n".to_owned();
+        for o in &self.outcomes {
+            let failed = if o.passed { "" } else { "**FAILED** " };
+            out += &format!(
+                "| {} | {} | {} | {failed}{} |\n",
+                o.profile,
+                o.network,
+                o.scenario,
+                o.result()
+            );
+        }
+        out
+    }
+
+    /// Writes the table to `folder`, for people and for machines.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), String> {
+        let json =
+            serde_json::to_string_pretty(&self.outcomes).map_err(|error| error.to_string())?;
+        for (name, text) in [("table.md", self.markdown()), ("table.json", json)] {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+}
