@@ -36,6 +36,9 @@ pub enum Error {
     /// Caused by a key that is no PEM.
     #[error("the key is unreadable: {0}")]
     Key(String),
+    /// Caused by names that no certificate can have.
+    #[error("no certificate can be made: {0}")]
+    Make(#[from] rcgen::Error),
     /// Caused by a key that is another certificate's.
     #[error("certificate and key cannot be used together: {0}")]
     Pair(#[from] rustls::Error),
@@ -50,6 +53,20 @@ pub enum Error {
 }
 
 impl Identity {
+    /// Makes a new one for `names` (host names and addresses) that vouches for itself: clients trust it if they are
+    /// given its certificate as an authority's.
+    ///
+    /// # Errors
+    ///
+    /// If one of the names is no host name.
+    pub fn self_signed(names: &[String]) -> Result<Self, Error> {
+        let made = rcgen::generate_simple_self_signed(names)?;
+        Ok(Self {
+            certificate: made.cert.pem(),
+            key: Secret::new(made.signing_key.serialize_pem()),
+        })
+    }
+
     /// Reads certificate and key from PEM files.
     ///
     /// # Errors

@@ -194,7 +194,9 @@ impl TurnServer {
             let (local, listener) = listen(address).await?;
             server.tls = Some(local);
             let entrance = server.entrance(local);
-            server.tasks.spawn(entrance.streams(listener, Some(acceptor)));
+            server
+                .tasks
+                .spawn(entrance.streams(listener, Some(acceptor)));
         }
         Ok(server)
     }

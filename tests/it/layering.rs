@@ -56,6 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("openh264_sys2", &["encode/h264"]),
     ("opus", &["encode/", "lab/decode"]),
     ("procfs", &["process.rs"]),
+    ("rcgen", &["lab/tls.rs"]),
     ("rtc", &["peer/"]),
     ("rubato", &["capture/microphone"]),
     ("rustix", &["capture/camera"]),

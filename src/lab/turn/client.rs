@@ -117,7 +117,11 @@ impl Client {
     }
 
     /// Serves it until `messages` ends, it is idle, or a fault drops it.
-    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Vec<u8>>, stop: &CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Vec<u8>>,
+        stop: &CancellationToken,
+    ) {
         let mut datagram = vec![0; DATAGRAM];
         loop {
             let due = self.poll().await;
@@ -186,7 +190,9 @@ impl Client {
             AddressFamily::IPV6 => ip.is_ipv6(),
         };
         let allocated = if known && transport == TransportType::Udp {
-            self.bind().await.ok_or(SocketAllocateError::InsufficientCapacity)
+            self.bind()
+                .await
+                .ok_or(SocketAllocateError::InsufficientCapacity)
         } else {
             Err(SocketAllocateError::AddressFamilyNotSupported)
         };
@@ -226,13 +232,12 @@ impl Client {
         }
         if let Ok(stun) = Message::from_bytes(&message)
             && stun.has_class(MessageClass::Request)
+            && let Some(reply) = self.reply(&stun, fault)
         {
-            if let Some(reply) = self.reply(&stun, fault) {
-                if let Ok(reply) = reply {
-                    self.send(reply);
-                }
-                return;
+            if let Ok(reply) = reply {
+                self.send(reply);
             }
+            return;
         }
         let time = self.time();
         let heard = Transmit::new(message, TransportType::Udp, self.address, self.listen);
@@ -274,7 +279,13 @@ impl Client {
         let (user, password) = (&self.shared.username, self.shared.password.expose());
         let credentials = LongTermCredentials::new(user.clone(), password.to_owned());
         let realm = &self.shared.realm;
-        Some(faults::refusal(request, code, alternate, &credentials, realm))
+        Some(faults::refusal(
+            request,
+            code,
+            alternate,
+            &credentials,
+            realm,
+        ))
     }
 
     /// A datagram of a peer.
@@ -323,7 +334,8 @@ impl Client {
 
     fn passed(&mut self, bytes: usize) {
         self.n_relayed += bytes as u64;
-        self.shared.count(|counts| counts.relayed_bytes += bytes as u64);
+        self.shared
+            .count(|counts| counts.relayed_bytes += bytes as u64);
     }
 }
 

@@ -89,11 +89,11 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_told_apart_ends_the_stream() {
         for wrong in [
-            &[0x80, 0, 0, 4][..],    // RTP
-            &[0x16, 3, 1, 2],        // TLS: its length is no multiple of four
-            &[0x40, 0, 0xFF, 0xFF],  // too long
-            &[0x40, 1, 0, 5, 1, 2],  // cut short
-            &[0, 1, 0, 3, 0, 0, 0],  // a STUN length that cannot be
+            &[0x80, 0, 0, 4][..],   // RTP
+            &[0x16, 3, 1, 2],       // TLS: its length is no multiple of four
+            &[0x40, 0, 0xFF, 0xFF], // too long
+            &[0x40, 1, 0, 5, 1, 2], // cut short
+            &[0, 1, 0, 3, 0, 0, 0], // a STUN length that cannot be
         ] {
             assert!(all(wrong).await.is_err(), "{wrong:02x?}");
         }
