@@ -1,20 +1,21 @@
-//! The table: what is expected of each profile in each network, and how it is read.
+//! What is expected: each profile in each kind of network, each rung of the ladder, each way to move.
 
 use onair::lab::Profile;
 
-/// A rung by its name in the report.
-pub(crate) type Rung = &'static str;
+use super::world::{INGEST, PROXY, TURN};
+
+use Expected::{Error, OnAir};
 
 /// What a cell must come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// On air over this rung.
-    OnAir(Rung),
+    /// On air over this rung, named as in the report.
+    OnAir(&'static str),
     /// Never on air; these words are in the reason.
     Error(&'static str),
 }
 
-/// What the router lets pass.
+/// What passes between agent and servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
     /// Everything.
@@ -23,6 +24,16 @@ pub(crate) enum Network {
     UdpDropped,
     /// No UDP; its sender is told by ICMP.
     UdpRejected,
+    /// TCP to port 443 alone.
+    Only443,
+    /// Connections to the proxy alone, which the configuration names.
+    OnlyProxy,
+    /// The same, and the environment names it.
+    OnlyProxyOfEnvironment,
+    /// To the ingest server signalling alone; to others everything.
+    NoMedia,
+    /// The same, and no UDP.
+    NoMediaNoUdp,
 }
 
 impl Network {
@@ -32,17 +43,66 @@ impl Network {
             Self::Open => "open",
             Self::UdpDropped => "UDP dropped",
             Self::UdpRejected => "UDP rejected",
+            Self::Only443 => "only 443 by TLS",
+            Self::OnlyProxy => "only by the proxy",
+            Self::OnlyProxyOfEnvironment => "only by the proxy of the environment",
+            Self::NoMedia => "media ports dropped",
+            Self::NoMediaNoUdp => "media ports and UDP dropped",
         }
     }
 
-    /// The rules of the router.
-    pub(crate) fn rules(self) -> String {
+    /// What the router lets pass, if the ingest server's signalling is at `port`; all else vanishes.
+    pub(crate) fn rules(self, port: u16) -> String {
+        let signalling = || {
+            format!(
+                "ip daddr {INGEST} tcp dport {port} accept\n\
+                 ip saddr {INGEST} tcp sport {port} accept\n\
+                 ip daddr {INGEST} drop\n\
+                 ip saddr {INGEST} drop\n"
+            )
+        };
         match self {
             Self::Open => "accept".to_owned(),
             Self::UdpDropped => "meta l4proto udp drop\naccept".to_owned(),
             Self::UdpRejected => "meta l4proto udp reject\naccept".to_owned(),
+            Self::Only443 => "tcp dport 443 accept\ntcp sport 443 accept".to_owned(),
+            Self::OnlyProxy | Self::OnlyProxyOfEnvironment => {
+                format!(
+                    "ip daddr {PROXY} tcp dport 3128 accept\nip saddr {PROXY} tcp sport 3128 accept"
+                )
+            }
+            Self::NoMedia => signalling() + "accept",
+            Self::NoMediaNoUdp => signalling() + "meta l4proto udp drop\naccept",
         }
     }
+
+    /// Whether the ingest server is reached at port 443 by TLS.
+    pub(crate) const fn is_secured(self) -> bool {
+        matches!(
+            self,
+            Self::Only443 | Self::OnlyProxy | Self::OnlyProxyOfEnvironment
+        )
+    }
+
+    /// The TURN servers that an operator in this network configures.
+    pub(crate) fn turn_urls(self) -> Vec<String> {
+        match self {
+            Self::Only443 | Self::OnlyProxy | Self::OnlyProxyOfEnvironment => {
+                vec![every_turn_url()[2].clone()]
+            }
+            Self::NoMedia | Self::NoMediaNoUdp => every_turn_url().to_vec(),
+            Self::Open | Self::UdpDropped | Self::UdpRejected => Vec::new(),
+        }
+    }
+}
+
+/// The TURN server's URLs: UDP, TCP, TLS.
+pub(crate) fn every_turn_url() -> [String; 3] {
+    [
+        format!("turn:{TURN}:3478?transport=udp"),
+        format!("turn:{TURN}:3478?transport=tcp"),
+        format!("turns:{TURN}:443?transport=tcp"),
+    ]
 }
 
 /// What happens in a cell.
@@ -54,7 +114,7 @@ pub(crate) enum Scenario {
     Returns,
     /// While it is on air nothing passes any more; once it has noticed the network is back.
     Outage,
-    /// While it is on air its interface goes down and comes up again.
+    /// While it is on air its interface goes down; once it has noticed it comes up again.
     LinkFlap,
     /// While it is on air its address is replaced by another one.
     NewAddress,
@@ -76,22 +136,40 @@ impl Scenario {
     }
 }
 
-/// One cell of the table.
+/// The table that a cell belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Each profile in each kind of network.
+    Firewalls,
+    /// The network changes under a session.
+    Moves,
+    /// One server that offers everything, while one way after the other is blocked. Nothing else runs meanwhile, for
+    /// its times are quoted.
+    Rungs,
+}
+
+/// One cell of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
+    pub(crate) group: Group,
     pub(crate) profile: Profile,
     pub(crate) network: Network,
     pub(crate) scenario: Scenario,
+    /// TURN servers that the agent's configuration names.
+    pub(crate) turn_urls: Vec<String>,
     pub(crate) expected: Expected,
-    /// Runs while no other cell does, because its times are quoted.
-    pub(crate) alone: bool,
 }
 
 impl Cell {
     /// Its name, by which it is selected and reported.
     pub(crate) fn name(&self) -> String {
+        let rung = if self.group == Group::Rungs {
+            "rungs, "
+        } else {
+            ""
+        };
         format!(
-            "{}, {}, {}",
+            "{rung}{}, {}, {}",
             self.profile,
             self.network.name(),
             self.scenario.name()
@@ -99,41 +177,65 @@ impl Cell {
     }
 }
 
-use Expected::{Error, OnAir};
-
-/// No TURN server is known, and the server takes nothing but UDP.
+/// The server takes nothing but UDP, and no TURN server is known.
 const UDP_ALONE: &str = "no media path came up";
 
-/// On start and when the network returns alike.
+/// The networks of [`FIREWALLS`], in the order of its columns.
+const NETWORKS: [Network; 3] = [Network::Open, Network::UdpDropped, Network::UdpRejected];
+
+/// What each profile comes to, on start and when the network returns alike.
 #[rustfmt::skip]
-const TABLE: &[(Profile, [(Network, Expected); 3])] = &[
-    (Profile::Ome021,     [(Network::Open, OnAir("udp")), (Network::UdpDropped, OnAir("tcp")),     (Network::UdpRejected, OnAir("tcp"))]),
-    (Profile::Qencode,    [(Network::Open, OnAir("tcp")), (Network::UdpDropped, OnAir("tcp")),     (Network::UdpRejected, OnAir("tcp"))]),
-    (Profile::WowzaCloud, [(Network::Open, OnAir("tcp")), (Network::UdpDropped, OnAir("tcp")),     (Network::UdpRejected, OnAir("tcp"))]),
-    (Profile::WowzaSe,    [(Network::Open, OnAir("udp")), (Network::UdpDropped, Error(UDP_ALONE)), (Network::UdpRejected, Error(UDP_ALONE))]),
+const FIREWALLS: &[(Profile, [Expected; 3])] = &[
+    //                     open          UDP dropped       UDP rejected
+    (Profile::Ome021,     [OnAir("udp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::Qencode,    [OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::WowzaCloud, [OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::WowzaSe,    [OnAir("udp"), Error(UDP_ALONE), Error(UDP_ALONE)]),
 ];
 
-/// Every cell, in the order of the table.
+/// What media takes where one way after the other is blocked.
+const RUNGS: &[(Network, &str)] = &[(Network::Open, "udp"), (Network::UdpDropped, "tcp")];
+
+/// Whose sessions are moved, and what media takes before and after.
+const MOVED: &[(Profile, &str)] = &[
+    (Profile::Ome021, "udp"),
+    (Profile::WowzaCloud, "tcp"),
+    (Profile::WowzaSe, "udp"),
+];
+
+/// Every cell, in the order of the tables.
 pub(crate) fn all() -> Vec<Cell> {
     let mut cells = Vec::new();
-    for (profile, row) in TABLE {
-        for (network, expected) in row {
+    for &(network, rung) in RUNGS {
+        cells.push(Cell {
+            group: Group::Rungs,
+            profile: Profile::Ome021,
+            network,
+            scenario: Scenario::Start,
+            turn_urls: every_turn_url().to_vec(),
+            expected: OnAir(rung),
+        });
+    }
+    for &(profile, row) in FIREWALLS {
+        for (network, expected) in NETWORKS.into_iter().zip(row) {
             for scenario in [Scenario::Start, Scenario::Returns] {
                 // An error is the same whenever the network became what it is.
-                if scenario == Scenario::Returns && matches!(expected, Error(_)) {
-                    continue;
+                if scenario == Scenario::Start || matches!(expected, OnAir(_)) {
+                    let turn_urls = network.turn_urls();
+                    let group = Group::Firewalls;
+                    cells.push(Cell {
+                        group,
+                        profile,
+                        network,
+                        scenario,
+                        turn_urls,
+                        expected,
+                    });
                 }
-                cells.push(Cell {
-                    profile: *profile,
-                    network: *network,
-                    scenario,
-                    expected: *expected,
-                    alone: false,
-                });
             }
         }
     }
-    for profile in [Profile::Ome021, Profile::WowzaSe] {
+    for &(profile, rung) in MOVED {
         for scenario in [
             Scenario::Outage,
             Scenario::LinkFlap,
@@ -141,11 +243,12 @@ pub(crate) fn all() -> Vec<Cell> {
             Scenario::NewRoute,
         ] {
             cells.push(Cell {
+                group: Group::Moves,
                 profile,
                 network: Network::Open,
                 scenario,
-                expected: OnAir("udp"),
-                alone: false,
+                turn_urls: Vec::new(),
+                expected: OnAir(rung),
             });
         }
     }

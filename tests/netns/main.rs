@@ -1,8 +1,8 @@
 //! Every profile of the lab in every kind of network, with real packets: the built agent and the built lab in network
 //! namespaces of their own, joined by a router that drops what the network in question drops.
 //!
-//! `cells` is the table of what is expected, `world` the network of one cell, `program` the two programs in it,
-//! `scenario` what happens there, `outcome` what came of it. A runner of its own instead of the usual harness, for
+//! `cells` is the table of what is expected, `world` the network of one cell, `program` a program in it, `services`
+//! what stands beside the lab, `scenario` what happens there, `outcome` what came of it. A runner of its own instead of the usual harness, for
 //! three reasons: cells mostly wait, so more of them run at a time than there are processors; all of it runs inside one
 //! sandbox (own mounts, own processes), of which nothing is left however it ends; and the figures of all cells make one
 //! table, printed and written to `target/tmp/netns/`.
@@ -14,6 +14,7 @@ mod cells;
 mod outcome;
 mod program;
 mod scenario;
+mod services;
 mod world;
 
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use cells::Cell;
+use cells::{Cell, Group};
 use outcome::{Outcome, Table};
 
 /// The word by which the runner knows that it is in the sandbox.
@@ -39,8 +40,12 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if arguments.first().is_some_and(|a| a == INSIDE) {
-        return inside(&arguments[1..]);
+    match arguments.split_first() {
+        Some((word, rest)) if word == INSIDE => return inside(rest),
+        Some((word, [certificates])) if word == services::ROLE => {
+            return services::serve(Path::new(certificates));
+        }
+        _ => {}
     }
     match sandboxed(&arguments) {
         Ok(code) => code,
@@ -130,7 +135,7 @@ fn inside(arguments: &[String]) -> ExitCode {
     let (alone, together): (Vec<Cell>, Vec<Cell>) = cells::all()
         .into_iter()
         .filter(selected)
-        .partition(|cell| cell.alone);
+        .partition(|cell| cell.group == Group::Rungs);
     let n_cells = alone.len() + together.len();
     if n_cells == 0 {
         println!("0 passed, 0 failed, 0 skipped");
@@ -138,7 +143,9 @@ fn inside(arguments: &[String]) -> ExitCode {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("netns");
     let began = world::now();
-    let table = match world::prepare(&folder) {
+    let addresses = [world::INGEST, world::TURN, world::PROXY];
+    let ready = world::prepare(&folder).and_then(|()| services::certify(&folder, &addresses));
+    let table = match ready {
         // Times are taken where nothing else runs.
         Ok(()) => Table::new([run(alone, 1, &folder), run(together, at_a_time, &folder)].concat()),
         Err(why) => {
@@ -192,9 +199,9 @@ fn run(cells: Vec<Cell>, at_a_time: usize, folder: &Path) -> Vec<Outcome> {
 }
 
 /// Runs one cell in a folder of its own.
-fn one(cell: &Cell, folder: &Path) -> Outcome {
-    let folder: PathBuf = folder.join(cell.name().replace([' ', ','], "-"));
+fn one(cell: &Cell, parent: &Path) -> Outcome {
+    let folder: PathBuf = parent.join(cell.name().replace([' ', ','], "-"));
     let began: Instant = world::now();
-    let seen = scenario::play(cell, &folder);
+    let seen = scenario::play(cell, &folder, parent);
     Outcome::judge(cell, seen, began.elapsed(), &folder)
 }

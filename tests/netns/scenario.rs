@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use onair::lab::Profile;
 use serde_json::Value;
 
-use super::cells::{Cell, Expected, Scenario};
+use super::cells::{Cell, Expected, Network, Scenario};
 use super::program::{Program, Said};
+use super::services;
 use super::world::{self, Place, World, now};
 
 /// Longest wait for a program to be ready.
@@ -73,18 +74,22 @@ fn word(said: &Said) -> Option<Word> {
     None
 }
 
-/// Plays `cell` and returns what was seen, or what kept it from being played.
-pub(crate) fn play(cell: &Cell, folder: &Path) -> Result<Seen, String> {
+/// Plays `cell` and returns what was seen, or what kept it from being played. `certificates` is the folder of the
+/// servers' certificate.
+pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Seen, String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     let world = World::build(&format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
-    let (lab, url) = start_lab(&world, cell.profile, folder)?;
-    match cell.scenario {
-        Scenario::Returns => world.filter("")?,
-        _ => world.filter(&cell.network.rules())?,
-    }
+    let services = start_services(&world, folder, certificates)?;
+    let (lab, url) = start_lab(&world, cell, folder, certificates)?;
+    let rules = cell.network.rules(port(&url)?);
+    world.filter(if cell.scenario == Scenario::Returns {
+        ""
+    } else {
+        &rules
+    })?;
     let mut actor = Actor {
-        program: start_agent(&world, cell.profile, &url, folder)?,
+        program: start_agent(&world, cell, &url, folder, certificates)?,
         ends: Vec::new(),
     };
     let back = match cell.scenario {
@@ -97,7 +102,7 @@ pub(crate) fn play(cell: &Cell, folder: &Path) -> Result<Seen, String> {
         }
         Scenario::Returns => {
             actor.ended()?;
-            world.filter(&cell.network.rules())?;
+            world.filter(&rules)?;
             let lifted = now();
             let (at, how) = actor.on_air("on air once the network is there")?;
             Some(Back {
@@ -116,7 +121,7 @@ pub(crate) fn play(cell: &Cell, folder: &Path) -> Result<Seen, String> {
                 _ => None,
             };
             let lifted = now();
-            restore(&world, cell)?;
+            restore(&world, cell.scenario, &rules)?;
             let (at, how) = actor.on_air("back on air")?;
             Some(Back {
                 noticed: noticed.map(|at| at - begun),
@@ -133,6 +138,7 @@ pub(crate) fn play(cell: &Cell, folder: &Path) -> Result<Seen, String> {
     })?;
     let agent = report(&folder.join("agent.json"))?;
     lab.end(|_| ())?;
+    services.end(|_| ())?;
     let lab = report(&folder.join("lab.json"))?;
     Ok(Seen {
         agent,
@@ -220,10 +226,10 @@ fn disturb(world: &World, scenario: Scenario) -> Result<(), String> {
     }
 }
 
-/// Gives the network back.
-fn restore(world: &World, cell: &Cell) -> Result<(), String> {
-    match cell.scenario {
-        Scenario::Outage => world.filter(&cell.network.rules()),
+/// Gives the network back, which lets pass what `rules` do.
+fn restore(world: &World, scenario: Scenario, rules: &str) -> Result<(), String> {
+    match scenario {
+        Scenario::Outage => world.filter(rules),
         Scenario::LinkFlap => world.ip(
             Place::Agent,
             "link set wan0 up\nroute replace default via 198.51.100.1\n",
@@ -232,14 +238,40 @@ fn restore(world: &World, cell: &Cell) -> Result<(), String> {
     }
 }
 
-/// Starts the lab as `profile` and returns where it takes publishers.
-fn start_lab(world: &World, profile: Profile, folder: &Path) -> Result<(Program, String), String> {
-    let mut command = world.command(Place::Server, env!("CARGO_BIN_EXE_onair"));
+/// Starts what stands beside the ingest server.
+fn start_services(world: &World, folder: &Path, certificates: &Path) -> Result<Program, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = world.command(Place::Server, &this);
+    command.arg(services::ROLE).arg(certificates);
+    let mut services = Program::start(&mut command, &folder.join("services.log"))?;
+    services.until("the services are ready", READY, |said| {
+        (said.line == services::READY).then_some(())
+    })?;
+    Ok(services)
+}
+
+/// Starts the lab as the cell's profile and returns where it takes publishers.
+fn start_lab(
+    world: &World,
+    cell: &Cell,
+    folder: &Path,
+    certificates: &Path,
+) -> Result<(Program, String), String> {
+    let profile = cell.profile;
+    let mut command = world.command(Place::Server, Path::new(env!("CARGO_BIN_EXE_onair")));
     command
         .args(["lab", "--log", "info", "--profile", profile.name()])
         .args(["--listen", &format!("{}:0", world::INGEST)])
         .arg("--report")
         .arg(folder.join("lab.json"));
+    if cell.network.is_secured() {
+        command
+            .args(["--port", &format!("{profile}=443")])
+            .arg("--tls-cert")
+            .arg(certificates.join(services::CERTIFICATE))
+            .arg("--tls-key")
+            .arg(certificates.join(services::KEY));
+    }
     let mut lab = Program::start(&mut command, &folder.join("lab.log"))?;
     let mut url = None;
     let prefix = format!("lab {profile} ");
@@ -253,44 +285,80 @@ fn start_lab(world: &World, profile: Profile, folder: &Path) -> Result<(Program,
     Ok((lab, url))
 }
 
+/// The port in `url`.
+fn port(url: &str) -> Result<u16, String> {
+    let url = url::Url::parse(url).map_err(|error| format!("{url}: {error}"))?;
+    url.port_or_known_default()
+        .ok_or_else(|| format!("{url} has no port"))
+}
+
 /// Starts the agent that publishes a small feed to `url`.
 fn start_agent(
     world: &World,
-    profile: Profile,
+    cell: &Cell,
     url: &str,
     folder: &Path,
+    certificates: &Path,
 ) -> Result<Program, String> {
     let path = folder.join("onair.toml");
-    std::fs::write(&path, configuration(profile, url)).map_err(|error| error.to_string())?;
-    let mut command: Command = world.command(Place::Agent, env!("CARGO_BIN_EXE_onair"));
+    let text = configuration(cell, url, certificates);
+    std::fs::write(&path, text).map_err(|error| error.to_string())?;
+    let mut command: Command = world.command(Place::Agent, Path::new(env!("CARGO_BIN_EXE_onair")));
     command
         .args(["run", "--log", "info", "--log-format", "json", "--config"])
         .arg(path)
         .arg("--report")
         .arg(folder.join("agent.json"));
+    for name in ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    if cell.network == Network::OnlyProxyOfEnvironment {
+        command.env("HTTPS_PROXY", proxy());
+    }
     Program::start(&mut command, &folder.join("agent.log"))
 }
 
+/// URL of the proxy.
+fn proxy() -> String {
+    format!("http://{}:3128", world::PROXY)
+}
+
 /// The agent's configuration file.
-fn configuration(profile: Profile, url: &str) -> String {
-    let server = match profile {
-        Profile::Ome021 => "to = \"ome\"".to_owned(),
-        Profile::Qencode => "to = \"qencode\"".to_owned(),
-        Profile::WowzaCloud | Profile::WowzaSe => format!(
-            "to = \"wowza\"\napplication = \"{}\"\nstream = \"{}\"",
-            profile.application(),
-            profile.stream()
-        ),
-    };
-    format!(
+fn configuration(cell: &Cell, url: &str, certificates: &Path) -> String {
+    let mut text = format!(
         "[feed.card]\n\
          video = {{ source = \"testcard\", size = \"320x180\", fps = 15, bitrate = \"300 kbit/s\" }}\n\
          audio = {{ source = \"tone\" }}\n\n\
          [publisher.main]\n\
          feed = \"card\"\n\
-         url = \"{url}\"\n\
-         {server}\n"
-    )
+         url = \"{url}\"\n"
+    );
+    let profile = cell.profile;
+    text += &match profile {
+        Profile::Ome021 => "to = \"ome\"\n".to_owned(),
+        Profile::Qencode => "to = \"qencode\"\n".to_owned(),
+        Profile::WowzaCloud | Profile::WowzaSe => format!(
+            "to = \"wowza\"\napplication = \"{}\"\nstream = \"{}\"\n",
+            profile.application(),
+            profile.stream()
+        ),
+    };
+    if cell.network.is_secured() {
+        let ca = certificates.join(services::CERTIFICATE);
+        text += &format!("ca_file = \"{}\"\n", ca.display());
+    }
+    if cell.network == Network::OnlyProxy {
+        text += &format!("proxy = \"{}\"\n", proxy());
+    }
+    let server = |url: &String| {
+        let (user, password) = (services::USERNAME, services::PASSWORD);
+        format!("{{ url = \"{url}\", username = \"{user}\", credential = \"{password}\" }}")
+    };
+    if !cell.turn_urls.is_empty() {
+        let servers: Vec<String> = cell.turn_urls.iter().map(server).collect();
+        text += &format!("ice_servers = [ {} ]\n", servers.join(", "));
+    }
+    text
 }
 
 fn report(path: &PathBuf) -> Result<Value, String> {

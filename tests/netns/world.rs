@@ -100,11 +100,36 @@ impl World {
                      route add blackhole default\n"
                 ),
             )?;
-            execute(world.command(place, "sh").args(["-c", FORWARD]), "")?;
+            execute(
+                world.command(place, Path::new("sh")).args(["-c", FORWARD]),
+                "",
+            )?;
         }
+        // As a provider does that lets pass nobody else's addresses (BCP 38).
+        execute(
+            world
+                .command(Place::Detour, Path::new("nft"))
+                .args(["-f", "-"]),
+            "table inet cell {\n\
+             chain forward {\n\
+             type filter hook forward priority 0; policy accept;\n\
+             iifname lan0 ip saddr != 192.0.2.0/24 drop\n\
+             }\n\
+             }\n",
+        )?;
         // Answers leave by the line on which the other end is known, whatever line the question came by.
-        execute(world.command(Place::Server, "sh").args(["-c", LOOSE]), "")?;
-        execute(world.command(Place::Agent, "sh").args(["-c", LOOSE]), "")?;
+        execute(
+            world
+                .command(Place::Server, Path::new("sh"))
+                .args(["-c", LOOSE]),
+            "",
+        )?;
+        execute(
+            world
+                .command(Place::Agent, Path::new("sh"))
+                .args(["-c", LOOSE]),
+            "",
+        )?;
         Ok(world)
     }
 
@@ -120,7 +145,8 @@ impl World {
              }}\n"
         );
         execute(
-            self.command(Place::Router, "nft").args(["-f", "-"]),
+            self.command(Place::Router, Path::new("nft"))
+                .args(["-f", "-"]),
             &ruleset,
         )
     }
@@ -134,11 +160,12 @@ impl World {
     }
 
     /// A program that runs in `place`.
-    pub(crate) fn command(&self, place: Place, program: &str) -> Command {
+    pub(crate) fn command(&self, place: Place, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{}", self.namespace(place)))
-            .args(["--", program]);
+            .arg("--")
+            .arg(program);
         command
     }
 

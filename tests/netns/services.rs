@@ -1,0 +1,81 @@
+//! What stands on the way beside the ingest server: a TURN server, at the usual ports and at 443 by TLS. This program
+//! is it, started again in the server's namespace.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use onair::config::secret::Secret;
+use onair::lab::tls::Identity;
+use onair::lab::turn::{TurnConfig, TurnServer};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::world::TURN;
+
+/// The word that makes this program the services.
+pub(crate) const ROLE: &str = "--be-the-services";
+/// What the services say once they listen.
+pub(crate) const READY: &str = "services are ready";
+/// User of the TURN server.
+pub(crate) const USERNAME: &str = "kiosk";
+/// Its password.
+pub(crate) const PASSWORD: &str = "relayed";
+
+/// The certificate of every server, which vouches for itself, and its key.
+pub(crate) const CERTIFICATE: &str = "ca.pem";
+/// The key of [`CERTIFICATE`].
+pub(crate) const KEY: &str = "key.pem";
+
+/// Makes the certificate for `addresses` and writes it to `folder`.
+pub(crate) fn certify(folder: &Path, addresses: &[&str]) -> Result<(), String> {
+    let names: Vec<String> = addresses.iter().map(|&name| name.to_owned()).collect();
+    let made = Identity::self_signed(&names).map_err(|error| error.to_string())?;
+    for (name, text) in [
+        (CERTIFICATE, made.certificate.as_str()),
+        (KEY, made.key.expose()),
+    ] {
+        std::fs::write(folder.join(name), text).map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Serves until told to end, with the certificate in `folder`.
+pub(crate) fn serve(folder: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = match runtime {
+        Ok(runtime) => runtime.block_on(until_told(folder)),
+        Err(error) => Err(error.to_string()),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("services: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_told(folder: &Path) -> Result<(), String> {
+    let mut told = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let identity = Identity::read(&folder.join(CERTIFICATE), &folder.join(KEY));
+    let at = |port: u16| -> Option<SocketAddr> { format!("{TURN}:{port}").parse().ok() };
+    let relay_ip = TURN.parse().map_err(|error| format!("{TURN}: {error}"))?;
+    let turn = TurnServer::start(TurnConfig {
+        udp: at(3478),
+        tcp: at(3478),
+        tls: at(443),
+        identity: Some(identity.map_err(|error| error.to_string())?),
+        relay_ip,
+        username: USERNAME.to_owned(),
+        password: Secret::new(PASSWORD),
+        realm: "netns.invalid".to_owned(),
+        fault: None,
+    });
+    let turn = turn.await.map_err(|error| error.to_string())?;
+    println!("{READY}");
+    told.recv().await;
+    turn.stop().await;
+    Ok(())
+}
