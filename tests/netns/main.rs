@@ -2,7 +2,8 @@
 //! namespaces of their own, joined by a router that drops what the network in question drops.
 //!
 //! `cells` is the table of what is expected, `world` the network of one cell, `program` a program in it, `services`
-//! what stands beside the lab, `scenario` what happens there, `outcome` what came of it. A runner of its own instead of the usual harness, for
+//! what stands beside the lab, `scenario` what happens there, `outcome` what came of it, `table`
+//! what came of all. A runner of its own instead of the usual harness, for
 //! three reasons: cells mostly wait, so more of them run at a time than there are processors; all of it runs inside one
 //! sandbox (own mounts, own processes), of which nothing is left however it ends; and the figures of all cells make one
 //! table, printed and written to `target/tmp/netns/`.
@@ -15,6 +16,7 @@ mod outcome;
 mod program;
 mod scenario;
 mod services;
+mod table;
 mod world;
 
 use std::collections::VecDeque;
@@ -24,7 +26,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use cells::{Cell, Group};
-use outcome::{Outcome, Table};
+use outcome::Outcome;
+use table::Table;
 
 /// The word by which the runner knows that it is in the sandbox.
 const INSIDE: &str = "--inside-the-sandbox";

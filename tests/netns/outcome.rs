@@ -1,4 +1,4 @@
-//! What came of a cell, judged by the two reports, and the table of all of them.
+//! What came of a cell, judged by the two reports.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,32 +6,34 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::cells::{Cell, Expected};
+use super::cells::{Cell, Expected, Scenario};
 use super::scenario::Seen;
 
 /// What came of a cell.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
-    profile: String,
-    network: &'static str,
-    scenario: &'static str,
+    #[serde(skip)]
+    pub(crate) cell: Cell,
+    pub(crate) profile: String,
+    pub(crate) network: &'static str,
+    pub(crate) scenario: &'static str,
     /// What the table wants: a rung, or words of an error.
-    expected: String,
-    passed: bool,
+    pub(crate) expected: String,
+    pub(crate) passed: bool,
     /// Why it did not pass.
     faults: Vec<String>,
     /// What media took.
-    transport: Option<String>,
+    pub(crate) transport: Option<String>,
     /// What became of each way to the server.
-    ladder: Vec<Rung>,
+    pub(crate) ladder: Vec<Rung>,
     /// From the agent's start, or from the loss of its last session.
-    time_to_on_air_ms: Option<u64>,
+    pub(crate) time_to_on_air_ms: Option<u64>,
     /// From the disturbance until the agent spoke of it.
-    noticed_ms: Option<u64>,
+    pub(crate) noticed_ms: Option<u64>,
     /// From the network's return.
-    back_on_air_ms: Option<u64>,
+    pub(crate) back_on_air_ms: Option<u64>,
     /// By a new session or a restart of ICE.
-    back_by: Option<&'static str>,
+    pub(crate) back_by: Option<&'static str>,
     /// Sessions of the agent after its first.
     reconnects: u64,
     /// Why sessions ended.
@@ -44,10 +46,10 @@ pub(crate) struct Outcome {
 
 /// One entry of the agent's ladder.
 #[derive(Clone, Debug, Serialize)]
-struct Rung {
-    rung: String,
-    outcome: String,
-    after_ms: Option<u64>,
+pub(crate) struct Rung {
+    pub(crate) rung: String,
+    pub(crate) outcome: String,
+    pub(crate) after_ms: Option<u64>,
 }
 
 impl Outcome {
@@ -62,6 +64,7 @@ impl Outcome {
             Expected::Error(words) | Expected::OnAir(words) => words.to_owned(),
         };
         let mut outcome = Self {
+            cell: cell.clone(),
             profile: cell.profile.to_string(),
             network: cell.network.name(),
             scenario: cell.scenario.name(),
@@ -84,7 +87,7 @@ impl Outcome {
                 outcome.take(&seen);
                 outcome.faults = match cell.expected {
                     Expected::Error(words) => outcome.against_error(words, &seen),
-                    Expected::OnAir(rung) => outcome.against_on_air(rung, &seen),
+                    Expected::OnAir(rung) => outcome.against_on_air(cell, rung, &seen),
                 };
             }
             Err(why) => outcome.faults.push(why),
@@ -122,7 +125,7 @@ impl Outcome {
     }
 
     /// What speaks against its being on air over `rung`.
-    fn against_on_air(&self, rung: &str, seen: &Seen) -> Vec<String> {
+    fn against_on_air(&self, cell: &Cell, rung: &str, seen: &Seen) -> Vec<String> {
         let mut faults = Vec::new();
         match self.transport.as_deref() {
             Some(took) if took == rung => {}
@@ -145,6 +148,13 @@ impl Outcome {
         if self.frames_decoded == 0 {
             faults.push("the lab decoded no picture".to_owned());
         }
+        // A session that was cut off could not part in order.
+        let mut n_cut = match cell.scenario {
+            Scenario::Start | Scenario::Returns => 0,
+            Scenario::Outage | Scenario::LinkFlap | Scenario::NewAddress | Scenario::NewRoute => {
+                self.reconnects
+            }
+        };
         let sessions = seen.lab["sessions"].as_array();
         for violation in sessions
             .into_iter()
@@ -152,6 +162,10 @@ impl Outcome {
             .filter_map(|s| s["violations"].as_array())
             .flatten()
         {
+            if violation["rule"] == "goodbye" && n_cut > 0 {
+                n_cut -= 1;
+                continue;
+            }
             faults.push(format!("the lab saw a broken rule: {violation}"));
         }
         faults
@@ -220,54 +234,4 @@ fn rung(entry: &Value) -> Rung {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// All outcomes.
-#[derive(Debug)]
-pub(crate) struct Table {
-    outcomes: Vec<Outcome>,
-}
-
-impl Table {
-    pub(crate) const fn new(outcomes: Vec<Outcome>) -> Self {
-        Self { outcomes }
-    }
-
-    /// How many passed, and how many did not.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let passed = self
-            .outcomes
-            .iter()
-            .filter(|outcome| outcome.passed)
-            .count();
-        (passed, self.outcomes.len() - passed)
-    }
-
-    /// The table as Markdown.
-    pub(crate) fn markdown(&self) -> String {
-        let mut out =
-            "| server | network | what happens | result |\n|---|---|---|---|\n".to_owned();
-        for o in &self.outcomes {
-            let failed = if o.passed { "" } else { "**FAILED** " };
-            out += &format!(
-                "| {} | {} | {} | {failed}{} |\n",
-                o.profile,
-                o.network,
-                o.scenario,
-                o.result()
-            );
-        }
-        out
-    }
-
-    /// Writes the table to `folder`, for people and for machines.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), String> {
-        let json =
-            serde_json::to_string_pretty(&self.outcomes).map_err(|error| error.to_string())?;
-        for (name, text) in [("table.md", self.markdown()), ("table.json", json)] {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        Ok(())
-    }
 }
