@@ -20,6 +20,8 @@ pub(crate) enum Expected {
 pub(crate) enum Network {
     /// Everything.
     Open,
+    /// Everything over IPv6, nothing over IPv4.
+    Ipv6,
     /// No UDP; it vanishes without a word, as in most firewalls.
     UdpDropped,
     /// No UDP; its sender is told by ICMP.
@@ -41,6 +43,7 @@ impl Network {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
+            Self::Ipv6 => "IPv6 alone",
             Self::UdpDropped => "UDP dropped",
             Self::UdpRejected => "UDP rejected",
             Self::Only443 => "only 443 by TLS",
@@ -63,6 +66,7 @@ impl Network {
         };
         match self {
             Self::Open => "accept".to_owned(),
+            Self::Ipv6 => "meta nfproto ipv6 accept".to_owned(),
             Self::UdpDropped => "meta l4proto udp drop\naccept".to_owned(),
             Self::UdpRejected => "meta l4proto udp reject\naccept".to_owned(),
             Self::Only443 => "tcp dport 443 accept\ntcp sport 443 accept".to_owned(),
@@ -91,7 +95,7 @@ impl Network {
                 vec![every_turn_url()[2].clone()]
             }
             Self::NoMedia | Self::NoMediaNoUdp => every_turn_url().to_vec(),
-            Self::Open | Self::UdpDropped | Self::UdpRejected => Vec::new(),
+            Self::Open | Self::Ipv6 | Self::UdpDropped | Self::UdpRejected => Vec::new(),
         }
     }
 }
@@ -181,16 +185,21 @@ impl Cell {
 const UDP_ALONE: &str = "no media path came up";
 
 /// The networks of [`FIREWALLS`], in the order of its columns.
-const NETWORKS: [Network; 3] = [Network::Open, Network::UdpDropped, Network::UdpRejected];
+const NETWORKS: [Network; 4] = [
+    Network::Open,
+    Network::Ipv6,
+    Network::UdpDropped,
+    Network::UdpRejected,
+];
 
 /// What each profile comes to, on start and when the network returns alike.
 #[rustfmt::skip]
-const FIREWALLS: &[(Profile, [Expected; 3])] = &[
-    //                     open          UDP dropped       UDP rejected
-    (Profile::Ome021,     [OnAir("udp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::Qencode,    [OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::WowzaCloud, [OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::WowzaSe,    [OnAir("udp"), Error(UDP_ALONE), Error(UDP_ALONE)]),
+const FIREWALLS: &[(Profile, [Expected; 4])] = &[
+    //                     open          IPv6 alone    UDP dropped       UDP rejected
+    (Profile::Ome021,     [OnAir("udp"), OnAir("udp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::Qencode,    [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::WowzaCloud, [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
+    (Profile::WowzaSe,    [OnAir("udp"), OnAir("udp"), Error(UDP_ALONE), Error(UDP_ALONE)]),
 ];
 
 /// What media takes where one way after the other is blocked.

@@ -89,8 +89,10 @@ impl Program {
     /// Tells it to end in order and waits for that; every line that it still says goes to `each`.
     pub(crate) fn end(mut self, mut each: impl FnMut(&Said)) -> Result<(), String> {
         let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        told.map_err(|error| format!("kill does not run: {error}"))?;
+        let told = Command::new("sh")
+            .args(["-c", "kill -TERM \"$0\"", &pid])
+            .status();
+        told.map_err(|error| format!("sh does not run: {error}"))?;
         let deadline = now() + END;
         loop {
             match self.next(deadline) {

@@ -258,10 +258,14 @@ fn start_lab(
     certificates: &Path,
 ) -> Result<(Program, String), String> {
     let profile = cell.profile;
+    let listen = match cell.network {
+        Network::Ipv6 => format!("[{}]:0", world::INGEST_V6),
+        _ => format!("{}:0", world::INGEST),
+    };
     let mut command = world.command(Place::Server, Path::new(env!("CARGO_BIN_EXE_onair")));
     command
         .args(["lab", "--log", "info", "--profile", profile.name()])
-        .args(["--listen", &format!("{}:0", world::INGEST)])
+        .args(["--listen", &listen])
         .arg("--report")
         .arg(folder.join("lab.json"));
     if cell.network.is_secured() {

@@ -5,7 +5,7 @@
 //!       192.0.2.2    --- 192.0.2.1    detour 192.0.4.1 --- 192.0.4.2
 //! ```
 //!
-//! The first router forwards what its rules let pass; the second one, of another provider, forwards everything and
+//! The first line speaks IPv6 too, and the ingest server has an address there. The first router forwards what its rules let pass; the second one, of another provider, forwards everything and
 //! is used only by cells in which the agent moves. The server's three addresses are those of the ingest server, of a
 //! TURN server, and of a proxy.
 
@@ -16,6 +16,8 @@ use std::time::Instant;
 
 /// Address of the ingest server: signalling and media.
 pub(crate) const INGEST: &str = "203.0.113.10";
+/// The ingest server's other address.
+pub(crate) const INGEST_V6: &str = "2001:db8:3::10";
 /// Address of the TURN server.
 pub(crate) const TURN: &str = "203.0.113.20";
 /// Address of the proxy.
@@ -55,6 +57,7 @@ impl World {
         let name = |place| world.namespace(place);
         for place in [Place::Agent, Place::Detour, Place::Router, Place::Server] {
             execute(Command::new("ip").args(["netns", "add", &name(place)]), "")?;
+            execute(world.command(place, Path::new("sh")).args(["-c", EASY]), "")?;
         }
         let (detour, router) = (name(Place::Detour), name(Place::Router));
         world.ip(
@@ -64,8 +67,10 @@ impl World {
                  link add wan0 type veth peer name lan0 netns {router}\n\
                  link add wan1 type veth peer name lan0 netns {detour}\n\
                  address add {AGENT}/24 dev wan0\n\
+                 address add 2001:db8:1::2/64 dev wan0 nodad\n\
                  link set wan0 up\n\
-                 route add default via 198.51.100.1\n"
+                 route add default via 198.51.100.1\n\
+                 route add ::/0 via 2001:db8:1::1\n"
             ),
         )?;
         world.ip(
@@ -77,12 +82,15 @@ impl World {
                  address add {INGEST}/32 dev lo\n\
                  address add {TURN}/32 dev lo\n\
                  address add {PROXY}/32 dev lo\n\
+                 address add {INGEST_V6}/128 dev lo nodad\n\
                  address add 192.0.3.2/24 dev up0\n\
                  address add 192.0.4.2/24 dev up1\n\
+                 address add 2001:db8:2::2/64 dev up0 nodad\n\
                  link set up0 up\n\
                  link set up1 up\n\
                  route add 192.0.2.0/24 via 192.0.4.1\n\
-                 route add default via 192.0.3.1\n"
+                 route add default via 192.0.3.1\n\
+                 route add ::/0 via 2001:db8:2::1\n"
             ),
         )?;
         for (place, lan, srv) in [
@@ -100,6 +108,16 @@ impl World {
                      route add blackhole default\n"
                 ),
             )?;
+            if place == Place::Router {
+                world.ip(
+                    place,
+                    &format!(
+                        "address add 2001:db8:1::1/64 dev lan0 nodad\n\
+                         address add 2001:db8:2::1/64 dev srv0 nodad\n\
+                         route add {INGEST_V6}/128 via 2001:db8:2::2\n"
+                    ),
+                )?;
+            }
             execute(
                 world.command(place, Path::new("sh")).args(["-c", FORWARD]),
                 "",
@@ -116,19 +134,6 @@ impl World {
              iifname lan0 ip saddr != 192.0.2.0/24 drop\n\
              }\n\
              }\n",
-        )?;
-        // Answers leave by the line on which the other end is known, whatever line the question came by.
-        execute(
-            world
-                .command(Place::Server, Path::new("sh"))
-                .args(["-c", LOOSE]),
-            "",
-        )?;
-        execute(
-            world
-                .command(Place::Agent, Path::new("sh"))
-                .args(["-c", LOOSE]),
-            "",
         )?;
         Ok(world)
     }
@@ -192,8 +197,13 @@ impl Drop for World {
     }
 }
 
-const FORWARD: &str = "echo 1 > /proc/sys/net/ipv4/ip_forward; for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done";
-const LOOSE: &str = "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done";
+/// Every namespace takes packets by whatever line they come, and IPv6 addresses are good at once.
+const EASY: &str = "cd /proc/sys/net && for of in all default; do \
+    echo 0 > ipv4/conf/$of/rp_filter; echo 0 > ipv6/conf/$of/accept_dad; echo 0 > ipv6/conf/$of/accept_ra; done";
+
+/// A router forwards.
+const FORWARD: &str =
+    "cd /proc/sys/net && echo 1 > ipv4/ip_forward && echo 1 > ipv6/conf/all/forwarding";
 
 /// Makes the sandbox ready for cells, and `folder` empty.
 pub(crate) fn prepare(folder: &Path) -> Result<(), String> {
