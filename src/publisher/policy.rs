@@ -136,6 +136,9 @@ pub(super) fn verdict(
             }
         },
         EndReason::Signal(signal::Error::Sdp { why, .. }) => operator(why.clone()),
+        EndReason::Signal(error @ signal::Error::OtherDialect { .. }) => {
+            operator(error.to_string())
+        }
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
@@ -172,6 +175,7 @@ fn kind(reason: &EndReason) -> Kind {
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
+            | signal::Error::OtherDialect { .. }
             | signal::Error::Protocol { .. }
             | signal::Error::StreamGone { .. }
             | signal::Error::Sdp { .. }
