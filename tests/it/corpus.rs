@@ -35,6 +35,11 @@ fn annex_b() {
 }
 
 #[test]
+fn candidate() {
+    replay("candidate", fuzz::candidate, 12);
+}
+
+#[test]
 fn config() {
     replay("config", fuzz::config, 8);
 }
