@@ -90,6 +90,7 @@ fn no_target_is_forgotten() {
         names("targets"),
         [
             "annex_b",
+            "candidate",
             "config",
             "ome_message",
             "sdp",
