@@ -1,6 +1,7 @@
 //! Reaching a server on loopback, and each way of not reaching it: the step, the endpoint and the advice in
 //! the error, and nothing else of the URL.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::tcp::{interleave, race};
 use super::ws::{Ended, MESSAGE_MAX, Received, Socket};
 use super::*;
 
@@ -216,7 +218,7 @@ async fn all_addresses_are_tried() {
     drop(dead);
     let addresses =
         [dead_port, dead_port, port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let stream = connect(&target("ws", port), addresses.to_vec())
+    let stream = race(&target("ws", port).endpoint, addresses.to_vec())
         .await
         .unwrap();
     assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());

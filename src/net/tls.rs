@@ -17,7 +17,17 @@ use super::Error;
 /// How to speak TLS. Cheap to clone; built once, for reading the platform's authorities takes milliseconds.
 #[derive(Clone)]
 pub struct Tls {
-    config: Arc<ClientConfig>,
+    plain: Arc<ClientConfig>,
+    http: Arc<ClientConfig>,
+}
+
+/// Which protocol the handshake names (RFC 7301).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Alpn {
+    /// HTTP/1.1.
+    Http,
+    /// None is named.
+    None,
 }
 
 impl Tls {
@@ -36,26 +46,37 @@ impl Tls {
         if let Some(path) = ca_file {
             add_file(&mut roots, path)?;
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let plain = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the ring provider supports every default protocol version")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mut http = plain.clone();
         // A WebSocket starts as HTTP/1.1; a server that chose h2 here could not be upgraded.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            config: Arc::new(config),
+            plain: Arc::new(plain),
+            http: Arc::new(http),
         })
     }
 
-    /// Secures `stream` for `host`, a name or an address (IPv6 in brackets or not).
-    pub(super) async fn connect<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
+    /// Secures `stream` for `host`, a name or an address (IPv6 without brackets).
+    pub(super) async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+        alpn: Alpn,
+    ) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+        let name = ServerName::try_from(host.to_owned())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        TlsConnector::from(Arc::clone(&self.config))
+        let config = match alpn {
+            Alpn::Http => &self.http,
+            Alpn::None => &self.plain,
+        };
+        TlsConnector::from(Arc::clone(config))
             .connect(name, stream)
             .await
     }
