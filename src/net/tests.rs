@@ -1,7 +1,6 @@
 //! Reaching a server on loopback, and each way of not reaching it: the step, the endpoint and the advice in
 //! the error, and nothing else of the URL.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
@@ -11,7 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::tcp::{interleave, race};
 use super::ws::{Ended, MESSAGE_MAX, Received, Socket};
 use super::*;
 
@@ -176,13 +174,6 @@ fn unusable_urls_are_refused_without_repeating_them() {
     }
 }
 
-#[test]
-fn families_take_turns() {
-    let [a, b, c, d] = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(|a| a.parse().unwrap());
-    assert_eq!(interleave(vec![a, b, c, d]), [a, d, b, c]);
-    assert!(interleave(Vec::new()).is_empty());
-}
-
 // --- steps -------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -209,19 +200,6 @@ async fn a_closed_port_is_named() {
     };
     assert_eq!(error.step(), Some(Step::Tcp));
     assert!(error.to_string().contains("address(es) tried"), "{error}");
-}
-
-#[tokio::test]
-async fn all_addresses_are_tried() {
-    let (listener, port) = listen().await;
-    let (dead, dead_port) = listen().await;
-    drop(dead);
-    let addresses =
-        [dead_port, dead_port, port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let stream = race(&target("ws", port).endpoint, addresses.to_vec())
-        .await
-        .unwrap();
-    assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
 }
 
 #[tokio::test]
