@@ -15,7 +15,7 @@ use crate::media::access_unit::nal_units;
 use crate::peer::candidate::Candidate;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
-use crate::signal::{ome, wowza_v1};
+use crate::signal::{ome, wowza_v1, wowza_v2};
 
 /// An H.264 byte stream: units are not empty, do not end in zeros and hold no start code.
 pub fn annex_b(data: &[u8]) {
@@ -124,6 +124,35 @@ pub fn wowza_message(data: &[u8]) {
             | wowza_v1::Said::Refused { .. },
         )
         | None => {}
+    }
+}
+
+/// A message of the newer Wowza dialect: a connection id is one that can be sent back, a refusal is not a success, and a
+/// list of streams is read without regard to the rest.
+pub fn wowza_v2_message(data: &[u8]) {
+    let Ok(message @ Value::Object(_)) = serde_json::from_slice(data) else {
+        return;
+    };
+    let seen = wowza_v2::liveness::read_list(&message, "front");
+    if message.get("statusCode").is_none() && message.get("status").is_none() {
+        assert_eq!(seen.is_some(), message.get("availableStreams").is_some());
+    }
+    match wowza_v2::read(&message) {
+        Some(wowza_v2::Said::Candidate(line)) => candidates(&candidate::usable([line])),
+        Some(wowza_v2::Said::Reply(wowza_v2::Reply::Answer { id, answer })) => {
+            assert!(id.is_none_or(|id| match id {
+                Value::String(id) => !id.is_empty() && id.len() <= 256,
+                id => id.is_number(),
+            }));
+            description(&answer);
+        }
+        Some(wowza_v2::Said::Reply(wowza_v2::Reply::NotYet { status, .. })) => {
+            assert!(matches!(status, 504 | 514));
+        }
+        Some(wowza_v2::Said::Reply(wowza_v2::Reply::Refused { status, .. })) => {
+            assert!(!matches!(status, 200..=299 | 504 | 514));
+        }
+        Some(wowza_v2::Said::Foreign | wowza_v2::Said::Misshapen(_)) | None => {}
     }
 }
 
