@@ -140,9 +140,8 @@ pub fn wowza_v2_message(data: &[u8]) {
     match wowza_v2::read(&message) {
         Some(wowza_v2::Said::Candidate(line)) => candidates(&candidate::usable([line])),
         Some(wowza_v2::Said::Reply(wowza_v2::Reply::Answer { id, answer })) => {
-            assert!(id.is_none_or(|id| match id {
-                Value::String(id) => !id.is_empty() && id.len() <= 256,
-                id => id.is_number(),
+            assert!(id.is_none_or(|id| {
+                id.is_number() || id.as_str().is_some_and(|id| (1..=256).contains(&id.len()))
             }));
             description(&answer);
         }

@@ -496,16 +496,25 @@ pub(super) fn flag_of(url: &Secret) -> Option<String> {
 /// A closed socket may carry a status, in its code (4401, 4403, 4404) or in its reason (`... (status 503)`); then the
 /// server has refused us.
 fn with_status(server: &Server, error: Error, step: Step) -> Error {
-    match &error {
+    let status = match &error {
         Error::Closed {
             code: Some(code),
             reason,
             ..
-        } => match close_status(*code, reason) {
-            Some(status) => server.refused(status, reason, step),
-            None => error,
-        },
-        _ => error,
+        } => close_status(*code, reason).map(|status| (status, reason)),
+        Error::Closed { code: None, .. }
+        | Error::Connect(_)
+        | Error::NoRestart
+        | Error::OtherDialect { .. }
+        | Error::Protocol { .. }
+        | Error::Refused { .. }
+        | Error::Sdp { .. }
+        | Error::StreamGone { .. }
+        | Error::Timeout { .. } => None,
+    };
+    match status {
+        Some((status, reason)) => server.refused(status, reason, step),
+        None => error,
     }
 }
 

@@ -71,7 +71,6 @@ async fn serve(listener: TcpListener, script: Vec<Meets>) -> Vec<(String, Option
 }
 
 /// Lets `count` sessions run against `script`. Returns what was asked for, and each session's dialect and result.
-#[expect(clippy::type_complexity, reason = "taken apart at once by each caller")]
 async fn sessions(
     query: &str,
     count: usize,

@@ -383,13 +383,18 @@ async fn with_video(change: impl Fn(&str) -> String) -> Result<RemoteDescription
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_video_track_is_named_in_each_of_its_forms() {
-    let changes: [(&str, fn(&str) -> String); 3] = [
-        ("port 0", |v| v.replace("m=video 9", "m=video 0")),
-        ("inactive", |v| v.replace("a=recvonly", "a=inactive")),
-        ("no section", |_| String::new()),
+    let forms = [
+        (
+            "port 0",
+            with_video(|v| v.replace("m=video 9", "m=video 0")).await,
+        ),
+        (
+            "inactive",
+            with_video(|v| v.replace("a=recvonly", "a=inactive")).await,
+        ),
+        ("no section", with_video(|_| String::new()).await),
     ];
-    for (form, change) in changes {
-        let result = with_video(change).await;
+    for (form, result) in forms {
         let Err(Error::Sdp { why, .. }) = &result else {
             panic!("{form}: {result:?}")
         };
