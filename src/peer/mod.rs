@@ -46,7 +46,7 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
-mod candidate;
+pub(crate) mod candidate;
 mod counters;
 mod feedback;
 mod interceptor;
