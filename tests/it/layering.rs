@@ -73,7 +73,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry.rs"]),
     ("turn_server_proto", &["lab/turn"]),
     ("turn_types", &["lab/turn"]),
-    ("url", &["commands/check.rs", "config/raw.rs", "net/"]),
+    ("url", &["commands/check.rs", "config/raw", "net/"]),
     ("webpki_roots", &["net/tls.rs"]),
     ("v4l", &["capture/camera"]),
     ("webrtc", &["peer/"]),
