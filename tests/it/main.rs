@@ -9,6 +9,7 @@ mod receiver;
 mod reconnect;
 mod rehearsal;
 mod relay;
+mod relayed;
 mod secrets;
 mod simd;
 mod support;
