@@ -196,6 +196,8 @@ const NETWORKS: [Network; 4] = [
 #[rustfmt::skip]
 const FIREWALLS: &[(Profile, [Expected; 4])] = &[
     //                     open          IPv6 alone    UDP dropped       UDP rejected
+    (Profile::Ome016,     [OnAir("udp"), OnAir("udp"), OnAir("turn-tcp"), OnAir("turn-tcp")]),
+    (Profile::Ome020,     [OnAir("udp"), OnAir("udp"), OnAir("turn-tcp"), OnAir("turn-tcp")]),
     (Profile::Ome021,     [OnAir("udp"), OnAir("udp"), OnAir("tcp"),     OnAir("tcp")]),
     (Profile::Qencode,    [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
     (Profile::WowzaCloud, [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),

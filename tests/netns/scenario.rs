@@ -338,15 +338,16 @@ fn configuration(cell: &Cell, url: &str, certificates: &Path) -> String {
          url = \"{url}\"\n"
     );
     let profile = cell.profile;
-    text += &match profile {
-        Profile::Ome021 => "to = \"ome\"\n".to_owned(),
-        Profile::Qencode => "to = \"qencode\"\n".to_owned(),
-        Profile::WowzaCloud | Profile::WowzaSe => format!(
-            "to = \"wowza\"\napplication = \"{}\"\nstream = \"{}\"\n",
+    // The first word of a profile's name says what is configured; the version is the server's affair.
+    let kind = profile.name().split('-').next().unwrap_or_default();
+    text += &format!("to = \"{kind}\"\n");
+    if kind == "wowza" {
+        text += &format!(
+            "application = \"{}\"\nstream = \"{}\"\n",
             profile.application(),
             profile.stream()
-        ),
-    };
+        );
+    }
     if cell.network.is_secured() {
         let ca = certificates.join(services::CERTIFICATE);
         text += &format!("ca_file = \"{}\"\n", ca.display());
