@@ -1,16 +1,22 @@
 //! Every profile of the lab in every kind of network, with real packets: the built agent and the built lab in network
 //! namespaces of their own, joined by a router that drops what the network in question drops.
 //!
-//! `cells` is the table of what is expected, `world` the network of one cell, `program` a program in it, `services`
-//! what stands beside the lab, `scenario` what happens there, `outcome` what came of it, `table`
-//! what came of all. A runner of its own instead of the usual harness, for
-//! three reasons: cells mostly wait, so more of them run at a time than there are processors; all of it runs inside one
-//! sandbox (own mounts, own processes), of which nothing is left however it ends; and the figures of all cells make one
-//! table, printed and written to `target/tmp/netns/`.
+//! `cells` is the table of what is expected, `world` the network of one cell, `program` a program in it, `cast` the
+//! programs there are, `services` what stands beside the lab, `scenario` what happens there, `outcome` what came of it,
+//! `table` what came of all. A runner of its own instead of the usual harness, for three reasons: cells mostly wait, so
+//! more of them run at a time than there are processors; all of it runs inside one sandbox (own mounts, own processes),
+//! of which nothing is left however it ends; and the figures of all cells make one table, printed and written to
+//! `target/tmp/netns/`.
 //!
 //! Words on the command line select the cells whose names hold all of them. Without root or user namespaces, or
 //! without nftables, everything is skipped, by name.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "a runner speaks to whoever runs it, a role to its parent"
+)]
+
+mod cast;
 mod cells;
 mod outcome;
 mod program;

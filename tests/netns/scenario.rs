@@ -2,20 +2,16 @@
 //! order, and what they said and reported is handed on to be judged.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use onair::lab::Profile;
 use serde_json::Value;
 
-use super::cells::{Cell, Expected, Network, Scenario};
+use super::cast;
+use super::cells::{Cell, Expected, Scenario};
 use super::program::{Program, Said};
-use super::services;
 use super::world::{self, Place, World, now};
 
-/// Longest wait for a program to be ready.
-const READY: Duration = Duration::from_secs(20);
 /// Longest wait for something that only time brings: the longest of them, the ghost of a session at OvenMediaEngine,
 /// takes 30 s.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -80,16 +76,16 @@ pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Se
     static NEXT: AtomicU32 = AtomicU32::new(0);
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     let world = World::build(&format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
-    let services = start_services(&world, folder, certificates)?;
-    let (lab, url) = start_lab(&world, cell, folder, certificates)?;
-    let rules = cell.network.rules(port(&url)?);
+    let services = cast::start_services(&world, folder, certificates)?;
+    let (lab, url) = cast::start_lab(&world, cell, folder, certificates)?;
+    let rules = cell.network.rules(cast::port(&url)?);
     world.filter(if cell.scenario == Scenario::Returns {
         ""
     } else {
         &rules
     })?;
     let mut actor = Actor {
-        program: start_agent(&world, cell, &url, folder, certificates)?,
+        program: cast::start_agent(&world, cell, &url, folder, certificates)?,
         ends: Vec::new(),
     };
     let back = match cell.scenario {
@@ -117,8 +113,10 @@ pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Se
             disturb(&world, cell.scenario)?;
             let noticed = match cell.scenario {
                 Scenario::Outage | Scenario::LinkFlap => Some(actor.noticed()?),
-                // These come back before anything need be noticed.
-                _ => None,
+                // Each of these takes a way and gives another at once.
+                Scenario::Start | Scenario::Returns | Scenario::NewAddress | Scenario::NewRoute => {
+                    None
+                }
             };
             let lifted = now();
             restore(&world, cell.scenario, &rules)?;
@@ -136,10 +134,10 @@ pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Se
             ends.push(cause);
         }
     })?;
-    let agent = report(&folder.join("agent.json"))?;
+    let agent = report(&folder.join(cast::AGENT_REPORT))?;
     lab.end(|_| ())?;
     services.end(|_| ())?;
-    let lab = report(&folder.join("lab.json"))?;
+    let lab = report(&folder.join(cast::LAB_REPORT))?;
     Ok(Seen {
         agent,
         lab,
@@ -236,134 +234,6 @@ fn restore(world: &World, scenario: Scenario, rules: &str) -> Result<(), String>
         ),
         Scenario::NewAddress | Scenario::NewRoute | Scenario::Start | Scenario::Returns => Ok(()),
     }
-}
-
-/// Starts what stands beside the ingest server.
-fn start_services(world: &World, folder: &Path, certificates: &Path) -> Result<Program, String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = world.command(Place::Server, &this);
-    command.arg(services::ROLE).arg(certificates);
-    let mut services = Program::start(&mut command, &folder.join("services.log"))?;
-    services.until("the services are ready", READY, |said| {
-        (said.line == services::READY).then_some(())
-    })?;
-    Ok(services)
-}
-
-/// Starts the lab as the cell's profile and returns where it takes publishers.
-fn start_lab(
-    world: &World,
-    cell: &Cell,
-    folder: &Path,
-    certificates: &Path,
-) -> Result<(Program, String), String> {
-    let profile = cell.profile;
-    let listen = match cell.network {
-        Network::Ipv6 => format!("[{}]:0", world::INGEST_V6),
-        _ => format!("{}:0", world::INGEST),
-    };
-    let mut command = world.command(Place::Server, Path::new(env!("CARGO_BIN_EXE_onair")));
-    command
-        .args(["lab", "--log", "info", "--profile", profile.name()])
-        .args(["--listen", &listen])
-        .arg("--report")
-        .arg(folder.join("lab.json"));
-    if cell.network.is_secured() {
-        command
-            .args(["--port", &format!("{profile}=443")])
-            .arg("--tls-cert")
-            .arg(certificates.join(services::CERTIFICATE))
-            .arg("--tls-key")
-            .arg(certificates.join(services::KEY));
-    }
-    let mut lab = Program::start(&mut command, &folder.join("lab.log"))?;
-    let mut url = None;
-    let prefix = format!("lab {profile} ");
-    lab.until("the lab is ready", READY, |said| {
-        if let Some(address) = said.line.strip_prefix(&prefix) {
-            url = Some(address.to_owned());
-        }
-        said.line.starts_with("page ").then_some(())
-    })?;
-    let url = url.ok_or("the lab does not say where it takes publishers")?;
-    Ok((lab, url))
-}
-
-/// The port in `url`.
-fn port(url: &str) -> Result<u16, String> {
-    let url = url::Url::parse(url).map_err(|error| format!("{url}: {error}"))?;
-    url.port_or_known_default()
-        .ok_or_else(|| format!("{url} has no port"))
-}
-
-/// Starts the agent that publishes a small feed to `url`.
-fn start_agent(
-    world: &World,
-    cell: &Cell,
-    url: &str,
-    folder: &Path,
-    certificates: &Path,
-) -> Result<Program, String> {
-    let path = folder.join("onair.toml");
-    let text = configuration(cell, url, certificates);
-    std::fs::write(&path, text).map_err(|error| error.to_string())?;
-    let mut command: Command = world.command(Place::Agent, Path::new(env!("CARGO_BIN_EXE_onair")));
-    command
-        .args(["run", "--log", "info", "--log-format", "json", "--config"])
-        .arg(path)
-        .arg("--report")
-        .arg(folder.join("agent.json"));
-    for name in ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
-        command.env_remove(name).env_remove(name.to_lowercase());
-    }
-    if cell.network == Network::OnlyProxyOfEnvironment {
-        command.env("HTTPS_PROXY", proxy());
-    }
-    Program::start(&mut command, &folder.join("agent.log"))
-}
-
-/// URL of the proxy.
-fn proxy() -> String {
-    format!("http://{}:3128", world::PROXY)
-}
-
-/// The agent's configuration file.
-fn configuration(cell: &Cell, url: &str, certificates: &Path) -> String {
-    let mut text = format!(
-        "[feed.card]\n\
-         video = {{ source = \"testcard\", size = \"320x180\", fps = 15, bitrate = \"300 kbit/s\" }}\n\
-         audio = {{ source = \"tone\" }}\n\n\
-         [publisher.main]\n\
-         feed = \"card\"\n\
-         url = \"{url}\"\n"
-    );
-    let profile = cell.profile;
-    // The first word of a profile's name says what is configured; the version is the server's affair.
-    let kind = profile.name().split('-').next().unwrap_or_default();
-    text += &format!("to = \"{kind}\"\n");
-    if kind == "wowza" {
-        text += &format!(
-            "application = \"{}\"\nstream = \"{}\"\n",
-            profile.application(),
-            profile.stream()
-        );
-    }
-    if cell.network.is_secured() {
-        let ca = certificates.join(services::CERTIFICATE);
-        text += &format!("ca_file = \"{}\"\n", ca.display());
-    }
-    if cell.network == Network::OnlyProxy {
-        text += &format!("proxy = \"{}\"\n", proxy());
-    }
-    let server = |url: &String| {
-        let (user, password) = (services::USERNAME, services::PASSWORD);
-        format!("{{ url = \"{url}\", username = \"{user}\", credential = \"{password}\" }}")
-    };
-    if !cell.turn_urls.is_empty() {
-        let servers: Vec<String> = cell.turn_urls.iter().map(server).collect();
-        text += &format!("ice_servers = [ {} ]\n", servers.join(", "));
-    }
-    text
 }
 
 fn report(path: &PathBuf) -> Result<Value, String> {
