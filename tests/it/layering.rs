@@ -69,7 +69,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["lab/", "net/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["telemetry.rs"]),
-    ("url", &["commands/check.rs", "config/raw.rs", "net/"]),
+    ("url", &["commands/check.rs", "config/raw", "net/"]),
     ("webpki_roots", &["net/tls.rs"]),
     ("v4l", &["capture/camera"]),
     ("webrtc", &["peer/"]),
