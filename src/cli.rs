@@ -195,7 +195,14 @@ pub struct Lab {
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
 /// The names of the lab's profiles.
-const PROFILES: [&str; 4] = ["ome-0.21", "qencode", "wowza-cloud", "wowza-se"];
+const PROFILES: [&str; 6] = [
+    "ome-0.16",
+    "ome-0.20",
+    "ome-0.21",
+    "qencode",
+    "wowza-cloud",
+    "wowza-se",
+];
 
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text)
