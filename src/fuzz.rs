@@ -15,7 +15,8 @@ use crate::media::access_unit::nal_units;
 use crate::peer::candidate::Candidate;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
-use crate::signal::{ome, wowza_v1, wowza_v2};
+use crate::signal::wowza_v2::{liveness, message};
+use crate::signal::{ome, wowza_v1};
 
 /// An H.264 byte stream: units are not empty, do not end in zeros and hold no start code.
 pub fn annex_b(data: &[u8]) {
@@ -130,28 +131,28 @@ pub fn wowza_message(data: &[u8]) {
 /// A message of the newer Wowza dialect: a connection id is one that can be sent back, a refusal is not a success, and a
 /// list of streams is read without regard to the rest.
 pub fn wowza_v2_message(data: &[u8]) {
-    let Ok(message @ Value::Object(_)) = serde_json::from_slice(data) else {
+    let Ok(said @ Value::Object(_)) = serde_json::from_slice(data) else {
         return;
     };
-    let seen = wowza_v2::liveness::read_list(&message, "front");
-    if message.get("statusCode").is_none() && message.get("status").is_none() {
-        assert_eq!(seen.is_some(), message.get("availableStreams").is_some());
+    let seen = liveness::read_list(&said, "front");
+    if said.get("statusCode").is_none() && said.get("status").is_none() {
+        assert_eq!(seen.is_some(), said.get("availableStreams").is_some());
     }
-    match wowza_v2::read(&message) {
-        Some(wowza_v2::Said::Candidate(line)) => candidates(&candidate::usable([line])),
-        Some(wowza_v2::Said::Reply(wowza_v2::Reply::Answer { id, answer })) => {
+    match message::read(&said) {
+        Some(message::Said::Candidate(line)) => candidates(&candidate::usable([line])),
+        Some(message::Said::Reply(message::Reply::Answer { id, answer })) => {
             assert!(id.is_none_or(|id| {
                 id.is_number() || id.as_str().is_some_and(|id| (1..=256).contains(&id.len()))
             }));
             description(&answer);
         }
-        Some(wowza_v2::Said::Reply(wowza_v2::Reply::NotYet { status, .. })) => {
+        Some(message::Said::Reply(message::Reply::NotYet { status, .. })) => {
             assert!(matches!(status, 504 | 514));
         }
-        Some(wowza_v2::Said::Reply(wowza_v2::Reply::Refused { status, .. })) => {
+        Some(message::Said::Reply(message::Reply::Refused { status, .. })) => {
             assert!(!matches!(status, 200..=299 | 504 | 514));
         }
-        Some(wowza_v2::Said::Foreign | wowza_v2::Said::Misshapen(_)) | None => {}
+        Some(message::Said::Foreign | message::Said::Misshapen(_)) | None => {}
     }
 }
 

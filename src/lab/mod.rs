@@ -20,6 +20,7 @@ mod judge;
 mod ome;
 pub mod page;
 pub mod profile;
+pub mod proxy;
 mod reception;
 mod sdp;
 mod station;

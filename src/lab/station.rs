@@ -217,8 +217,11 @@ impl Station {
         };
         ingest.accept(&remote)?;
         let now = now();
-        let reception = Reception::start(record.clone(), rules, self.clock, now)
+        let mut reception = Reception::start(record.clone(), rules, self.clock, now)
             .map_err(|error| error.to_string())?;
+        if let Some(patience) = self.profile.waits_for_reports() {
+            reception.wait_for_reports(self.scaled(patience));
+        }
         let black_hole = if self.faults.silent(self.profile, Step::Media) {
             let ever = Duration::from_secs(86_400);
             tokio::sync::watch::channel(Some(now + ever)).1

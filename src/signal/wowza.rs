@@ -2,7 +2,7 @@
 //!
 //! Both are spoken at one path, by servers of any age, and asking is free: a reply in the words of the other dialect
 //! turns the same session to that one, on a new socket, with the same offer; silence turns the next session. What got an
-//! answer is kept ([`choice`] has the rules).
+//! answer is kept (`choice` has the rules).
 
 mod choice;
 
@@ -78,7 +78,7 @@ impl Signaller for Wowza {
         self.spoken
     }
 
-    /// Bounded by the deadlines of [`net`](crate::net).
+    /// Bounded by the deadlines of [`net`].
     async fn open(&mut self, unreached: u32) -> Result<Opening, Error> {
         self.connect(unreached).await
     }

@@ -15,9 +15,10 @@
 //!
 //! The path is the same as that of the older dialect; `webrtcImplementation=v2` in the URL selects this one. When the
 //! socket closes, the session is lost. A second socket asks from time to time whether the server still lists the
-//! stream ([`liveness`] says why).
+//! stream (`liveness` says why).
 
 pub(crate) mod liveness;
+pub(crate) mod message;
 mod probe;
 
 use std::collections::VecDeque;
@@ -30,8 +31,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
+use self::message::{NO_ID, Reply, Said, close_status, read};
 use self::probe::{Finding, Wanted};
-use super::server::{Message, Server, number};
+use super::server::{Message, Server};
 use super::wowza_v1::secrets;
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
@@ -51,10 +53,6 @@ const RESTART_AGAIN: Duration = Duration::from_secs(2);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// The parameter that selects an implementation behind the one path.
 pub(super) const FLAG: &str = "webrtcImplementation";
-/// Stands for a connection id as long as there is none.
-const NO_ID: &str = "[empty]";
-/// Longest connection id taken; real ones have 36 characters or fewer.
-const ID_MAX: usize = 256;
 /// Most candidates of ours that are held back.
 const HELD_MAX: usize = 64;
 
@@ -493,8 +491,7 @@ pub(super) fn flag_of(url: &Secret) -> Option<String> {
     pairs.find_map(|(name, value)| (name == FLAG).then(|| value.into_owned()))
 }
 
-/// A closed socket may carry a status, in its code (4401, 4403, 4404) or in its reason (`... (status 503)`); then the
-/// server has refused us.
+/// A socket closed with a status is a refusal.
 fn with_status(server: &Server, error: Error, step: Step) -> Error {
     let status = match &error {
         Error::Closed {
@@ -515,91 +512,6 @@ fn with_status(server: &Server, error: Error, step: Step) -> Error {
     match status {
         Some((status, reason)) => server.refused(status, reason, step),
         None => error,
-    }
-}
-
-fn close_status(code: u16, reason: &str) -> Option<u16> {
-    let in_code = match code {
-        4401 | 4403 | 4404 => Some(code - 4000),
-        _ => None,
-    };
-    let in_reason = || {
-        let (_, behind) = reason.split_once("(status ")?;
-        let (number, _) = behind.split_once(')')?;
-        number.trim().parse().ok()
-    };
-    // Any other number is the ordinary end of a session.
-    in_code
-        .or_else(in_reason)
-        .filter(|status| (400..=599).contains(status))
-}
-
-/// What a message says, as far as it matters.
-pub(crate) enum Said<'a> {
-    /// One candidate line, as it came; empty behind the last one.
-    Candidate(&'a str),
-    /// A message of the older Wowza dialect.
-    Foreign,
-    /// An answer that cannot be read: what was expected of it.
-    Misshapen(&'static str),
-    /// To our OFFER or ICE_RESTART.
-    Reply(Reply),
-}
-
-/// The server's reply to a description of ours.
-pub(crate) enum Reply {
-    /// Agreed.
-    Answer {
-        /// The session's id from now on.
-        id: Option<Value>,
-        answer: String,
-    },
-    /// The stream is being made ready.
-    NotYet { status: u16, text: String },
-    /// Any other status.
-    Refused { status: u16, text: String },
-}
-
-/// Reads a JSON object of the server; `None` for what is no business of a publisher.
-pub(crate) fn read(message: &Value) -> Option<Said<'_>> {
-    let kind = message.get("messageType").and_then(Value::as_str);
-    if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("CANDIDATE")) {
-        return match message.get("candidate") {
-            Some(Value::String(line)) => Some(Said::Candidate(line)),
-            _ => None,
-        };
-    }
-    let Some(status) = message.get("statusCode") else {
-        return (message.get("status").is_some()).then_some(Said::Foreign);
-    };
-    let text = (message.get("statusDescription").and_then(Value::as_str)).unwrap_or("no words");
-    match number(status) {
-        None => Some(Said::Misshapen("a number as statusCode")),
-        Some(200..=299) => read_answer(message.get("message")?),
-        Some(status @ (504 | 514)) => Some(Said::Reply(Reply::NotYet {
-            status,
-            text: text.to_owned(),
-        })),
-        Some(status) => Some(Said::Reply(Reply::Refused {
-            status,
-            text: text.to_owned(),
-        })),
-    }
-}
-
-fn read_answer(message: &Value) -> Option<Said<'_>> {
-    let id = message.get("connectionId").filter(|id| match id {
-        Value::String(id) => !id.is_empty() && id != NO_ID && id.len() <= ID_MAX,
-        Value::Number(_) => true,
-        Value::Array(_) | Value::Bool(_) | Value::Null | Value::Object(_) => false,
-    });
-    match message.get("sdp") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(answer)) => Some(Said::Reply(Reply::Answer {
-            id: id.cloned(),
-            answer: answer.clone(),
-        })),
-        Some(_) => Some(Said::Misshapen("an sdp that is a string")),
     }
 }
 

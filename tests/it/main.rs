@@ -4,6 +4,7 @@ mod corpus;
 mod lab;
 mod layering;
 mod peer;
+mod proxy;
 mod publish;
 mod receiver;
 mod reconnect;

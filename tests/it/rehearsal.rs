@@ -161,11 +161,16 @@ enum Path {
 
 impl Publisher {
     /// An engine with payload types for H.264 and Opus.
-    fn engine((h264, opus): (u8, u8)) -> Box<Rtc> {
+    fn engine((h264, opus): (u8, u8), habits: Habits) -> Box<Rtc> {
+        let every = if habits.no_reports {
+            Duration::from_secs(3_600)
+        } else {
+            Duration::from_millis(400)
+        };
         let mut config = Rtc::builder()
             .set_rtp_mode(true)
-            .set_rtcp_report_interval_audio(Duration::from_millis(400))
-            .set_rtcp_report_interval_video(Duration::from_millis(400))
+            .set_rtcp_report_interval_audio(every)
+            .set_rtcp_report_interval_video(every)
             .clear_codecs();
         let codecs = config.codec_config();
         codecs.add_h264(h264.into(), None, true, 0x42_e0_1f);
@@ -194,7 +199,7 @@ impl Publisher {
         let sdp = offer["sdp"]["sdp"].as_str().expect("an offer").to_owned();
         let mids: Vec<&str> = values(&sdp, "a=mid:").collect();
         let types = (100, 102);
-        let mut rtc = Self::engine(types);
+        let mut rtc = Self::engine(types, habits);
         let answer = format!(
             "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {} {}\r\n{}{}",
             mids[0],
@@ -224,7 +229,7 @@ impl Publisher {
         habits: Habits,
     ) -> Result<Self, Value> {
         let types = (108, 111);
-        let mut rtc = Self::engine(types);
+        let mut rtc = Self::engine(types, habits);
         let offer = format!(
             "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n{}{}",
             section(&mut rtc, "audio", "0", "111", "actpass", AUDIO, habits),

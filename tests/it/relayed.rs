@@ -3,16 +3,20 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
+use futures_util::StreamExt;
 use onair::lab::Lab;
 use onair::lab::LabConfig;
 use onair::lab::Mutation;
 use onair::lab::OmeTurn;
 use onair::lab::Profile;
 use onair::lab::hub::State;
+use onair::lab::tls::Identity;
 use onair::lab::turn::TurnConfig;
 use onair::report;
 use serde_json::Value;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::lab::is_clean;
 use crate::rehearsal::Habits;
@@ -23,6 +27,7 @@ use crate::rehearsal::hear;
 use crate::rehearsal::say;
 use crate::relay::Client;
 use crate::relay::Line;
+use crate::relay::secured;
 use crate::support;
 
 /// Long enough for two beeps and, with [`FASTER`], a request for a key frame or two.
@@ -216,5 +221,72 @@ async fn offers_tell_of_the_turn_server_as_they_are_told_to() {
     let url = server["urls"][0].as_str().expect("a URL");
     assert!(url.starts_with("turn:10.255.255.1:"), "{url}");
     assert_ne!(server["credential"], "airen");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ome_0_16_shows_nothing_before_sender_reports() {
+    let profile = Profile::Ome016;
+    let session = rehearse(lab(profile, |_| {}).await, profile, "", Habits::PLAIN, None).await;
+    is_clean(&session, "udp");
+
+    // 5 s become 3 s: enough to see pictures decoded and not shown.
+    let lab = lab(profile, |c| c.time_scale = 0.6).await;
+    let mut socket = connect(&url(&lab, profile, "")).await;
+    let habits = Habits {
+        no_reports: true,
+        ..Habits::PLAIN
+    };
+    let publisher = Publisher::ome(&mut socket, habits).await;
+    let mut publisher = publisher.expect("the lab agrees");
+    let session = || lab.hub().sessions().remove(0);
+    let clock = support::clock();
+    let deadline = tokio::time::Instant::now() + support::SOON;
+    while session().report.video.frames_decoded < Some(4) {
+        publisher.publish(clock, Duration::from_millis(400)).await;
+        assert!(session().state < State::OnAir);
+        assert!(tokio::time::Instant::now() < deadline, "it decodes");
+    }
+    while session().state < State::OnAir {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it gives up waiting"
+        );
+        publisher.publish(clock, Duration::from_millis(400)).await;
+    }
+    let violations = session().report.violations;
+    assert!(
+        violations.iter().any(|v| v.rule == "unsynchronised"),
+        "{violations:?}"
+    );
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signalling_is_secured_by_the_certificate_it_is_given() {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let identity = Identity::self_signed(&names).expect("a certificate");
+    let lab = lab(Profile::Ome021, |c| c.tls = Some(identity.clone())).await;
+    let url = url(&lab, Profile::Ome021, "");
+    assert!(url.starts_with("wss://127.0.0.1:"), "{url}");
+    let at = lab.addresses()[&Profile::Ome021];
+    let other = Identity::self_signed(&names).expect("another certificate");
+    let stream = TcpStream::connect(at).await.expect("connected");
+    assert!(
+        secured(stream, &other).await.is_err(),
+        "another certificate"
+    );
+    let stream = TcpStream::connect(at).await.expect("connected");
+    let stream = secured(stream, &identity).await.expect("a handshake");
+    let upgraded = tokio_tungstenite::client_async(url.replace("wss", "ws"), stream).await;
+    let (mut socket, _) = upgraded.expect("upgraded");
+    let request = json!({"command": "request_offer"}).to_string();
+    socket.send(request.into()).await.expect("sent");
+    let reply = socket.next().await.expect("a reply").expect("a message");
+    let offer: Value = serde_json::from_str(reply.to_text().expect("text")).expect("JSON");
+    assert_eq!(offer["command"], "offer");
+    // In plain text nothing is answered.
+    let plain = tokio_tungstenite::connect_async(url.replace("wss", "ws")).await;
+    assert!(plain.is_err());
     lab.stop().await;
 }

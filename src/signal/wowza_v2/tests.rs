@@ -467,6 +467,21 @@ async fn wrong_types_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_oversized_message_is_refused() {
+    let (mut wowza, mut far) = connected().await;
+    let flood = async {
+        far.hear().await;
+        let text = "x".repeat(2 << 20);
+        far.say_fragmented(&text, 64 << 10).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        result = wowza.exchange(OUR_OFFER) => assert!(matches!(result, Err(Error::Protocol { .. })), "{result:?}"),
+        () = flood => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_candidates_is_cut_off_and_does_not_move_the_deadline() {
     let (mut wowza, mut far) = connected().await;
     let begin = Instant::now();
