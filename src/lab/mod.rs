@@ -25,6 +25,8 @@ mod sdp;
 mod station;
 mod sync;
 mod tally;
+pub mod tls;
+pub mod turn;
 mod whep;
 mod wire;
 mod wowza;

@@ -8,6 +8,8 @@ mod publish;
 mod receiver;
 mod reconnect;
 mod rehearsal;
+mod relay;
 mod secrets;
 mod simd;
 mod support;
+mod turn;
