@@ -283,7 +283,8 @@ async fn connect(
                     return Err(EndReason::NeverConnected { stage: None });
                 }
                 Some(
-                    peer::Event::Disconnected
+                    peer::Event::Candidates { .. }
+                    | peer::Event::Disconnected
                     | peer::Event::KeyFrameRequested
                     | peer::Event::ReceiverReport(_)
                     | peer::Event::Remb(_),
@@ -374,6 +375,7 @@ impl<'a> Live<'a> {
 
     fn on_event(&mut self, event: Option<peer::Event>) -> Result<(), EndReason> {
         match event {
+            Some(peer::Event::Candidates { .. }) => {}
             Some(peer::Event::Connected(_)) => self.disconnected_at = None,
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
             Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
