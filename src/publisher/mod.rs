@@ -15,14 +15,16 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::config::{self, Server, Transport};
+use crate::config::{self, Server, Transport, WowzaDialect};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
 use crate::signal::whip::Whip;
+use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::wowza_v2::WowzaV2;
 use crate::signal::{Dialect, Signaller};
 
 use crate::network::Network;
@@ -88,7 +90,10 @@ impl Publisher {
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
-            Server::Wowza { .. } => Dialect::WowzaV1,
+            Server::Wowza { dialect, .. } => match dialect {
+                WowzaDialect::Auto | WowzaDialect::V1 => Dialect::WowzaV1,
+                WowzaDialect::V2 => Dialect::WowzaV2,
+            },
         };
         let (snapshots, receiver) = watch::channel(Snapshot {
             state: State::Stopped,
@@ -360,8 +365,12 @@ impl Actor {
                 url,
                 application,
                 stream,
-                ..
-            } => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                dialect,
+            } => match dialect {
+                WowzaDialect::Auto => Box::new(Wowza::new(url, application, stream, dialer)),
+                WowzaDialect::V1 => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                WowzaDialect::V2 => Box::new(WowzaV2::new(url, application, stream, dialer)),
+            },
         }
     }
 }

@@ -125,6 +125,9 @@ const PURE: &[&str] = &[
     "session/rate.rs",
     "signal/candidate.rs",
     "signal/sdp.rs",
+    "signal/wowza/choice.rs",
+    "signal/wowza_v2/liveness.rs",
+    "signal/wowza_v2/message.rs",
 ];
 
 /// What a pure file does not name. A generator of chance may be handed in, but not made or drawn from nowhere.

@@ -61,7 +61,7 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
                 url,
                 application: endpoint.application.clone(),
                 stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V1,
+                dialect: WowzaDialect::Auto,
             },
         };
         (profile.to_string(), Publisher::new("feed", server))
