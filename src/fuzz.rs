@@ -9,8 +9,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::capture::file::read::{Wav, Y4m};
+use crate::config::ice_server::IceUrl;
 use crate::config::raw::{self, Env};
 use crate::media::access_unit::nal_units;
+use crate::peer::candidate::Candidate;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
 use crate::signal::{ome, wowza_v1};
@@ -25,6 +27,24 @@ pub fn annex_b(data: &[u8]) {
         total += unit.len() + 3;
     }
     assert!(total <= data.len());
+}
+
+/// A line that may be a candidate or the URL of an ICE server: what is accepted says itself again unchanged, and what
+/// signalling lets through the engine is told.
+pub fn candidate(data: &[u8]) {
+    let line = String::from_utf8_lossy(data);
+    if let Ok(once) = candidate::normalize(&line) {
+        assert_eq!(candidate::normalize(&once).as_ref(), Ok(&once));
+        assert!(Candidate::parse(&once).is_some(), "{once}");
+    }
+    if let Some(candidate) = Candidate::parse(&line) {
+        let once = candidate.line();
+        let again = Candidate::parse(&once).map(|candidate| candidate.line());
+        assert_eq!(again.as_ref(), Some(&once));
+    }
+    if let Ok(url) = line.parse::<IceUrl>() {
+        assert_eq!(url.to_string().parse(), Ok(url));
+    }
 }
 
 /// A configuration file: accepted, or refused with at least one fault, each at a place in the text.

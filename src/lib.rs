@@ -44,6 +44,7 @@ pub mod fuzz;
 pub mod lab;
 pub mod media;
 pub mod net;
+pub mod network;
 pub mod peer;
 pub mod process;
 pub mod publisher;

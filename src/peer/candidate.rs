@@ -30,7 +30,7 @@ impl std::fmt::Display for Protocol {
 
 /// A remote candidate that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// How to reach it.
     pub(super) protocol: Protocol,
     /// Where it is.
@@ -42,7 +42,7 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Reads `candidate:...`, with or without `a=` before it. `None` for what cannot be used: other components,
     /// host names, TCP candidates that want to dial us, ports that nobody listens on, and whatever does not parse.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         let line = line.strip_prefix("a=").unwrap_or(line);
         let mut words = line
@@ -98,7 +98,7 @@ impl Candidate {
     }
 
     /// The line as the engine reads it. A TCP candidate is said to be a passive host: that alone makes it dial.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let (ip, port) = (self.address.ip(), self.address.port());
         match self.protocol {
             Protocol::Tcp => format!(

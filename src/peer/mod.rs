@@ -46,7 +46,7 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
-mod candidate;
+pub(crate) mod candidate;
 mod counters;
 mod feedback;
 mod interceptor;
@@ -183,6 +183,14 @@ pub enum Event {
     Failed(Stage),
     /// The server has closed the connection in order.
     Closed,
+    /// Candidates of ours that were found after the description, `candidate:...` each; with `last` there will be no
+    /// more. For dialects in which the server is told.
+    Candidates {
+        /// The lines.
+        lines: Vec<String>,
+        /// Whether these were the last ones.
+        last: bool,
+    },
     /// The server wants a key frame.
     KeyFrameRequested,
     /// The server tells what arrived.

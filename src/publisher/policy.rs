@@ -154,7 +154,10 @@ pub(super) fn verdict(
                 Verdict::Backoff
             }
         }
-        EndReason::FeedEnded | EndReason::Stopped => Verdict::RetryNow,
+        // Not our fault and not the server's: what is there now may be better at once.
+        EndReason::FeedEnded | EndReason::NetworkChanged { .. } | EndReason::Stopped => {
+            Verdict::RetryNow
+        }
     };
     history.failures = history.failures.saturating_add(1);
     verdict
@@ -177,6 +180,7 @@ fn kind(reason: &EndReason) -> Kind {
         | EndReason::Engine(_)
         | EndReason::FeedEnded
         | EndReason::Lost
+        | EndReason::NetworkChanged { .. }
         | EndReason::NeverConnected { .. }
         | EndReason::NotAccepted
         | EndReason::Panicked(_)

@@ -5,6 +5,7 @@
 //! offers is data ([`Opening`]), not a second path through the session.
 
 pub(crate) mod candidate;
+mod ice_servers;
 pub mod ome;
 pub mod sdp;
 mod server;
@@ -96,8 +97,8 @@ pub trait Signaller: Send {
 
     /// Connects to the server and learns who offers.
     ///
-    /// `unreached` counts the sessions in a row, just before this one, in which no media path came up. A dialect in
-    /// which the server can be asked for other transports asks for others each time, in turn.
+    /// `unreached` counts the sessions so far in which no media path came up. A dialect in which the server can be asked
+    /// for one transport or another asks in turn as it grows, and stays with what led to a path.
     async fn open(&mut self, unreached: u32) -> Result<Opening, Error>;
 
     /// Hands over our description, an offer or an answer as [`Opening`] asked for. Returns the server's

@@ -72,6 +72,11 @@ impl Server {
         (self.target.as_ref()).map_or_else(|_| "the server".to_owned(), Target::to_string)
     }
 
+    /// Name or address of the server, as dialled; empty for an unusable URL.
+    pub(super) fn host(&self) -> &str {
+        self.target.as_ref().map_or("", Target::host)
+    }
+
     pub(super) async fn connect(&self) -> Result<Socket, Error> {
         match &self.target {
             Ok(target) => Ok(Socket::connect(target, &self.dialer).await?),

@@ -35,6 +35,11 @@ fn annex_b() {
 }
 
 #[test]
+fn candidate() {
+    replay("candidate", fuzz::candidate, 12);
+}
+
+#[test]
 fn config() {
     replay("config", fuzz::config, 8);
 }
@@ -85,6 +90,7 @@ fn no_target_is_forgotten() {
         names("targets"),
         [
             "annex_b",
+            "candidate",
             "config",
             "ome_message",
             "sdp",
