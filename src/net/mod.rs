@@ -4,6 +4,7 @@
 //! URLs of ingest servers are as good as passwords, so a [`Target`] prints as scheme, host and port only, and
 //! no error carries more than that.
 
+pub mod http;
 mod target;
 mod tcp;
 pub mod tls;
@@ -37,6 +38,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub enum Step {
     /// Asking the name service.
     Dns,
+    /// Asking over HTTP.
+    Http,
     /// Connecting to an address.
     Tcp,
     /// The TLS handshake.
@@ -49,6 +52,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dns => "looking up the name",
+            Self::Http => "asking over HTTP",
             Self::Tcp => "connecting over TCP",
             Self::Tls => "negotiating TLS",
             Self::Upgrade => "upgrading to a WebSocket",
