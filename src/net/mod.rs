@@ -4,6 +4,7 @@
 //! URLs of ingest servers are as good as passwords, so a [`Target`] prints as scheme, host and port only, and
 //! no error carries more than that.
 
+pub mod http;
 mod proxy;
 mod target;
 mod tcp;
@@ -36,6 +37,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub enum Step {
     /// Asking the name service.
     Dns,
+    /// Asking over HTTP.
+    Http,
     /// Asking a proxy for a tunnel.
     Proxy,
     /// Connecting to an address.
@@ -51,6 +54,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Dns => "looking up the name",
             Self::Proxy => "connecting through the proxy",
+            Self::Http => "asking over HTTP",
             Self::Tcp => "connecting over TCP",
             Self::Tls => "negotiating TLS",
             Self::Upgrade => "upgrading to a WebSocket",

@@ -21,7 +21,7 @@ use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
-use crate::signal::whip::Whip;
+use crate::signal::whip::{Token, Whip};
 use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::wowza_v2::WowzaV2;
@@ -360,7 +360,13 @@ impl Actor {
                 url,
                 bearer,
                 trickle,
-            } => Box::new(Whip::new(url, bearer.as_ref(), *trickle, dialer)),
+            } => {
+                let token = bearer.as_ref().map(|bearer| Token {
+                    value: bearer.token.clone(),
+                    reread: None,
+                });
+                Box::new(Whip::new(url, token, *trickle, None, dialer))
+            }
             Server::Wowza {
                 url,
                 application,

@@ -116,6 +116,15 @@ pub fn wowza_offer(local: &str) -> String {
     })
 }
 
+/// Our offer as RFC 9725 wants it: RTCP has no port of its own (section 4.4.1). The candidates stay; with `open_ended`
+/// nothing says that there will be no more.
+pub fn whip_offer(local: &str, open_ended: bool) -> String {
+    let kept = kept_lines(local, |line| {
+        line != "a=rtcp-mux-only" && !(open_ended && line == "a=end-of-candidates")
+    });
+    kept.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
+}
+
 fn kept_lines(sdp: &str, keep: impl Fn(&str) -> bool) -> String {
     sdp.lines()
         .map(str::trim_end)

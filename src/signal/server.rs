@@ -27,7 +27,10 @@ pub(super) struct Server {
     /// Or what is wrong with the URL, to be said when the socket is opened.
     target: Result<Target, String>,
     dialer: Dialer,
+    /// Texts that no error or log may hold, the longest first.
     secrets: Vec<Secret>,
+    /// Those of them that the configuration knows.
+    configured: Vec<Secret>,
 }
 
 /// A message of a server.
@@ -45,27 +48,26 @@ impl Server {
         dialer: Dialer,
         secrets: impl IntoIterator<Item = String>,
     ) -> Self {
-        let in_url = target.iter().flat_map(|target| {
-            let url = target.expose();
-            let raw = (url.query().unwrap_or_default().split('&'))
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
-            raw.chain(decoded)
-        });
-        let mut secrets: Vec<String> = in_url
-            .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
-            .map(|(_, value)| value)
-            .chain(secrets)
-            .collect();
-        secrets.retain(|secret| secret.chars().count() >= SECRET_MIN);
-        // The longest first: a name may begin with another secret.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self {
+        let in_url = target.iter().flat_map(query_values);
+        let mut server = Self {
+            configured: in_url.chain(secrets).map(Secret::new).collect(),
             target: target.map_err(|error| error.to_string()),
             dialer,
-            secrets: secrets.into_iter().map(Secret::new).collect(),
-        }
+            secrets: Vec::new(),
+        };
+        server.hide(Vec::new());
+        server
+    }
+
+    /// Names texts that must not be repeated either, in place of those named here before.
+    pub(super) fn hide(&mut self, secrets: Vec<String>) {
+        self.secrets = (self.configured.iter().cloned())
+            .chain(secrets.into_iter().map(Secret::new))
+            .filter(|secret| secret.expose().chars().count() >= SECRET_MIN)
+            .collect();
+        // The longest first: a name may begin with another secret.
+        self.secrets
+            .sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
     }
 
     pub(super) fn endpoint(&self) -> String {
@@ -221,6 +223,18 @@ impl Server {
             why: self.printable(why),
         }
     }
+}
+
+/// The values in the query of `target`, as they stand there and decoded, other than ordinary words.
+pub(super) fn query_values(target: &Target) -> impl Iterator<Item = String> + '_ {
+    let url = target.expose();
+    let raw = (url.query().unwrap_or_default().split('&'))
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
+    raw.chain(decoded)
+        .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
+        .map(|(_, value)| value)
 }
 
 /// A number that some servers send as a string.

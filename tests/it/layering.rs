@@ -49,6 +49,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("font8x8", &["capture/draw.rs"]),
     ("hound", &["capture/file/read.rs"]),
     ("humantime", &["commands/", "net/tls.rs"]),
+    ("http_body_util", &["net/http.rs"]),
+    ("httpdate", &["net/http.rs"]),
     ("hyper", &["lab/", "net/"]),
     ("hyper_util", &["lab/", "net/"]),
     ("libc", &["capture/camera"]),
