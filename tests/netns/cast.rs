@@ -107,7 +107,7 @@ pub(crate) fn start_agent(
 
 /// URL of the proxy.
 fn proxy() -> String {
-    format!("http://{}:3128", world::PROXY)
+    format!("http://{}:{}", world::PROXY, services::PROXY_PORT)
 }
 
 /// The agent's configuration file.

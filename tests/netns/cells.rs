@@ -2,6 +2,7 @@
 
 use onair::lab::Profile;
 
+use super::services::PROXY_PORT;
 use super::world::{INGEST, PROXY, TURN};
 
 use Expected::{Error, OnAir};
@@ -72,7 +73,7 @@ impl Network {
             Self::Only443 => "tcp dport 443 accept\ntcp sport 443 accept".to_owned(),
             Self::OnlyProxy | Self::OnlyProxyOfEnvironment => {
                 format!(
-                    "ip daddr {PROXY} tcp dport 3128 accept\nip saddr {PROXY} tcp sport 3128 accept"
+                    "ip daddr {PROXY} tcp dport {PROXY_PORT} accept\nip saddr {PROXY} tcp sport {PROXY_PORT} accept"
                 )
             }
             Self::NoMedia => signalling() + "accept",
@@ -181,31 +182,47 @@ impl Cell {
     }
 }
 
-/// The server takes nothing but UDP, and no TURN server is known.
-const UDP_ALONE: &str = "no media path came up";
-
-/// The networks of [`FIREWALLS`], in the order of its columns.
-const NETWORKS: [Network; 4] = [
+/// The networks of [`FIREWALLS`], in the order of its columns. In the last two a TURN server is configured, which takes
+/// TLS at 443; in the others none is.
+const NETWORKS: [Network; 5] = [
     Network::Open,
     Network::Ipv6,
     Network::UdpDropped,
-    Network::UdpRejected,
+    Network::Only443,
+    Network::OnlyProxy,
 ];
+
+const UDP: Expected = OnAir("udp");
+const TCP: Expected = OnAir("tcp");
+const TURN_TCP: Expected = OnAir("turn-tcp");
+const TURN_TLS: Expected = OnAir("turn-tls");
+
+/// The server takes nothing but UDP, and no TURN server is known.
+const NO_WAY: Expected =
+    Error("udp: no answer to connectivity checks; tcp: the server offers no TCP candidate");
+/// The server takes nothing but TCP at another port, and TURN servers relay nothing but UDP.
+const NO_RELAY: Expected = Error("turn-tls: the server offers");
 
 /// What each profile comes to, on start and when the network returns alike.
 #[rustfmt::skip]
-const FIREWALLS: &[(Profile, [Expected; 4])] = &[
-    //                     open          IPv6 alone    UDP dropped       UDP rejected
-    (Profile::Ome016,     [OnAir("udp"), OnAir("udp"), OnAir("turn-tcp"), OnAir("turn-tcp")]),
-    (Profile::Ome020,     [OnAir("udp"), OnAir("udp"), OnAir("turn-tcp"), OnAir("turn-tcp")]),
-    (Profile::Ome021,     [OnAir("udp"), OnAir("udp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::Qencode,    [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::WowzaCloud, [OnAir("tcp"), OnAir("tcp"), OnAir("tcp"),     OnAir("tcp")]),
-    (Profile::WowzaSe,    [OnAir("udp"), OnAir("udp"), Error(UDP_ALONE), Error(UDP_ALONE)]),
+const FIREWALLS: &[(Profile, [Expected; 5])] = &[
+    //                     open IPv6 UDP dropped  443       proxy
+    (Profile::Ome016,     [UDP, UDP, TURN_TCP, TURN_TLS, TURN_TLS]),
+    (Profile::Ome020,     [UDP, UDP, TURN_TCP, TURN_TLS, TURN_TLS]),
+    (Profile::Ome021,     [UDP, UDP, TCP,      TURN_TLS, TCP]),
+    (Profile::Qencode,    [TCP, TCP, TCP,      TURN_TLS, TCP]),
+    (Profile::WowzaCloud, [TCP, TCP, TCP,      NO_RELAY, TCP]),
+    (Profile::WowzaSe,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
 ];
 
 /// What media takes where one way after the other is blocked.
-const RUNGS: &[(Network, &str)] = &[(Network::Open, "udp"), (Network::UdpDropped, "tcp")];
+const RUNGS: &[(Network, &str)] = &[
+    (Network::Open, "udp"),
+    (Network::UdpDropped, "tcp"),
+    (Network::NoMedia, "turn-udp"),
+    (Network::NoMediaNoUdp, "turn-tcp"),
+    (Network::Only443, "turn-tls"),
+];
 
 /// Whose sessions are moved, and what media takes before and after.
 const MOVED: &[(Profile, &str)] = &[

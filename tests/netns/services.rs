@@ -1,19 +1,22 @@
-//! What stands on the way beside the ingest server: a TURN server, at the usual ports and at 443 by TLS. This program
-//! is it, started again in the server's namespace.
+//! What stands on the way beside the ingest server: a TURN server, at the usual ports and at 443 by TLS, and a proxy that
+//! opens tunnels. This program is both, started again in the server's namespace.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
 use onair::config::secret::Secret;
+use onair::lab::proxy::{Proxy, ProxyConfig};
 use onair::lab::tls::Identity;
 use onair::lab::turn::{TurnConfig, TurnServer};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::world::TURN;
+use super::world::{PROXY, TURN};
 
 /// The word that makes this program the services.
 pub(crate) const ROLE: &str = "--be-the-services";
+/// Port of the proxy.
+pub(crate) const PROXY_PORT: u16 = 3128;
 /// What the services say once they listen.
 pub(crate) const READY: &str = "services are ready";
 /// User of the TURN server.
@@ -60,8 +63,12 @@ pub(crate) fn serve(folder: &Path) -> ExitCode {
 async fn until_told(folder: &Path) -> Result<(), String> {
     let mut told = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let identity = Identity::read(&folder.join(CERTIFICATE), &folder.join(KEY));
-    let at = |port: u16| -> Option<SocketAddr> { format!("{TURN}:{port}").parse().ok() };
-    let relay_ip = TURN.parse().map_err(|error| format!("{TURN}: {error}"))?;
+    let ip = |ip: &str| {
+        ip.parse::<IpAddr>()
+            .map_err(|error| format!("{ip}: {error}"))
+    };
+    let relay_ip = ip(TURN)?;
+    let at = |port: u16| Some(SocketAddr::new(relay_ip, port));
     let turn = TurnServer::start(TurnConfig {
         udp: at(3478),
         tcp: at(3478),
@@ -74,8 +81,13 @@ async fn until_told(folder: &Path) -> Result<(), String> {
         fault: None,
     });
     let turn = turn.await.map_err(|error| error.to_string())?;
+    let mut config = ProxyConfig::loopback();
+    config.listen = SocketAddr::new(ip(PROXY)?, PROXY_PORT);
+    let proxy = Proxy::start(config).await;
+    let proxy = proxy.map_err(|error| error.to_string())?;
     println!("{READY}");
     told.recv().await;
+    proxy.stop().await;
     turn.stop().await;
     Ok(())
 }
