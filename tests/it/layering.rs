@@ -20,6 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config", "feed", "media", "net", "peer", "report", "session", "signal",
         ],
     ),
+    ("network", &[]),
+    ("probe", &["config", "net", "peer", "signal"]),
     ("process", &["report"]),
     ("report", &[]),
     (
