@@ -3,6 +3,7 @@
 mod corpus;
 mod lab;
 mod layering;
+mod network;
 mod peer;
 mod publish;
 mod receiver;

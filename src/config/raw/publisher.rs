@@ -189,15 +189,12 @@ impl Reader<'_> {
         for (n, value) in list.iter().enumerate() {
             let path = format!("{key}[{n}]");
             let at = value.span().start;
-            match value.get_ref() {
-                DeValue::Table(entries) => {
-                    servers.extend(self.ice_server(&Table { path, at, entries }));
-                }
-                other => {
-                    let message = format!("found {}, allowed: a table", other.type_str());
-                    self.fault(at, &path, message);
-                }
-            }
+            let DeValue::Table(entries) = value.get_ref() else {
+                let found = value.get_ref().type_str();
+                self.fault(at, &path, format!("found {found}, allowed: a table"));
+                continue;
+            };
+            servers.extend(self.ice_server(&Table { path, at, entries }));
         }
         servers
     }
