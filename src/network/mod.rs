@@ -82,7 +82,7 @@ pub async fn watch() -> Receiver<Network> {
     let (sender, receiver) = watch::channel(state.unwrap_or_else(|_| leaving()));
     tokio::spawn(async move {
         tokio::select! {
-            () = keep(&sender, opened) => {}
+            () = keep(&sender, opened, Netlink::open, leaving) => {}
             () = sender.closed() => {}
         }
     });
@@ -90,7 +90,12 @@ pub async fn watch() -> Receiver<Network> {
 }
 
 /// Follows the network as well as it can be followed, without end.
-async fn keep(sender: &Sender<Network>, mut opened: Result<Netlink, String>) {
+async fn keep(
+    sender: &Sender<Network>,
+    mut opened: Result<Netlink, String>,
+    open: impl Fn() -> Result<Netlink, String>,
+    mut look: impl FnMut() -> Network,
+) {
     let mut warned = false;
     loop {
         let why = match opened {
@@ -104,8 +109,8 @@ async fn keep(sender: &Sender<Network>, mut opened: Result<Netlink, String>) {
             );
             warned = true;
         }
-        poll(sender, leaving).await;
-        opened = Netlink::open();
+        poll(sender, &mut look).await;
+        opened = open();
     }
 }
 
@@ -201,6 +206,29 @@ mod tests {
         ] {
             assert_eq!(is_usable(&address.parse().unwrap()), usable, "{address}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_netlink_the_network_is_still_watched() {
+        let (sender, mut receiver) = watch::channel(network(&["192.0.2.5"]));
+        let mut n_looks = 0;
+        let look = || {
+            n_looks += 1;
+            // Two looks in each period; the address moves between those of the third.
+            network(&[if n_looks < 6 {
+                "192.0.2.5"
+            } else {
+                "192.0.2.6"
+            }])
+        };
+        let forbidden = || Err("not permitted".to_owned());
+        let begin = tokio::time::Instant::now();
+        tokio::select! {
+            () = keep(&sender, forbidden(), forbidden, look) => panic!("it ended"),
+            changed = receiver.changed() => changed.unwrap(),
+        }
+        assert_eq!(begin.elapsed(), 3 * POLL_PERIOD);
+        assert_eq!(*receiver.borrow(), network(&["192.0.2.6"]));
     }
 
     #[tokio::test(start_paused = true)]

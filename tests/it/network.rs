@@ -3,7 +3,6 @@
 //! Each test runs itself again as root of fresh namespaces; where the machine forbids that, it says so and ends.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,11 +22,10 @@ fn inside(test: &str) -> bool {
         return true;
     }
     let unshared = ["--net", "--mount", "--"];
+    let probe = "ip link add near type veth peer name far";
     let able = Command::new("unshare")
         .args(unshared)
-        .args([
-            "ip", "link", "add", "a", "type", "veth", "peer", "name", "b",
-        ])
+        .args(probe.split(' '))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
@@ -104,23 +102,23 @@ async fn every_change_of_the_network_is_seen_within_two_seconds() {
     run("ip link set far up");
     becomes(&mut network, both).await;
 
-    // Another address of the same network, as after roaming.
-    run("ip addr add 192.0.2.6/24 dev near");
+    // Another address, as after roaming, then its router.
+    run("ip addr add 198.51.100.6/24 dev near");
     run("ip addr del 192.0.2.5/24 dev near");
-    let moved: IpAddr = "192.0.2.6".parse().unwrap();
-    let old: IpAddr = "192.0.2.5".parse().unwrap();
-    let seen = network.wait_for(|n| n.addresses.contains(&moved) && !n.addresses.contains(&old));
-    timeout(Duration::from_secs(2), seen)
-        .await
-        .unwrap()
-        .unwrap();
+    let moved = "198.51.100.6, fd00::5; IPv4 by near to 192.0.2.2; IPv6 by near to fd00::1";
+    becomes(&mut network, moved).await;
+    run("ip route replace default via 198.51.100.1");
+    let moved = "198.51.100.6, fd00::5; IPv4 by near to 198.51.100.1; IPv6 by near to fd00::1";
+    becomes(&mut network, moved).await;
+    run("ip -6 route del default");
+    let moved = "198.51.100.6, fd00::5; IPv4 by near to 198.51.100.1";
+    becomes(&mut network, moved).await;
 
     run("ip link set near down");
     becomes(&mut network, "no network").await;
     run("ip link del near");
 
-    // What changes nothing that matters is not told.
-    network.mark_unchanged();
+    // An address that leads nowhere is none.
     run("ip link add near type veth peer name far");
     run("ip link set near up");
     run("ip link set far up");
@@ -155,4 +153,34 @@ async fn a_name_that_comes_back_is_found_at_the_next_attempt() {
     assert!(stream.is_ok(), "{:?}", stream.err());
     std::fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
     assert!(dialer.tcp("server.example", port).await.is_err());
+}
+
+#[test]
+fn the_environment_is_asked_for_the_proxy() {
+    const TEST: &str = "network::the_environment_is_asked_for_the_proxy";
+    const SET: &str = "ONAIR_TEST_PROXY_IS_SET";
+    if std::env::var_os(SET).is_none() {
+        let itself = std::env::current_exe().expect("a path");
+        for (variable, other) in [("HTTPS_PROXY", "HTTP_PROXY"), ("all_proxy", "https_proxy")] {
+            let ran = Command::new(&itself)
+                .args(["--exact", TEST, "--nocapture"])
+                .env_clear()
+                .env(SET, "1")
+                .env(variable, "http://proxy.example:3128")
+                .env(other, "")
+                .env("NO_PROXY", "localhost,10.0.0.0/8")
+                .output()
+                .expect("this program, which runs");
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+        }
+        return;
+    }
+    let dialer = Dialer::new(&Trust::default(), &Proxy::Environment).unwrap();
+    assert!(dialer.proxied("server.example", 443));
+    assert!(dialer.proxied("127.0.0.1", 443));
+    assert!(!dialer.proxied("localhost", 443));
+    assert!(!dialer.proxied("10.1.2.3", 443));
+    let dialer = Dialer::new(&Trust::default(), &Proxy::None).unwrap();
+    assert!(!dialer.proxied("server.example", 443));
 }
