@@ -9,10 +9,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::capture::file::read::{Wav, Y4m};
+use crate::config::ice_server::IceUrl;
 use crate::config::raw::{self, Env};
 use crate::media::access_unit::nal_units;
+use crate::peer::candidate::Candidate;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
+use crate::signal::wowza_v2::{liveness, message};
 use crate::signal::{ome, wowza_v1};
 
 /// An H.264 byte stream: units are not empty, do not end in zeros and hold no start code.
@@ -25,6 +28,24 @@ pub fn annex_b(data: &[u8]) {
         total += unit.len() + 3;
     }
     assert!(total <= data.len());
+}
+
+/// A line that may be a candidate or the URL of an ICE server: what is accepted says itself again unchanged, and what
+/// signalling lets through the engine is told.
+pub fn candidate(data: &[u8]) {
+    let line = String::from_utf8_lossy(data);
+    if let Ok(once) = candidate::normalize(&line) {
+        assert_eq!(candidate::normalize(&once).as_ref(), Ok(&once));
+        assert!(Candidate::parse(&once).is_some(), "{once}");
+    }
+    if let Some(candidate) = Candidate::parse(&line) {
+        let once = candidate.line();
+        let again = Candidate::parse(&once).map(|candidate| candidate.line());
+        assert_eq!(again.as_ref(), Some(&once));
+    }
+    if let Ok(url) = line.parse::<IceUrl>() {
+        assert_eq!(url.to_string().parse(), Ok(url));
+    }
 }
 
 /// A configuration file: accepted, or refused with at least one fault, each at a place in the text.
@@ -104,6 +125,34 @@ pub fn wowza_message(data: &[u8]) {
             | wowza_v1::Said::Refused { .. },
         )
         | None => {}
+    }
+}
+
+/// A message of the newer Wowza dialect: a connection id is one that can be sent back, a refusal is not a success, and a
+/// list of streams is read without regard to the rest.
+pub fn wowza_v2_message(data: &[u8]) {
+    let Ok(said @ Value::Object(_)) = serde_json::from_slice(data) else {
+        return;
+    };
+    let seen = liveness::read_list(&said, "front");
+    if said.get("statusCode").is_none() && said.get("status").is_none() {
+        assert_eq!(seen.is_some(), said.get("availableStreams").is_some());
+    }
+    match message::read(&said) {
+        Some(message::Said::Candidate(line)) => candidates(&candidate::usable([line])),
+        Some(message::Said::Reply(message::Reply::Answer { id, answer })) => {
+            assert!(id.is_none_or(|id| {
+                id.is_number() || id.as_str().is_some_and(|id| (1..=256).contains(&id.len()))
+            }));
+            description(&answer);
+        }
+        Some(message::Said::Reply(message::Reply::NotYet { status, .. })) => {
+            assert!(matches!(status, 504 | 514));
+        }
+        Some(message::Said::Reply(message::Reply::Refused { status, .. })) => {
+            assert!(!matches!(status, 200..=299 | 504 | 514));
+        }
+        Some(message::Said::Foreign | message::Said::Misshapen(_)) | None => {}
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
+use crate::network::Network;
 use crate::report;
 use crate::supervisor::Supervisor;
 
@@ -41,7 +42,9 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
     let lab = Lab::start(LabConfig::new(PROFILES.to_vec(), clock))
         .await
         .context("cannot start the lab")?;
-    let supervisor = Supervisor::start(&config(&lab, args.video), clock, global.seed())
+    // Everything is on this host: no network matters.
+    let network = tokio::sync::watch::channel(Network::default()).1;
+    let supervisor = Supervisor::start(&config(&lab, args.video), clock, &network, global.seed())
         .context("cannot start")?;
     print(&format!(
         "A lab runs in this process; onair publishes to it as {} and as {}.\n\
@@ -171,7 +174,7 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         let endpoint = lab.endpoint(profile)?;
         let url = Secret::new(endpoint.url);
         let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
             Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
                 url,

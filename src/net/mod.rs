@@ -4,6 +4,7 @@
 //! URLs of ingest servers are as good as passwords, so a [`Target`] prints as scheme, host and port only, and
 //! no error carries more than that.
 
+pub mod http;
 mod proxy;
 mod target;
 mod tcp;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use target::Target;
 
@@ -36,6 +37,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub enum Step {
     /// Asking the name service.
     Dns,
+    /// Asking over HTTP.
+    Http,
     /// Asking a proxy for a tunnel.
     Proxy,
     /// Connecting to an address.
@@ -51,6 +54,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Dns => "looking up the name",
             Self::Proxy => "connecting through the proxy",
+            Self::Http => "asking over HTTP",
             Self::Tcp => "connecting over TCP",
             Self::Tls => "negotiating TLS",
             Self::Upgrade => "upgrading to a WebSocket",
@@ -203,6 +207,28 @@ impl Dialer {
         self.proxies.towards(&endpoint).is_some()
     }
 
+    /// Opens a connection to `target` as [`dial`](Self::dial) does, only to tell of it.
+    pub async fn examine(&self, target: &Target) -> Result<Examined, Error> {
+        let began = Instant::now();
+        let stream = self.reach(&target.endpoint).await?;
+        let connected = began.elapsed();
+        let secured = match target.tls {
+            true => {
+                let began = Instant::now();
+                let stream = (self.tls)
+                    .secure(&target.endpoint, stream, Alpn::Http)
+                    .await?;
+                Some(tls::secured(&stream, began.elapsed()))
+            }
+            false => None,
+        };
+        Ok(Examined {
+            connected,
+            proxied: self.proxies.towards(&target.endpoint).is_some(),
+            secured,
+        })
+    }
+
     async fn reach(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, Error> {
         match self.proxies.towards(endpoint) {
             Some(proxy) => proxy.connect(endpoint, &self.tls).await,
@@ -219,6 +245,28 @@ impl Dialer {
         let secured = self.tls.secure(endpoint, stream, alpn).await?;
         Ok(Box::new(secured))
     }
+}
+
+/// What [`Dialer::examine`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// Time to look up the name and connect, through the proxy if there is one.
+    pub connected: Duration,
+    /// Whether a proxy stands between.
+    pub proxied: bool,
+    /// What TLS agreed on, where it is spoken.
+    pub secured: Option<Secured>,
+}
+
+/// What a TLS handshake came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// Time of the handshake.
+    pub took: Duration,
+    /// Such as `TLSv1_3`.
+    pub version: String,
+    /// The server's key in the form of the configuration's `pins`.
+    pub pin: Option<String>,
 }
 
 async fn within<T>(

@@ -35,6 +35,11 @@ fn annex_b() {
 }
 
 #[test]
+fn candidate() {
+    replay("candidate", fuzz::candidate, 12);
+}
+
+#[test]
 fn config() {
     replay("config", fuzz::config, 8);
 }
@@ -57,6 +62,11 @@ fn wav() {
 #[test]
 fn wowza_message() {
     replay("wowza_message", fuzz::wowza_message, 12);
+}
+
+#[test]
+fn wowza_v2_message() {
+    replay("wowza_v2_message", fuzz::wowza_v2_message, 25);
 }
 
 #[test]
@@ -85,11 +95,13 @@ fn no_target_is_forgotten() {
         names("targets"),
         [
             "annex_b",
+            "candidate",
             "config",
             "ome_message",
             "sdp",
             "wav",
             "wowza_message",
+            "wowza_v2_message",
             "y4m"
         ]
     );

@@ -12,6 +12,7 @@ use onair::config::{
 use onair::lab::hub::State;
 use onair::lab::{Endpoint, Lab, LabConfig, Profile};
 use onair::media::time::MediaClock;
+use onair::network::Network;
 use onair::publisher::Snapshot;
 use onair::supervisor::Supervisor;
 use tokio::sync::watch;
@@ -54,13 +55,13 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
     let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
         let url = Secret::new(endpoint.url.clone());
         let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
             Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
                 url,
                 application: endpoint.application.clone(),
                 stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V1,
+                dialect: WowzaDialect::Auto,
             },
         };
         (profile.to_string(), Publisher::new("feed", server))
@@ -95,7 +96,8 @@ impl Pair {
             .collect();
         let endpoint = lab.endpoint(profile).expect("the lab has the profile");
         let config = config(small_feed(), &[(profile, endpoint)]);
-        let agent = Supervisor::start(&config, clock, 1).expect("the agent starts");
+        let network = watch::channel(Network::default()).1;
+        let agent = Supervisor::start(&config, clock, &network, 1).expect("the agent starts");
         let publisher = agent
             .publishers()
             .remove(&profile.to_string())
