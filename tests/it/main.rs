@@ -4,6 +4,7 @@ mod corpus;
 mod lab;
 mod ladder;
 mod layering;
+mod network;
 mod peer;
 mod proxy;
 mod publish;
