@@ -32,7 +32,7 @@ pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let env = Env {
         base: Path::new("/etc/onair"),
-        fetch: &|_| Ok("fetched".to_owned()),
+        fetch: &|_| Ok(Some("fetched".to_owned())),
         open: &|_| Ok(()),
     };
     if let Err(faults) = raw::parse(&text, &env) {

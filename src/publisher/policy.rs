@@ -126,7 +126,13 @@ pub(super) fn verdict(
                 operator(format!("{error}: check the URL's host, port and path"))
             }
             net::Error::CaFile { .. } | net::Error::Url { .. } => operator(error.to_string()),
-            net::Error::Failed { .. } | net::Error::Status { .. } | net::Error::Timeout { .. } => {
+            net::Error::Proxy { status, .. } if matches!(status, 300..=407) => {
+                operator(error.to_string())
+            }
+            net::Error::Failed { .. }
+            | net::Error::Proxy { .. }
+            | net::Error::Status { .. }
+            | net::Error::Timeout { .. } => {
                 let later = age >= UNREACHABLE_FOR;
                 Verdict::RetryEvery(if later {
                     UNREACHABLE_LATER
@@ -451,6 +457,32 @@ mod tests {
                     .iter()
                     .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER))
             );
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_refuses_is_for_the_operator_and_one_in_trouble_is_tried_again() {
+        let verdict = |status| {
+            let refused = || {
+                EndReason::Signal(signal::Error::Connect(net::Error::Proxy {
+                    endpoint: "wss://server:443".to_owned(),
+                    proxy: "http://proxy:3128".to_owned(),
+                    status,
+                }))
+            };
+            verdicts(Dialect::WowzaV1, refused, S, 1).remove(0)
+        };
+        for (status, says) in [(403, "forbids"), (407, "credentials"), (405, "CONNECT")] {
+            let Verdict::Operator { advice, .. } = verdict(status) else {
+                panic!("{status} is not for the operator")
+            };
+            assert!(
+                advice.contains("http://proxy:3128") && advice.contains(says),
+                "{advice}"
+            );
+        }
+        for status in [429, 502, 504] {
+            assert_eq!(verdict(status), Verdict::RetryEvery(UNREACHABLE_PERIOD));
         }
     }
 
