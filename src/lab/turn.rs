@@ -5,15 +5,19 @@
 //! own (`client`).
 
 mod client;
+pub(super) mod embedded;
 mod faults;
 mod frames;
+mod words;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -128,6 +132,7 @@ struct Shared {
     realm: String,
     fault: Mutex<Option<TurnFault>>,
     counts: watch::Sender<TurnCounts>,
+    relays: Mutex<HashSet<SocketAddr>>,
 }
 
 impl Shared {
@@ -135,8 +140,23 @@ impl Shared {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn relays(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self, change: impl FnOnce(&mut TurnCounts)) {
         self.counts.send_modify(change);
+    }
+}
+
+/// Tells which addresses are a TURN server's. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Relays(Arc<Shared>);
+
+impl Relays {
+    /// Whether packets from `address` were relayed.
+    pub(super) fn contain(&self, address: SocketAddr) -> bool {
+        self.0.relays().contains(&address)
     }
 }
 
@@ -165,6 +185,7 @@ impl TurnServer {
             realm: config.realm,
             fault: Mutex::new(config.fault),
             counts: watch::Sender::default(),
+            relays: Mutex::default(),
         });
         let mut server = Self {
             shared,
@@ -223,6 +244,10 @@ impl TurnServer {
     /// Where it listens for TLS.
     pub const fn tls(&self) -> Option<SocketAddr> {
         self.tls
+    }
+
+    pub(super) fn relays(&self) -> Relays {
+        Relays(Arc::clone(&self.shared))
     }
 
     /// Its URLs, as an operator would configure them: UDP, TCP, TLS, as far as it has them.

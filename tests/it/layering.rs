@@ -105,6 +105,7 @@ const PURE: &[&str] = &[
     "lab/sync.rs",
     "lab/tally.rs",
     "lab/turn/faults.rs",
+    "lab/turn/words.rs",
     "media/",
     "peer/candidate.rs",
     "peer/counters.rs",

@@ -174,13 +174,12 @@ impl Client {
             local,
             relayed: local,
         };
-        match client.meet(SOON).await {
-            Met::Event(TurnEvent::AllocationCreated(_, relayed)) => {
-                client.relayed = relayed;
-                Ok(client)
-            }
-            other => Err(format!("{other:?}")),
-        }
+        let met = client.meet(SOON).await;
+        let Met::Event(TurnEvent::AllocationCreated(_, relayed)) = met else {
+            return Err(format!("{met:?}"));
+        };
+        client.relayed = relayed;
+        Ok(client)
     }
 
     fn now(&self) -> turn_types::Instant {
@@ -208,11 +207,12 @@ impl Client {
             .bind_channel(TransportType::Udp, peer, now)
             .expect("an allocation");
         loop {
-            match self.meet(SOON).await {
-                Met::Event(TurnEvent::ChannelCreated(..)) => return,
-                Met::Event(TurnEvent::PermissionCreated(..)) => {}
-                other => panic!("{other:?}"),
+            let met = self.meet(SOON).await;
+            if matches!(met, Met::Event(TurnEvent::ChannelCreated(..))) {
+                return;
             }
+            let refreshed = matches!(met, Met::Event(TurnEvent::PermissionCreated(..)));
+            assert!(refreshed, "{met:?}");
         }
     }
 
@@ -244,10 +244,10 @@ impl Client {
             if let Some(event) = self.protocol.poll_event() {
                 return Met::Event(event);
             }
-            let due = match self.protocol.poll(now) {
-                TurnPollRet::WaitUntil(due) => Instant::now() + due.duration_since(now),
-                _ => return Met::Closed,
+            let TurnPollRet::WaitUntil(due) = self.protocol.poll(now) else {
+                return Met::Closed;
             };
+            let due = Instant::now() + due.duration_since(now);
             // What polling left to send is sent first.
             let due = due.max(Instant::now() + Duration::from_millis(1));
             tokio::select! {

@@ -54,7 +54,7 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
     let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
         let url = Secret::new(endpoint.url.clone());
         let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
             Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
                 url,

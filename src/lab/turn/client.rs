@@ -84,6 +84,7 @@ struct Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        self.shared.relays().remove(&self.address);
         self.shared.count(|counts| counts.allocations -= 1);
     }
 }
@@ -211,6 +212,7 @@ impl Client {
     async fn bind(&mut self) -> Option<SocketAddr> {
         let socket = UdpSocket::bind((self.shared.relay_ip, 0)).await.ok()?;
         let address = socket.local_addr().ok()?;
+        self.shared.relays().insert(address);
         self.shared.count(|counts| {
             counts.allocations += 1;
             counts.allocated += 1;
