@@ -2,6 +2,7 @@
 
 mod corpus;
 mod lab;
+mod ladder;
 mod layering;
 mod peer;
 mod proxy;
