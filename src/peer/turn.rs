@@ -479,6 +479,3 @@ impl Drop for Standing {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

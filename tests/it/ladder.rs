@@ -14,12 +14,17 @@ use onair::config::secret::Secret;
 use onair::config::{Proxy, Transport, Trust};
 use onair::lab::tls::Identity;
 use onair::lab::turn::{TurnConfig, TurnCounts, TurnFault, TurnServer};
+use onair::lab::{Lab, LabConfig, Profile};
+use onair::media::payload_types::PayloadTypes;
 use onair::net::Dialer;
 use onair::peer::{Climb, Config, Event, Ladder, Outcome, Peer, Rung, Stage};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::peer::{answered, config, connected, offered, publish, until, whole_pictures};
+use crate::peer::{answered, config, connected, offered, publish, sound, until, whole_pictures};
 use crate::receiver::{Options, Order, Receiver};
+use crate::rehearsal::{connect, hear, say};
 
 /// Where the relays' sockets are, so that the server can tell them from ours.
 const RELAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -525,5 +530,125 @@ async fn media_flows_over_ipv6() {
         peer.close(true).await;
         server.until("close_notify", |seen| seen.closed).await;
         server.kill().await;
+    }
+}
+
+/// A proxy that knows the way to a server whose address nobody else reaches.
+async fn tunnel_to(server: std::net::SocketAddr) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a listener");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while stream.read_line(&mut line).await.is_ok() && !line.ends_with("\r\n\r\n") {}
+                assert!(line.starts_with("CONNECT 192.0.2.7:1935 "), "{line}");
+                let mut onward = tokio::net::TcpStream::connect(server)
+                    .await
+                    .expect("the server");
+                let opened = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                opened.expect("written");
+                tokio::io::copy_bidirectional(&mut stream, &mut onward)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_tcp_candidate_is_dialled_through_the_proxy_too() {
+    let mut config = climbing(Transport::Auto, None, Vec::new());
+    let clock = config.clock;
+    let (mut peer, mut events, server) = {
+        let (options, limits) = (
+            Options {
+                tcp: true,
+                ..Options::default()
+            },
+            config.limits,
+        );
+        let (offering, offer, candidate) = Receiver::offering(options).await;
+        let words: Vec<&str> = candidate.split(' ').collect();
+        let at = format!("{}:{}", words[4], words[5]);
+        let proxy = tunnel_to(at.parse().expect("an address")).await;
+        let proxy = Proxy::Url(Secret::new(format!("http://{proxy}")));
+        config.dialer = Dialer::new(&Trust::default(), &proxy).expect("no files are read");
+        config.limits = limits;
+        let (peer, events) = Peer::new(config).await.expect("a peer");
+        let answer = peer.answer(&offer).await.expect("an answer");
+        let server = offering.accept(&answer);
+        // As of a cloud server beyond a firewall that lets only the proxy through.
+        let candidate = "candidate:0 1 TCP 50 192.0.2.7 1935 typ host generation 0";
+        peer.add_candidate(candidate).await.expect("added");
+        (peer, events, server)
+    };
+    assert_eq!(connected(&mut events).await, Rung::Tcp);
+    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
+    let pair = peer.counters().pair.expect("a pair");
+    assert_eq!(pair.remote.to_string(), "192.0.2.7:1935");
+    peer.close(true).await;
+    server.until("close_notify", |seen| seen.closed).await;
+    server.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ovenmediaengines_own_relay_is_taken_for_what_it_says() {
+    let ways = [
+        (Profile::Ome020, "tcp", Transport::Tcp),
+        (Profile::Ome021, "relay", Transport::Auto),
+    ];
+    for (profile, asked, transport) in ways {
+        let lab = LabConfig::new(vec![profile], crate::support::clock());
+        let lab = Lab::start(lab).await.expect("a lab");
+        let url = lab.endpoint(profile).expect("this profile").url;
+        let mut socket = connect(&format!("{url}?direction=send&transport={asked}")).await;
+        say(&mut socket, &json!({"command": "request_offer"})).await;
+        let heard = hear(&mut socket, Duration::from_secs(5)).await;
+        let heard = heard.expect("an offer");
+        let turn = &heard["iceServers"][0];
+        let mut config = climbing(transport, None, Vec::new());
+        config.payload_types = PayloadTypes {
+            h264: 100,
+            opus: 102,
+        };
+        let clock = config.clock;
+        let (mut peer, mut events) = Peer::new(config).await.expect("a peer");
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        peer.add_ice_servers(&[IceServer {
+            url: text(&turn["urls"][0]).parse().expect("a URL"),
+            username: text(&turn["username"]),
+            credential: Secret::new(text(&turn["credential"])),
+        }]);
+        let sdp = text(&heard["sdp"]["sdp"]);
+        let answer = peer.answer(&sdp).await.expect("an answer");
+        let answer = json!({
+            "id": heard["id"], "peer_id": heard["peer_id"], "command": "answer",
+            "sdp": {"type": "answer", "sdp": answer},
+        });
+        say(&mut socket, &answer).await;
+        for candidate in heard["candidates"].as_array().expect("a list") {
+            let line = text(&candidate["candidate"]);
+            peer.add_candidate(&line).await.expect("added");
+        }
+        assert_eq!(connected(&mut events).await, Rung::TurnTcp);
+        let told = async {
+            loop {
+                let now = clock.at(std::time::Instant::from(tokio::time::Instant::now()));
+                peer.send(&sound(now)).await.expect("sent");
+                if let Ok(Some(Event::ReceiverReport(_))) =
+                    tokio::time::timeout(Duration::from_millis(20), events.recv()).await
+                {
+                    return;
+                }
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(10), told);
+        told.await.expect("a receiver report through the relay");
+        peer.close(true).await;
     }
 }

@@ -72,7 +72,7 @@ fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
     }
 }
 
-fn sound(captured: MediaTime) -> AccessUnit {
+pub(crate) fn sound(captured: MediaTime) -> AccessUnit {
     AccessUnit {
         track: Track::Audio,
         captured,
