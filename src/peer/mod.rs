@@ -97,6 +97,7 @@ use candidate::{Candidate, MAX_CANDIDATES, Protocol};
 pub use counters::{Counters, Latency};
 pub use feedback::ReceiverReport;
 pub use ladder::{Climb, Ladder, Outcome, Rung};
+pub use turn::try_out as try_turn_servers;
 pub use wires::SelectedPair;
 
 use counters::Shared;
@@ -491,9 +492,7 @@ impl Peer {
         if candidate.protocol == Protocol::Tcp {
             self.wires.dialling(candidate.address);
         }
-        for rung in rungs {
-            self.wires.offered(rung);
-        }
+        self.wires.offered(&rungs);
         let init = RTCIceCandidateInit {
             candidate: candidate.line(),
             ..Default::default()

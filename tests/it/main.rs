@@ -2,7 +2,9 @@
 
 mod corpus;
 mod lab;
+mod ladder;
 mod layering;
+mod network;
 mod peer;
 mod proxy;
 mod publish;
@@ -15,3 +17,4 @@ mod secrets;
 mod simd;
 mod support;
 mod turn;
+mod ways;
