@@ -21,7 +21,7 @@ use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
-use crate::signal::whip::{Token, Whip};
+use crate::signal::whip::{Picture, Token, Whip};
 use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::{Dialect, Signaller};
 
@@ -360,7 +360,11 @@ impl Actor {
                     value: bearer.token.clone(),
                     reread: None,
                 });
-                Box::new(Whip::new(url, token, *trickle, None, dialer))
+                let picture = self.parameters.feed.tracks().video.map(|video| Picture {
+                    size: video.size,
+                    fps: video.fps,
+                });
+                Box::new(Whip::new(url, token, *trickle, picture, dialer))
             }
             Server::Wowza {
                 url,

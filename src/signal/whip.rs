@@ -41,8 +41,8 @@ use super::server::Server;
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
-use crate::config::Trickle;
 use crate::config::secret::Secret;
+use crate::config::{Size, Trickle};
 use crate::media::payload_types::PayloadTypes;
 use crate::net::http::Method;
 use crate::net::{self, Dialer, Target};
@@ -74,10 +74,8 @@ pub type Reread = Box<dyn Fn() -> Option<Secret> + Send>;
 /// The picture that is about to be sent; OvenMediaEngine plans its playlists by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
+    /// Its size.
+    pub size: Size,
     /// Pictures per second.
     pub fps: u32,
 }
@@ -201,7 +199,8 @@ impl Whip {
     async fn post(&mut self, offer: &str) -> Result<Asked, Error> {
         let client = self.client()?.clone();
         let mut headers = vec![("content-type", "application/sdp".to_owned())];
-        if let Some(Picture { width, height, fps }) = self.picture {
+        if let Some(Picture { size, fps }) = self.picture {
+            let Size { width, height } = size;
             let value = format!("max_width={width}, max_height={height}, max_fps={fps}");
             headers.push(("oven-capabilities", value));
         }
