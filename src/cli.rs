@@ -195,7 +195,16 @@ pub struct Lab {
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
 /// The names of the lab's profiles.
-const PROFILES: [&str; 4] = ["ome-0.21", "qencode", "wowza-cloud", "wowza-se"];
+const PROFILES: [&str; 8] = [
+    "ome-0.21",
+    "qencode",
+    "whip",
+    "whip-ome",
+    "whip-wowza",
+    "wowza-cloud",
+    "wowza-se",
+    "wowza-v2",
+];
 
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text)

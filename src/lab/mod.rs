@@ -1,12 +1,13 @@
-//! The lab: a strict ingest server that imitates Wowza and OvenMediaEngine/Qencode, decodes what it receives
-//! and judges the publisher.
+//! The lab: a strict ingest server that imitates Wowza, OvenMediaEngine/Qencode and servers that speak WHIP, decodes
+//! what it receives and judges the publisher.
 //!
 //! It stands opposite to the agent and shares no protocol code with it, so that the judge is not the judged. One
-//! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`) and get a media
+//! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`, `wowza_v2`, `whip`) and get a media
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
 //! takes [`faults`].
 
+mod answer;
 mod beep;
 mod decode;
 mod depacketize;
@@ -17,8 +18,10 @@ mod framing;
 pub mod hub;
 mod ingest;
 mod judge;
+mod offer;
 mod ome;
 pub mod page;
+mod paths;
 pub mod profile;
 mod reception;
 mod sdp;
@@ -26,8 +29,10 @@ mod station;
 mod sync;
 mod tally;
 mod whep;
+mod whip;
 mod wire;
 mod wowza;
+mod wowza_v2;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,6 +58,8 @@ use crate::report;
 pub use self::faults::Fault;
 pub use self::faults::Faults;
 pub use self::faults::Mutation;
+pub use self::faults::RefusedVideo;
+pub use self::faults::Step;
 pub use self::hub::Hub;
 pub use self::profile::Profile;
 
@@ -61,6 +68,28 @@ use self::station::Station;
 
 /// How long [`Lab::stop`] waits for sessions to end.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How long a session waits, once its media was parted from, for the publisher to part from its signalling too.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a Wowza server does when it is spoken to in the dialect that it was not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foreign {
+    /// It answers in its own words; `wowza-v2` without `webrtcImplementation=v2` is a server of the first dialect.
+    #[default]
+    Answers,
+    /// It never answers.
+    Silent,
+}
+
+/// A STUN or TURN server that publishers by WHIP are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IceServer {
+    /// Such as `turn:127.0.0.1:3478?transport=tcp`.
+    pub url: String,
+    /// User name and password, of a TURN server.
+    pub login: Option<(String, String)>,
+}
 
 /// How a lab is set up.
 #[derive(Clone, Debug)]
@@ -82,6 +111,14 @@ pub struct LabConfig {
     pub mutation: Option<Mutation>,
     /// Throw away every n-th video packet on first arrival, to see it sent again (only `wowza-se` asks for that).
     pub withhold: Option<u32>,
+    /// What publishers by WHIP have to show; `None` asks for nothing. OvenMediaEngine never asks.
+    pub bearer: Option<String>,
+    /// What publishers by WHIP are told in `Link`: always, or by OvenMediaEngine with `transport=relay` or `all`.
+    pub ice_servers: Vec<IceServer>,
+    /// Engines only answer checks, and say so by WHIP.
+    pub ice_lite: bool,
+    /// How Wowza servers take the other dialect.
+    pub foreign: Foreign,
 }
 
 impl LabConfig {
@@ -96,6 +133,10 @@ impl LabConfig {
             time_scale: 1.0,
             mutation: None,
             withhold: None,
+            bearer: None,
+            ice_servers: Vec::new(),
+            ice_lite: false,
+            foreign: Foreign::Answers,
         }
     }
 }
@@ -116,11 +157,11 @@ pub enum Error {
 /// Where to publish to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The URL as an operator would configure it: OvenMediaEngine's without query.
+    /// The URL as an operator would configure it: OvenMediaEngine's without query, but for WHIP.
     pub url: String,
-    /// The application; part of the URL at OvenMediaEngine.
+    /// The application; part of the URL at OvenMediaEngine and in WHIP.
     pub application: String,
-    /// The stream; part of the URL at OvenMediaEngine.
+    /// The stream; part of the URL at OvenMediaEngine and in WHIP.
     pub stream: String,
 }
 
@@ -169,6 +210,10 @@ impl Lab {
             let port = config.ports.get(profile).copied().unwrap_or(0);
             let address = SocketAddr::new(config.listen.ip(), port);
             let (address, listener) = listen(address).await?;
+            let beside = match profile.dialect() {
+                Dialect::Whip => Some(listen(SocketAddr::new(config.listen.ip(), 0)).await?),
+                Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => None,
+            };
             let station = Arc::new(Station {
                 profile: *profile,
                 hub: hub.clone(),
@@ -177,9 +222,21 @@ impl Lab {
                 clock: config.clock,
                 time_scale: config.time_scale,
                 withhold: config.withhold,
+                ice_lite: config.ice_lite,
+                bearer: config.bearer.clone(),
+                ice_servers: config.ice_servers.clone(),
+                foreign: config.foreign,
+                elsewhere: beside.as_ref().map(|(address, _)| *address),
+                whip: whip::Sessions::default(),
                 names: Mutex::default(),
             });
-            tasks.spawn(door::serve(listener, station, tasks.clone(), stop.clone()));
+            if let Some((_, listener)) = beside {
+                let station = Arc::clone(&station);
+                let served = door::serve(listener, station, true, tasks.clone(), stop.clone());
+                tasks.spawn(served);
+            }
+            let served = door::serve(listener, station, false, tasks.clone(), stop.clone());
+            tasks.spawn(served);
             doors.insert(*profile, address);
         }
         Ok(Self {
@@ -196,12 +253,22 @@ impl Lab {
     pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
-        let path = match profile.dialect() {
-            Dialect::Ome => format!("{application}/{stream}"),
-            Dialect::WowzaV1 => "webrtc-session.json".to_owned(),
+        let scheme = match profile.dialect() {
+            Dialect::Whip => "http",
+            Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => "ws",
+        };
+        let path = match profile {
+            Profile::Ome021 | Profile::Qencode | Profile::Whip => {
+                format!("{application}/{stream}")
+            }
+            Profile::WhipOme => format!("{application}/{stream}?direction=whip"),
+            Profile::WhipWowza => format!("{application}/{stream}/whip"),
+            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => {
+                "webrtc-session.json".to_owned()
+            }
         };
         Some(Endpoint {
-            url: format!("ws://{address}/{path}"),
+            url: format!("{scheme}://{address}/{path}"),
             application: application.to_owned(),
             stream: stream.to_owned(),
         })
