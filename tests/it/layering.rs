@@ -48,7 +48,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("font8x8", &["capture/draw.rs"]),
     ("hound", &["capture/file/read.rs"]),
     ("humantime", &["commands/"]),
-    ("http_body_util", &["net/http.rs"]),
+    ("http_body_util", &["lab/", "net/http.rs"]),
     ("httpdate", &["net/http.rs"]),
     ("hyper", &["lab/", "net/http.rs"]),
     ("hyper_util", &["lab/", "net/http.rs"]),
@@ -123,6 +123,10 @@ const PURE: &[&str] = &[
     "session/rate.rs",
     "signal/candidate.rs",
     "signal/sdp.rs",
+    "signal/whip/link.rs",
+    "signal/whip/redirect.rs",
+    "signal/whip/reply.rs",
+    "signal/whip/sdpfrag.rs",
 ];
 
 /// What a pure file does not name. A generator of chance may be handed in, but not made or drawn from nowhere.

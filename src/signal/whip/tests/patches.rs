@@ -255,9 +255,20 @@ async fn a_server_that_knows_no_star_is_asked_without() {
     let offer = restarted();
     let server = async {
         far.status(412).await;
-        far.serve("HTTP/1.1 200 x\r\n", THEIRS).await
+        let quoted = far.status(412).await;
+        let without = far.serve("HTTP/1.1 200 x\r\n", THEIRS).await;
+        [quoted, without]
     };
-    let (remote, heard) = tokio::join!(whip.restart(&offer), server);
-    assert_eq!(heard.header("if-match"), None);
+    let (remote, [quoted, without]) = tokio::join!(whip.restart(&offer), server);
+    assert_eq!(quoted.header("if-match"), Some("\"*\""));
+    assert_eq!(without.header("if-match"), None);
     remote.unwrap();
+
+    let server = async {
+        for _ in 0..3 {
+            far.status(412).await;
+        }
+    };
+    let (remote, ()) = tokio::join!(whip.restart(&offer), server);
+    assert!(matches!(remote, Err(Error::NoRestart)));
 }
