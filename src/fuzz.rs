@@ -20,6 +20,7 @@ use crate::signal::sdp::{self, Kind};
 use crate::signal::whip::redirect::{Trail, Turn};
 use crate::signal::whip::reply::{self, Said};
 use crate::signal::whip::{link, sdpfrag};
+use crate::signal::wowza_v2::{liveness, message};
 use crate::signal::{ome, wowza_v1};
 
 /// An H.264 byte stream: units are not empty, do not end in zeros and hold no start code.
@@ -57,7 +58,7 @@ pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let env = Env {
         base: Path::new("/etc/onair"),
-        fetch: &|_| Ok("fetched".to_owned()),
+        fetch: &|_| Ok(Some("fetched".to_owned())),
         open: &|_| Ok(()),
     };
     if let Err(faults) = raw::parse(&text, &env) {
@@ -195,6 +196,34 @@ pub fn wowza_message(data: &[u8]) {
             | wowza_v1::Said::Refused { .. },
         )
         | None => {}
+    }
+}
+
+/// A message of the newer Wowza dialect: a connection id is one that can be sent back, a refusal is not a success, and a
+/// list of streams is read without regard to the rest.
+pub fn wowza_v2_message(data: &[u8]) {
+    let Ok(said @ Value::Object(_)) = serde_json::from_slice(data) else {
+        return;
+    };
+    let seen = liveness::read_list(&said, "front");
+    if said.get("statusCode").is_none() && said.get("status").is_none() {
+        assert_eq!(seen.is_some(), said.get("availableStreams").is_some());
+    }
+    match message::read(&said) {
+        Some(message::Said::Candidate(line)) => candidates(&candidate::usable([line])),
+        Some(message::Said::Reply(message::Reply::Answer { id, answer })) => {
+            assert!(id.is_none_or(|id| {
+                id.is_number() || id.as_str().is_some_and(|id| (1..=256).contains(&id.len()))
+            }));
+            description(&answer);
+        }
+        Some(message::Said::Reply(message::Reply::NotYet { status, .. })) => {
+            assert!(matches!(status, 504 | 514));
+        }
+        Some(message::Said::Reply(message::Reply::Refused { status, .. })) => {
+            assert!(!matches!(status, 200..=299 | 504 | 514));
+        }
+        Some(message::Said::Foreign | message::Said::Misshapen(_)) | None => {}
     }
 }
 

@@ -46,6 +46,7 @@ pub mod media;
 pub mod net;
 pub mod network;
 pub mod peer;
+pub mod probe;
 pub mod process;
 pub mod publisher;
 pub mod report;

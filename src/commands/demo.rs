@@ -174,7 +174,7 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         let endpoint = lab.endpoint(profile)?;
         let url = Secret::new(endpoint.url);
         let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
             Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
                 url,

@@ -23,11 +23,14 @@ mod ome;
 pub mod page;
 mod paths;
 pub mod profile;
+pub mod proxy;
 mod reception;
 mod sdp;
 mod station;
 mod sync;
 mod tally;
+pub mod tls;
+pub mod turn;
 mod whep;
 mod whip;
 mod wire;
@@ -65,6 +68,11 @@ pub use self::profile::Profile;
 
 use self::profile::Dialect;
 use self::station::Station;
+use self::tls::Acceptor;
+use self::tls::Identity;
+use self::turn::TurnConfig;
+use self::turn::TurnServer;
+use self::turn::embedded::Embedded;
 
 /// How long [`Lab::stop`] waits for sessions to end.
 const STOP: Duration = Duration::from_secs(5);
@@ -119,6 +127,23 @@ pub struct LabConfig {
     pub ice_lite: bool,
     /// How Wowza servers take the other dialect.
     pub foreign: Foreign,
+    /// The certificate with which signalling is secured; without it, it is not.
+    pub tls: Option<Identity>,
+    /// A TURN server beside the ingest servers, of which publishers learn elsewhere.
+    pub turn: Option<TurnConfig>,
+    /// The TURN server that OvenMediaEngine has inside.
+    pub ome_turn: OmeTurn,
+}
+
+/// How OvenMediaEngine's embedded TURN server is set up. All OvenMediaEngines of a lab share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OmeTurn {
+    /// Its TCP port at the IP address of media; 0 is a free one.
+    pub port: u16,
+    /// The address that offers tell, if not the right one: a server in a container knows itself by no other.
+    pub advertised: Option<IpAddr>,
+    /// Every offer tells of it, whatever `transport=` says (`TcpForce`).
+    pub forced: bool,
 }
 
 impl LabConfig {
@@ -137,6 +162,13 @@ impl LabConfig {
             ice_servers: Vec::new(),
             ice_lite: false,
             foreign: Foreign::Answers,
+            tls: None,
+            turn: None,
+            ome_turn: OmeTurn {
+                port: 0,
+                advertised: None,
+                forced: false,
+            },
         }
     }
 }
@@ -152,6 +184,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Caused by a certificate or key that cannot be used.
+    #[error("the lab's certificate cannot be used")]
+    Tls(#[from] tls::Error),
+    /// Caused by the TURN server.
+    #[error("the lab's TURN server does not start")]
+    Turn(#[from] turn::Error),
 }
 
 /// Where to publish to.
@@ -172,6 +210,8 @@ pub struct Lab {
     faults: Faults,
     page: SocketAddr,
     doors: BTreeMap<Profile, SocketAddr>,
+    secured: bool,
+    turn: Option<TurnServer>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -205,6 +245,18 @@ impl Lab {
                 tracing::error!(%error, "the lab's page ended");
             }
         });
+        let tls = config.tls.as_ref().map(Acceptor::new).transpose()?;
+        let turn = match config.turn {
+            Some(turn) => Some(TurnServer::start(turn).await?),
+            None => None,
+        };
+        let embedded = if config.profiles.iter().any(|p| p.dialect() == Dialect::Ome) {
+            let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
+            let (address, listener) = listen(address).await?;
+            Some(Embedded::start(listener, address, &tasks, &stop))
+        } else {
+            None
+        };
         let mut doors = BTreeMap::new();
         for profile in &config.profiles {
             let port = config.ports.get(profile).copied().unwrap_or(0);
@@ -228,6 +280,10 @@ impl Lab {
                 foreign: config.foreign,
                 elsewhere: beside.as_ref().map(|(address, _)| *address),
                 whip: whip::Sessions::default(),
+                relays: turn.as_ref().map(TurnServer::relays),
+                embedded: embedded.clone(),
+                ome_turn: config.ome_turn,
+                tls: tls.clone(),
                 names: Mutex::default(),
             });
             if let Some((_, listener)) = beside {
@@ -244,6 +300,8 @@ impl Lab {
             faults,
             page,
             doors,
+            secured: tls.is_some(),
+            turn,
             tasks,
             stop: stopping.disarm(),
         })
@@ -254,11 +312,17 @@ impl Lab {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
         let scheme = match profile.dialect() {
+            Dialect::Whip if self.secured => "https",
             Dialect::Whip => "http",
+            Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 if self.secured => "wss",
             Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => "ws",
         };
         let path = match profile {
-            Profile::Ome021 | Profile::Qencode | Profile::Whip => {
+            Profile::Ome016
+            | Profile::Ome020
+            | Profile::Ome021
+            | Profile::Qencode
+            | Profile::Whip => {
                 format!("{application}/{stream}")
             }
             Profile::WhipOme => format!("{application}/{stream}?direction=whip"),
@@ -277,6 +341,11 @@ impl Lab {
     /// Address of the signalling of each profile.
     pub const fn addresses(&self) -> &BTreeMap<Profile, SocketAddr> {
         &self.doors
+    }
+
+    /// Its TURN server, if it was to have one.
+    pub const fn turn(&self) -> Option<&TurnServer> {
+        self.turn.as_ref()
     }
 
     /// URL of the page.
@@ -302,11 +371,14 @@ impl Lab {
     /// Stops as a server does that is told to: running sessions get BYE and `close_notify`, sockets are cut.
     /// Returns once everything has ended, after 5 seconds at most; the report stays readable until then through
     /// a clone of the hub.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
             tracing::warn!("sessions of the lab did not end in time");
+        }
+        if let Some(turn) = self.turn.take() {
+            turn.stop().await;
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::media::time::MediaClock;
 
 use super::Foreign;
 use super::IceServer;
+use super::OmeTurn;
 use super::engine::Command;
 use super::engine::End;
 use super::engine::Engine;
@@ -36,6 +37,9 @@ use super::profile::Profile;
 use super::reception::Reception;
 use super::sdp;
 use super::sdp::Description;
+use super::tls::Acceptor;
+use super::turn::Relays;
+use super::turn::embedded::Embedded;
 use super::whip;
 
 /// Commands that may wait for an engine.
@@ -63,6 +67,14 @@ pub(super) struct Station {
     pub(super) elsewhere: Option<SocketAddr>,
     /// Sessions by WHIP, each under the key in its URL.
     pub(super) whip: whip::Sessions,
+    /// The addresses of the lab's TURN server, if it has one.
+    pub(super) relays: Option<Relays>,
+    /// OvenMediaEngine's own TURN server; of no use to others.
+    pub(super) embedded: Option<Embedded>,
+    /// How offers tell of it.
+    pub(super) ome_turn: OmeTurn,
+    /// With which connections are secured, if they are.
+    pub(super) tls: Option<Acceptor>,
     /// Names that are live, and the engine behind each.
     pub(super) names: Mutex<HashMap<String, Holder>>,
 }
@@ -186,6 +198,7 @@ impl Station {
             options,
         )
         .await?;
+        ingest.relays = self.relays.clone();
         let mut described = sdp::Engine {
             ufrag,
             pwd,
@@ -200,7 +213,7 @@ impl Station {
                 let other = vec!["A5"; 32].join(":");
                 described.fingerprint = Some(format!("sha-256 {other}"));
             }
-            Some(Mutation::Code404) | None => {}
+            Some(Mutation::Code404 | Mutation::WrongTurnPassword) | None => {}
         }
         Ok(Prepared { ingest, described })
     }
@@ -226,8 +239,11 @@ impl Station {
         };
         ingest.accept(&remote)?;
         let now = now();
-        let reception = Reception::start(record.clone(), rules, self.clock, now)
+        let mut reception = Reception::start(record.clone(), rules, self.clock, now)
             .map_err(|error| error.to_string())?;
+        if let Some(patience) = self.profile.waits_for_reports() {
+            reception.wait_for_reports(self.scaled(patience));
+        }
         let black_hole = if self.faults.silent(self.profile, Step::Media) {
             let ever = Duration::from_secs(86_400);
             tokio::sync::watch::channel(Some(now + ever)).1

@@ -5,28 +5,27 @@
 //! no error carries more than that.
 
 pub mod http;
+mod proxy;
 mod target;
 mod tcp;
-pub mod tls;
+mod tls;
 pub mod ws;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use target::Target;
-pub use tls::Tls;
 
+use self::proxy::Proxies;
 use self::target::Endpoint;
-use self::tls::Alpn;
+use self::tls::{Alpn, Tls};
 use crate::config;
-
-/// Longest wait for the TLS handshake.
-const TLS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A byte stream to a server: TCP or TLS, or a pipe in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -40,6 +39,8 @@ pub enum Step {
     Dns,
     /// Asking over HTTP.
     Http,
+    /// Asking a proxy for a tunnel.
+    Proxy,
     /// Connecting to an address.
     Tcp,
     /// The TLS handshake.
@@ -52,6 +53,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dns => "looking up the name",
+            Self::Proxy => "connecting through the proxy",
             Self::Http => "asking over HTTP",
             Self::Tcp => "connecting over TCP",
             Self::Tls => "negotiating TLS",
@@ -83,6 +85,20 @@ pub enum Error {
         /// The cause, where the operating system or TLS reported one.
         #[source]
         source: Option<io::Error>,
+    },
+    /// The proxy opened no tunnel.
+    #[error(
+        "{endpoint}: {} {proxy} failed: HTTP status {status}: {}",
+        Step::Proxy,
+        proxy::hint(*status)
+    )]
+    Proxy {
+        /// Scheme, host and port of the server.
+        endpoint: String,
+        /// Scheme, host and port of the proxy.
+        proxy: String,
+        /// HTTP status of its answer.
+        status: u16,
     },
     /// The server answered the upgrade with an HTTP status other than 101.
     #[error("{endpoint}: {} failed: HTTP status {status}: {}", Step::Upgrade, upgrade_hint(*status))]
@@ -116,7 +132,20 @@ impl Error {
         match self {
             Self::CaFile { .. } | Self::Url { .. } => None,
             Self::Failed { step, .. } | Self::Timeout { step, .. } => Some(*step),
+            Self::Proxy { .. } => Some(Step::Proxy),
             Self::Status { .. } => Some(Step::Upgrade),
+        }
+    }
+
+    /// What the operating system or TLS reported.
+    fn into_cause(self) -> Option<io::Error> {
+        match self {
+            Self::Failed { source, .. } => source,
+            Self::CaFile { .. }
+            | Self::Proxy { .. }
+            | Self::Status { .. }
+            | Self::Timeout { .. }
+            | Self::Url { .. } => None,
         }
     }
 }
@@ -137,14 +166,16 @@ const fn upgrade_hint(status: u16) -> &'static str {
 #[derive(Clone)]
 pub struct Dialer {
     tls: Tls,
+    proxies: Arc<Proxies>,
 }
 
 impl Dialer {
     /// Reads certificate authorities and the environment, so it may block for some milliseconds. Fails only if
-    /// `trust.ca_file` cannot be read or holds no certificate.
-    pub fn new(trust: &config::Trust, _proxy: &config::Proxy) -> Result<Self, Error> {
+    /// `trust.ca_file` cannot be read or holds no certificate, or the proxy's URL cannot be used.
+    pub fn new(trust: &config::Trust, proxy: &config::Proxy) -> Result<Self, Error> {
         Ok(Self {
-            tls: Tls::new(trust.ca_file.as_deref())?,
+            tls: Tls::new(trust)?,
+            proxies: Arc::new(Proxies::new(proxy)?),
         })
     }
 
@@ -171,12 +202,38 @@ impl Dialer {
     }
 
     /// Whether a proxy stands between us and that port.
-    pub fn proxied(&self, _host: &str, _port: u16) -> bool {
-        false
+    pub fn proxied(&self, host: &str, port: u16) -> bool {
+        let endpoint = Endpoint::new("tcp", host, port);
+        self.proxies.towards(&endpoint).is_some()
+    }
+
+    /// Opens a connection to `target` as [`dial`](Self::dial) does, only to tell of it.
+    pub async fn examine(&self, target: &Target) -> Result<Examined, Error> {
+        let began = Instant::now();
+        let stream = self.reach(&target.endpoint).await?;
+        let connected = began.elapsed();
+        let secured = match target.tls {
+            true => {
+                let began = Instant::now();
+                let stream = (self.tls)
+                    .secure(&target.endpoint, stream, Alpn::Http)
+                    .await?;
+                Some(tls::secured(&stream, began.elapsed()))
+            }
+            false => None,
+        };
+        Ok(Examined {
+            connected,
+            proxied: self.proxies.towards(&target.endpoint).is_some(),
+            secured,
+        })
     }
 
     async fn reach(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, Error> {
-        Ok(Box::new(tcp::connect(endpoint).await?))
+        match self.proxies.towards(endpoint) {
+            Some(proxy) => proxy.connect(endpoint, &self.tls).await,
+            None => Ok(Box::new(tcp::connect(endpoint).await?)),
+        }
     }
 
     async fn secure(
@@ -185,15 +242,31 @@ impl Dialer {
         stream: Box<dyn Stream>,
         alpn: Alpn,
     ) -> Result<Box<dyn Stream>, Error> {
-        let secured = within(endpoint, Step::Tls, TLS_DEADLINE, async {
-            self.tls
-                .connect(endpoint.bare_host(), stream, alpn)
-                .await
-                .map_err(|e| failed(endpoint, Step::Tls, tls::explain(&e), Some(e)))
-        })
-        .await?;
+        let secured = self.tls.secure(endpoint, stream, alpn).await?;
         Ok(Box::new(secured))
     }
+}
+
+/// What [`Dialer::examine`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// Time to look up the name and connect, through the proxy if there is one.
+    pub connected: Duration,
+    /// Whether a proxy stands between.
+    pub proxied: bool,
+    /// What TLS agreed on, where it is spoken.
+    pub secured: Option<Secured>,
+}
+
+/// What a TLS handshake came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// Time of the handshake.
+    pub took: Duration,
+    /// Such as `TLSv1_3`.
+    pub version: String,
+    /// The server's key in the form of the configuration's `pins`.
+    pub pin: Option<String>,
 }
 
 async fn within<T>(

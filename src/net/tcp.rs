@@ -34,15 +34,15 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<TcpStream, Error> {
 }
 
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Error> {
-    let found = within(endpoint, Step::Dns, DNS_DEADLINE, async {
-        tokio::net::lookup_host((endpoint.bare_host(), endpoint.port))
-            .await
-            .map_err(|e| {
-                let why = format!("{e} (name servers: see {RESOLVER})");
-                failed(endpoint, Step::Dns, why, Some(e))
-            })
-    })
-    .await?;
+    let unanswered = |why: String, source| {
+        let why = format!("{why} (name servers: see {RESOLVER})");
+        failed(endpoint, Step::Dns, why, source)
+    };
+    let lookup = tokio::net::lookup_host((endpoint.bare_host(), endpoint.port));
+    let found = timeout(DNS_DEADLINE, lookup)
+        .await
+        .map_err(|_| unanswered(format!("no answer for {} s", DNS_DEADLINE.as_secs()), None))?
+        .map_err(|e| unanswered(e.to_string(), Some(e)))?;
     let addresses = interleave(found.take(ADDRESSES_MAX).collect());
     if addresses.is_empty() {
         let why = "the name has no address".to_owned();

@@ -15,14 +15,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::config::{self, Server, Transport};
+use crate::config::secret::SecretSource;
+use crate::config::{self, Server, Transport, WowzaDialect};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
-use crate::signal::whip::{Picture, Token, Whip};
+use crate::signal::whip::{Picture, Reread, Token, Whip};
+use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::wowza_v2::WowzaV2;
 use crate::signal::{Dialect, Signaller};
 
 use crate::network::Network;
@@ -88,7 +91,10 @@ impl Publisher {
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
-            Server::Wowza { .. } => Dialect::WowzaV1,
+            Server::Wowza { dialect, .. } => match dialect {
+                WowzaDialect::Auto | WowzaDialect::V1 => Dialect::WowzaV1,
+                WowzaDialect::V2 => Dialect::WowzaV2,
+            },
         };
         let (snapshots, receiver) = watch::channel(Snapshot {
             state: State::Stopped,
@@ -358,9 +364,10 @@ impl Actor {
             } => {
                 let token = bearer.as_ref().map(|bearer| Token {
                     value: bearer.token.clone(),
-                    reread: None,
+                    reread: bearer.source.clone().map(reread),
                 });
-                let picture = self.parameters.feed.tracks().video.map(|video| Picture {
+                let video = self.parameters.feed.tracks().video;
+                let picture = video.map(|video| Picture {
                     size: video.size,
                     fps: video.fps,
                 });
@@ -370,10 +377,25 @@ impl Actor {
                 url,
                 application,
                 stream,
-                ..
-            } => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                dialect,
+            } => match dialect {
+                WowzaDialect::Auto => Box::new(Wowza::new(url, application, stream, dialer)),
+                WowzaDialect::V1 => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                WowzaDialect::V2 => Box::new(WowzaV2::new(url, application, stream, dialer)),
+            },
         }
     }
+}
+
+/// Reads a token again where the configuration found it.
+fn reread(source: SecretSource) -> Reread {
+    Box::new(move || match config::load::reread(&source) {
+        Ok(token) => Some(token),
+        Err(why) => {
+            tracing::warn!("the bearer token cannot be read again: {why}");
+            None
+        }
+    })
 }
 
 /// Waits until `deadline`; for ever if there is none.

@@ -301,9 +301,7 @@ async fn negotiate(
                 let why = "the dialect let us offer and returned no answer".to_owned();
                 return Err(EndReason::Engine(peer::Error::Description { why }));
             };
-            peer.add_ice_servers(&answer.ice_servers)
-                .await
-                .map_err(EndReason::Engine)?;
+            peer.add_ice_servers(&answer.ice_servers);
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
         }

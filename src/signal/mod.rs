@@ -12,7 +12,9 @@ mod server;
 #[cfg(test)]
 mod testing;
 pub mod whip;
+pub mod wowza;
 pub mod wowza_v1;
+pub mod wowza_v2;
 
 use std::time::Duration;
 
@@ -155,6 +157,14 @@ pub enum Error {
     /// The dialect cannot restart ICE, or the server did not.
     #[error("ICE cannot be restarted in place")]
     NoRestart,
+    /// The server speaks Wowza's other dialect.
+    #[error("{endpoint} answers in Wowza's other dialect: set dialect = \"{}\", or \"auto\"", config_word(*.spoken))]
+    OtherDialect {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The dialect of its answer.
+        spoken: Dialect,
+    },
     /// The server said something this dialect does not allow.
     #[error("{endpoint} sent {got} while {expected} was expected")]
     Protocol {
@@ -214,6 +224,15 @@ pub enum Step {
     Live,
     /// Before any description was exchanged.
     Opening,
+}
+
+/// What the configuration calls a dialect of Wowza's.
+const fn config_word(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::WowzaV1 => "v1",
+        Dialect::WowzaV2 => "v2",
+        Dialect::Ome | Dialect::Whip => "auto",
+    }
 }
 
 fn code_text(code: Option<u16>, reason: &str) -> String {

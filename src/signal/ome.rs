@@ -137,6 +137,7 @@ impl Ome {
                     Error::Closed { .. }
                     | Error::Connect(_)
                     | Error::NoRestart
+                    | Error::OtherDialect { .. }
                     | Error::Protocol { .. }
                     | Error::StreamGone { .. }
                     | Error::Timeout { .. },

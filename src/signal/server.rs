@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Error;
+use super::{Dialect, Error};
 use crate::config::secret::Secret;
 use crate::net::ws::{Ended, Received, Socket};
 use crate::net::{self, Dialer, Target};
@@ -18,7 +18,7 @@ const WORDS_MAX: usize = 200;
 /// Shortest secret that is looked for in a server's words; shorter ones hide nothing and occur everywhere.
 const SECRET_MIN: usize = 3;
 /// Parameters of a URL whose values are ordinary words.
-const HARMLESS: [&str; 2] = ["direction", "transport"];
+const HARMLESS: [&str; 4] = ["direction", "transport", "webrtcImplementation", "wzProbe"];
 /// Longest wait for a message of ours to leave.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -77,6 +77,12 @@ impl Server {
     /// Name or address of the server, as dialled; empty for an unusable URL.
     pub(super) fn host(&self) -> &str {
         self.target.as_ref().map_or("", Target::host)
+    }
+
+    /// The whole URL, which nobody but the server may see.
+    #[cfg(test)]
+    pub(super) fn url(&self) -> Option<String> {
+        (self.target.as_ref().ok()).map(|target| target.expose().to_string())
     }
 
     pub(super) async fn connect(&self) -> Result<Socket, Error> {
@@ -192,6 +198,13 @@ impl Server {
             endpoint: self.endpoint(),
             waiting_for,
             after,
+        }
+    }
+
+    pub(super) fn other_dialect(&self, spoken: Dialect) -> Error {
+        Error::OtherDialect {
+            endpoint: self.endpoint(),
+            spoken,
         }
     }
 

@@ -80,6 +80,11 @@ fn wowza_message() {
 }
 
 #[test]
+fn wowza_v2_message() {
+    replay("wowza_v2_message", fuzz::wowza_v2_message, 25);
+}
+
+#[test]
 fn y4m() {
     replay("y4m", fuzz::y4m, 8);
 }
@@ -114,6 +119,7 @@ fn no_target_is_forgotten() {
             "wav",
             "whip_reply",
             "wowza_message",
+            "wowza_v2_message",
             "y4m"
         ]
     );

@@ -55,13 +55,13 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
     let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
         let url = Secret::new(endpoint.url.clone());
         let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
             Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
                 url,
                 application: endpoint.application.clone(),
                 stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V1,
+                dialect: WowzaDialect::Auto,
             },
             Profile::WowzaV2 => Server::Wowza {
                 url,
