@@ -15,3 +15,4 @@ mod secrets;
 mod simd;
 mod support;
 mod turn;
+mod whip;

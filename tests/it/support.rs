@@ -94,6 +94,15 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
     pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+        Self::start_as(profile, change, |_, _| {}).await
+    }
+
+    /// The same; `prepare` sees the lab and changes the publisher before there is an agent.
+    pub(crate) async fn start_as(
+        profile: Profile,
+        change: impl FnOnce(&mut LabConfig),
+        prepare: impl FnOnce(&Lab, &mut Publisher),
+    ) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
@@ -106,7 +115,9 @@ impl Pair {
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
         let endpoint = lab.endpoint(profile).expect("the lab has the profile");
-        let config = config(small_feed(), &[(profile, endpoint)]);
+        let mut config = config(small_feed(), &[(profile, endpoint)]);
+        let publisher = config.publishers.values_mut().next();
+        prepare(&lab, publisher.expect("there is the one"));
         let network = watch::channel(Network::default()).1;
         let agent = Supervisor::start(&config, clock, &network, 1).expect("the agent starts");
         let publisher = agent
