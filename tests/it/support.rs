@@ -83,6 +83,15 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
     pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+        Self::start_with(profile, change, |_| {}).await
+    }
+
+    /// Starts both, with the lab as `change` wants it, and the server as the agent is to know it.
+    pub(crate) async fn start_with(
+        profile: Profile,
+        change: impl FnOnce(&mut LabConfig),
+        know: impl Fn(&mut Server),
+    ) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
@@ -95,7 +104,10 @@ impl Pair {
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
         let endpoint = lab.endpoint(profile).expect("the lab has the profile");
-        let config = config(small_feed(), &[(profile, endpoint)]);
+        let mut config = config(small_feed(), &[(profile, endpoint)]);
+        for publisher in config.publishers.values_mut() {
+            know(&mut publisher.server);
+        }
         let network = watch::channel(Network::default()).1;
         let agent = Supervisor::start(&config, clock, &network, 1).expect("the agent starts");
         let publisher = agent
