@@ -75,6 +75,8 @@ pub enum Verb {
     Devices(Devices),
     /// Run the strict ingest server alone, with its page and its report
     Lab(Lab),
+    /// Find out what a server would take, without publishing; exit code 0 if one could publish
+    Probe(Probe),
 }
 
 /// How long a run lasts and what it leaves behind.
@@ -189,6 +191,50 @@ pub struct Lab {
     /// Duration and report.
     #[command(flatten)]
     pub extent: Extent,
+}
+
+/// `onair probe`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "No offer and no answer of ours is ever sent, so nobody who is live under that name is disturbed:\n\
+    OvenMediaEngine is asked under a name of chance first, Wowza for its list of streams, WHIP for its options.\n\
+    \n\
+    Examples:\n  \
+    onair probe wss://ome.example:3334/app/stream\n  \
+    onair probe --config /etc/onair/onair.toml main --json"
+)]
+pub struct Probe {
+    /// The server: ws(s)://host/app/stream (OvenMediaEngine, Qencode), ws(s)://host/webrtc-session.json (Wowza), http(s)://... (WHIP); `-` reads it from standard input, where no list of processes shows it; with --config, the name of a publisher
+    #[arg(value_name = "URL", required_unless_present = "config")]
+    pub url: Option<String>,
+
+    /// Ask the server of a publisher in this configuration file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["application", "stream", "ca_file", "insecure_tls", "proxy"])]
+    pub config: Option<PathBuf>,
+
+    /// Wowza's application
+    #[arg(long, value_name = "NAME")]
+    pub application: Option<String>,
+
+    /// Wowza's stream name
+    #[arg(long, value_name = "NAME")]
+    pub stream: Option<String>,
+
+    /// Trust these certificate authorities too (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Take any certificate
+    #[arg(long)]
+    pub insecure_tls: bool,
+
+    /// HTTP proxy to leave through, or `none`; default: the environment's
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where the daemon's configuration belongs.

@@ -32,6 +32,8 @@ const AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 pub enum Method {
     /// Ends what the URL names.
     Delete,
+    /// Asks what can be done with it.
+    Options,
     /// Changes it.
     Patch,
     /// Makes something new there.
@@ -144,6 +146,7 @@ fn message(request: &Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> 
     let host = HeaderValue::try_from(host).map_err(|_| unusable("the host"))?;
     let (method, has_body) = match request.method {
         Method::Delete => (hyper::Method::DELETE, !request.body.is_empty()),
+        Method::Options => (hyper::Method::OPTIONS, !request.body.is_empty()),
         Method::Patch => (hyper::Method::PATCH, true),
         Method::Post => (hyper::Method::POST, true),
     };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use target::Target;
 
@@ -207,6 +207,28 @@ impl Dialer {
         self.proxies.towards(&endpoint).is_some()
     }
 
+    /// Opens a connection to `target` as [`dial`](Self::dial) does, only to tell of it.
+    pub async fn examine(&self, target: &Target) -> Result<Examined, Error> {
+        let began = Instant::now();
+        let stream = self.reach(&target.endpoint).await?;
+        let connected = began.elapsed();
+        let secured = match target.tls {
+            true => {
+                let began = Instant::now();
+                let stream = (self.tls)
+                    .secure(&target.endpoint, stream, Alpn::Http)
+                    .await?;
+                Some(tls::secured(&stream, began.elapsed()))
+            }
+            false => None,
+        };
+        Ok(Examined {
+            connected,
+            proxied: self.proxies.towards(&target.endpoint).is_some(),
+            secured,
+        })
+    }
+
     async fn reach(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, Error> {
         match self.proxies.towards(endpoint) {
             Some(proxy) => proxy.connect(endpoint, &self.tls).await,
@@ -223,6 +245,28 @@ impl Dialer {
         let secured = self.tls.secure(endpoint, stream, alpn).await?;
         Ok(Box::new(secured))
     }
+}
+
+/// What [`Dialer::examine`] saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// Time to look up the name and connect, through the proxy if there is one.
+    pub connected: Duration,
+    /// Whether a proxy stands between.
+    pub proxied: bool,
+    /// What TLS agreed on, where it is spoken.
+    pub secured: Option<Secured>,
+}
+
+/// What a TLS handshake came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// Time of the handshake.
+    pub took: Duration,
+    /// Such as `TLSv1_3`.
+    pub version: String,
+    /// The server's key in the form of the configuration's `pins`.
+    pub pin: Option<String>,
 }
 
 async fn within<T>(

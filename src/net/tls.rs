@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use self::verify::{NotPinned, Verifier};
 use super::target::Endpoint;
-use super::{Error, Step, Stream, failed, within};
+use super::{Error, Secured, Step, Stream, failed, within};
 use crate::config::{Trust, pin};
 
 /// Longest wait for the TLS handshake.
@@ -123,6 +123,19 @@ impl Tls {
             );
         }
         Ok(secured)
+    }
+}
+
+/// What the handshake of `stream`, which took so long, came to.
+pub(super) fn secured<S>(stream: &TlsStream<S>, took: Duration) -> Secured {
+    let session = stream.get_ref().1;
+    let version = session.protocol_version();
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let seen = certificate.and_then(|certificate| verify::digest(certificate).ok());
+    Secured {
+        took,
+        version: version.map_or_else(String::new, |version| format!("{version:?}")),
+        pin: seen.map(|seen| pin::written(&seen)),
     }
 }
 
@@ -242,4 +255,4 @@ const fn certificate_hint(error: &CertificateError) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -97,6 +97,7 @@ use candidate::{Candidate, MAX_CANDIDATES, Protocol};
 pub use counters::{Counters, Latency};
 pub use feedback::ReceiverReport;
 pub use ladder::{Climb, Ladder, Outcome, Rung};
+pub use turn::try_out as try_turn_servers;
 pub use wires::SelectedPair;
 
 use counters::Shared;

@@ -78,7 +78,7 @@ pub(super) async fn serve(relay: Arc<Relay>, wires: Arc<Wires>, given_up: Cancel
         tried += servers.len();
         let reaching = async {
             match rtc::crypto::default_provider() {
-                Ok(crypto) => first_of(allocations(servers, &wires, &crypto)).await,
+                Ok(crypto) => first_of(allocations(servers, &wires.dialer, &crypto)).await,
                 Err(error) => Err(error.to_string()),
             }
         };
@@ -112,6 +112,15 @@ pub(super) async fn serve(relay: Arc<Relay>, wires: Arc<Wires>, given_up: Cancel
     }
 }
 
+/// Asks for an allocation as [`serve`] does, and gives it back at once. The error says why there is none, without secrets.
+/// Bounded by the deadlines of [`Dialer`] and some seconds for each server.
+pub async fn try_out(servers: Vec<IceServer>, dialer: &Dialer) -> Result<(), String> {
+    let crypto = rtc::crypto::default_provider().map_err(|error| error.to_string())?;
+    first_of(allocations(servers, dialer, &crypto))
+        .await
+        .map(drop)
+}
+
 type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
 /// Runs attempts, each with a head start over the next, until one succeeds; else the first reason.
@@ -137,7 +146,7 @@ async fn first_of<T>(attempts: Vec<Attempt<'_, T>>) -> Result<T, String> {
 
 fn allocations<'a>(
     servers: Vec<IceServer>,
-    wires: &'a Wires,
+    dialer: &'a Dialer,
     crypto: &'a Arc<dyn RTCCryptoProvider>,
 ) -> Vec<Attempt<'a, (Standing, SocketAddr)>> {
     let attempt = |server: IceServer| {
@@ -148,7 +157,7 @@ fn allocations<'a>(
                 IceKind::Stun => Err(why("no TURN server".to_owned())),
                 IceKind::TurnTcp | IceKind::TurnTls => {
                     let (host, port) = (url.host.clone(), url.port);
-                    allocate(&server, host, port, &wires.dialer, crypto).await
+                    allocate(&server, host, port, dialer, crypto).await
                 }
                 IceKind::TurnUdp => {
                     let host = (url.host.as_str(), url.port);
@@ -160,8 +169,7 @@ fn allocations<'a>(
                     };
                     let attempts = addresses.map(|address| {
                         let (host, port) = (address.ip().to_string(), address.port());
-                        Box::pin(allocate(&server, host, port, &wires.dialer, crypto))
-                            as Attempt<'_, _>
+                        Box::pin(allocate(&server, host, port, dialer, crypto)) as Attempt<'_, _>
                     });
                     first_of(attempts.collect()).await
                 }

@@ -15,13 +15,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::config::secret::SecretSource;
 use crate::config::{self, Server, Transport, WowzaDialect};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
-use crate::signal::whip::{Token, Whip};
+use crate::signal::whip::{Picture, Reread, Token, Whip};
 use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::wowza_v2::WowzaV2;
@@ -363,9 +364,15 @@ impl Actor {
             } => {
                 let token = bearer.as_ref().map(|bearer| Token {
                     value: bearer.token.clone(),
-                    reread: None,
+                    reread: bearer.source.clone().map(reread),
                 });
-                Box::new(Whip::new(url, token, *trickle, None, dialer))
+                let video = self.parameters.feed.tracks().video;
+                let picture = video.map(|video| Picture {
+                    width: video.size.width,
+                    height: video.size.height,
+                    fps: video.fps,
+                });
+                Box::new(Whip::new(url, token, *trickle, picture, dialer))
             }
             Server::Wowza {
                 url,
@@ -379,6 +386,17 @@ impl Actor {
             },
         }
     }
+}
+
+/// Reads a token again where the configuration found it.
+fn reread(source: SecretSource) -> Reread {
+    Box::new(move || match config::load::reread(&source) {
+        Ok(token) => Some(token),
+        Err(why) => {
+            tracing::warn!("the bearer token cannot be read again: {why}");
+            None
+        }
+    })
 }
 
 /// Waits until `deadline`; for ever if there is none.

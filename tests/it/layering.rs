@@ -13,23 +13,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
+    ("network", &[]),
     ("peer", &["config", "feed", "media", "net"]),
     (
         "publisher",
         &[
-            "config", "feed", "media", "net", "peer", "report", "session", "signal",
+            "config", "feed", "media", "net", "network", "peer", "report", "session", "signal",
         ],
     ),
+    ("network", &[]),
+    ("probe", &["config", "net", "peer", "signal"]),
     ("process", &["report"]),
     ("report", &[]),
     (
         "session",
-        &["config", "feed", "media", "net", "peer", "signal"],
+        &[
+            "config", "feed", "media", "net", "network", "peer", "signal",
+        ],
     ),
     ("signal", &["config", "media", "net"]),
     (
         "supervisor",
-        &["config", "feed", "media", "net", "publisher"],
+        &["config", "feed", "media", "net", "network", "publisher"],
     ),
     ("telemetry", &["cli"]),
 ];
@@ -61,6 +66,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("procfs", &["process.rs"]),
     ("rcgen", &["lab/tls.rs"]),
     ("rtc", &["peer/"]),
+    ("rtnetlink", &["network/"]),
     ("rubato", &["capture/microphone"]),
     ("rustix", &["capture/camera"]),
     ("rustls", &["lab/tls.rs", "net/"]),
@@ -109,6 +115,8 @@ const PURE: &[&str] = &[
     "lab/turn/faults.rs",
     "lab/turn/words.rs",
     "media/",
+    "network/bursts.rs",
+    "network/tables.rs",
     "peer/candidate.rs",
     "peer/counters.rs",
     "peer/feedback.rs",

@@ -2,7 +2,9 @@
 
 mod corpus;
 mod lab;
+mod ladder;
 mod layering;
+mod network;
 mod peer;
 mod proxy;
 mod publish;
