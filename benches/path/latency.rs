@@ -121,7 +121,10 @@ fn configuration(
             format!("to = \"ome\"\nurl = {:?}", endpoint.url)
         }
         Profile::Qencode => format!("to = \"qencode\"\nurl = {:?}", endpoint.url),
-        Profile::WowzaCloud | Profile::WowzaSe => format!(
+        Profile::Whip | Profile::WhipOme | Profile::WhipWowza => {
+            format!("to = \"whip\"\nurl = {:?}", endpoint.url)
+        }
+        Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => format!(
             "to = \"wowza\"\nurl = {:?}\napplication = {:?}\nstream = {:?}",
             endpoint.url, endpoint.application, endpoint.stream
         ),
