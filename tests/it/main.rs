@@ -17,3 +17,4 @@ mod secrets;
 mod simd;
 mod support;
 mod turn;
+mod ways;
