@@ -18,3 +18,4 @@ mod simd;
 mod support;
 mod turn;
 mod ways;
+mod wowza;
