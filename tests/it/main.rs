@@ -19,3 +19,4 @@ mod support;
 mod turn;
 mod ways;
 mod whip;
+mod wowza;
