@@ -12,9 +12,14 @@ use crate::capture::file::read::{Wav, Y4m};
 use crate::config::ice_server::IceUrl;
 use crate::config::raw::{self, Env};
 use crate::media::access_unit::nal_units;
+use crate::net::Target;
+use crate::net::http::Reply;
 use crate::peer::candidate::Candidate;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
+use crate::signal::whip::redirect::{Trail, Turn};
+use crate::signal::whip::reply::{self, Said};
+use crate::signal::whip::{link, sdpfrag};
 use crate::signal::wowza_v2::{liveness, message};
 use crate::signal::{ome, wowza_v1};
 
@@ -84,6 +89,72 @@ pub fn ome_message(data: &[u8]) {
 /// A session description: what is made regular stays as it is when made regular again.
 pub fn sdp(data: &[u8]) {
     description(&String::from_utf8_lossy(data));
+}
+
+/// `Link` fields, one a line: at most eight ICE servers, whose URLs are read again as they print.
+pub fn link_header(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let servers = link::ice_servers(text.lines());
+    assert!(servers.len() <= 8);
+    for server in servers {
+        assert_eq!(server.url.to_string().parse(), Ok(server.url));
+    }
+}
+
+/// An SDP fragment: credentials of one line each, candidates in the one form, and both put into a description that can
+/// still be read.
+pub fn sdpfrag(data: &[u8]) {
+    const ANSWER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n\
+                          a=fingerprint:sha-256 AA\r\na=rtpmap:111 opus/48000/2\r\n";
+    let theirs = sdpfrag::Theirs::read(&String::from_utf8_lossy(data));
+    candidates(&theirs.candidates);
+    let Some(credentials) = theirs.credentials else {
+        return;
+    };
+    let changed = sdpfrag::with_credentials(ANSWER, &credentials);
+    assert_eq!(changed.lines().count(), ANSWER.lines().count());
+    assert_eq!(
+        sdpfrag::Theirs::read(&changed).credentials,
+        Some(credentials)
+    );
+    assert!(sdp::regular(&changed, Kind::Answer).is_ok());
+}
+
+/// A WHIP server's reply, as a status, header fields a line each, an empty line and a body: what is let on leaves TLS
+/// nowhere, and what it says fits a request and a description.
+pub fn whip_reply(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.trim().parse().ok());
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
+    let reply = Reply::new(status.unwrap_or(201), headers.collect(), body.to_owned());
+    let home = Target::parse_http("https://h.example/app/stream?direction=whip", &[])
+        .expect("a URL as it must be");
+    let mut trail = Trail::new(home.clone());
+    let mut n_turns = 0;
+    while let Turn::On = trail.take(&reply) {
+        n_turns += 1;
+        assert!(n_turns <= 5 && trail.target().is_tls());
+    }
+    match reply::read(&reply, &home) {
+        Said::Answer {
+            session,
+            etag,
+            ice_servers,
+        } => {
+            assert!(session.is_none_or(|session| session.is_tls()));
+            assert!(etag.is_none_or(|tag| tag.bytes().all(|b| b.is_ascii_graphic())));
+            assert!(ice_servers.len() <= 8);
+            description(body);
+        }
+        Said::Refused { text, retry_after } => {
+            assert!(!text.is_empty());
+            assert!(retry_after.is_none_or(|wait| wait.as_secs() <= 3600));
+        }
+    }
 }
 
 /// A WAV file: samples are finite, within the full scale, and end.

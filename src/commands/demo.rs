@@ -11,8 +11,7 @@ use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video,
-    VideoSource,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;

@@ -371,8 +371,7 @@ impl Actor {
                 });
                 let video = self.parameters.feed.tracks().video;
                 let picture = video.map(|video| Picture {
-                    width: video.size.width,
-                    height: video.size.height,
+                    size: video.size,
                     fps: video.fps,
                 });
                 Box::new(Whip::new(url, token, *trickle, picture, dialer))

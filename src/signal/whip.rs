@@ -41,8 +41,8 @@ use super::server::Server;
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
-use crate::config::Trickle;
 use crate::config::secret::Secret;
+use crate::config::{Size, Trickle};
 use crate::media::payload_types::PayloadTypes;
 use crate::net::http::Method;
 use crate::net::{self, Dialer, Target};
@@ -57,6 +57,9 @@ const BUSY_PERIOD: Duration = Duration::from_secs(2);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Content type of what is told by `PATCH` (RFC 8840).
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+/// How a restart says that it is meant for the session whatever its tag: as RFC 9110 writes it, as RFC 9725 does, and
+/// not at all, each for servers that refuse the one before.
+const IF_MATCH_ANY: [Option<&str>; 3] = [Some("*"), Some("\"*\""), None];
 /// Words in paths of WHIP URLs that are no secrets.
 const HARMLESS: [&str; 3] = ["rtc", "session", "whip"];
 
@@ -74,10 +77,8 @@ pub type Reread = Box<dyn Fn() -> Option<Secret> + Send>;
 /// The picture that is about to be sent; OvenMediaEngine plans its playlists by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
+    /// Its size.
+    pub size: Size,
     /// Pictures per second.
     pub fps: u32,
 }
@@ -201,7 +202,8 @@ impl Whip {
     async fn post(&mut self, offer: &str) -> Result<Asked, Error> {
         let client = self.client()?.clone();
         let mut headers = vec![("content-type", "application/sdp".to_owned())];
-        if let Some(Picture { width, height, fps }) = self.picture {
+        if let Some(Picture { size, fps }) = self.picture {
+            let Size { width, height } = size;
             let value = format!("max_width={width}, max_height={height}, max_fps={fps}");
             headers.push(("oven-capabilities", value));
         }
@@ -428,11 +430,11 @@ impl Signaller for Whip {
             return Err(Error::NoRestart);
         };
         session.ours = Ours::of(local_sdp);
-        let (body, mut if_match) = match trickle {
-            Trickle::Bare => (session.ours.credentials() + "\r\n", None),
+        let (body, mut if_match): (_, &[_]) = match trickle {
+            Trickle::Bare => (session.ours.credentials() + "\r\n", &[None]),
             Trickle::Off | Trickle::Sdpfrag => {
                 let known = session.ours.candidates();
-                (session.ours.fragment(known, false), Some("*".to_owned()))
+                (session.ours.fragment(known, false), &IF_MATCH_ANY)
             }
         };
         let deadline = Instant::now() + RESTART_DEADLINE;
@@ -442,7 +444,8 @@ impl Signaller for Whip {
             after: RESTART_DEADLINE,
         };
         loop {
-            let asked = session.patch(client.clone(), if_match.clone(), body.clone());
+            let tag = if_match.first().copied().flatten().map(str::to_owned);
+            let asked = session.patch(client.clone(), tag, body.clone());
             let reply = timeout_at(deadline, asked).await.map_err(silent)??.reply;
             let theirs = Theirs::read(&reply.body);
             match (reply.status, theirs.credentials) {
@@ -460,7 +463,7 @@ impl Signaller for Whip {
                     });
                 }
                 (425, _) if Instant::now() + BUSY_PERIOD < deadline => sleep(BUSY_PERIOD).await,
-                (412, _) if if_match.is_some() => if_match = None,
+                (412, _) if if_match.len() > 1 => if_match = &if_match[1..],
                 (status, _) => {
                     let words = server.printable(&reply::words(&reply));
                     tracing::info!(status, words, "the server did not restart ICE");

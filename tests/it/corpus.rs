@@ -45,6 +45,11 @@ fn config() {
 }
 
 #[test]
+fn link_header() {
+    replay("link_header", fuzz::link_header, 8);
+}
+
+#[test]
 fn ome_message() {
     replay("ome_message", fuzz::ome_message, 15);
 }
@@ -55,8 +60,18 @@ fn sdp() {
 }
 
 #[test]
+fn sdpfrag() {
+    replay("sdpfrag", fuzz::sdpfrag, 8);
+}
+
+#[test]
 fn wav() {
     replay("wav", fuzz::wav, 8);
+}
+
+#[test]
+fn whip_reply() {
+    replay("whip_reply", fuzz::whip_reply, 12);
 }
 
 #[test]
@@ -97,9 +112,12 @@ fn no_target_is_forgotten() {
             "annex_b",
             "candidate",
             "config",
+            "link_header",
             "ome_message",
             "sdp",
+            "sdpfrag",
             "wav",
+            "whip_reply",
             "wowza_message",
             "wowza_v2_message",
             "y4m"

@@ -114,6 +114,7 @@ async fn begin(lab: &Lab, profile: Profile, socket: &mut Socket, habits: Habits)
             Publisher::ome(socket, habits).await
         }
         Profile::WowzaCloud | Profile::WowzaSe => Publisher::wowza(socket, name, habits).await,
+        other => panic!("{other} is rehearsed elsewhere"),
     };
     begun.expect("the lab agrees")
 }

@@ -18,3 +18,5 @@ mod simd;
 mod support;
 mod turn;
 mod ways;
+mod whip;
+mod wowza;

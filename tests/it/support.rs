@@ -4,13 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use onair::config::secret::Secret;
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
-    VideoSource, WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
 };
 use onair::lab::hub::State;
-use onair::lab::{Endpoint, Lab, LabConfig, Profile};
+use onair::lab::{Lab, LabConfig, Profile};
 use onair::media::time::MediaClock;
 use onair::network::Network;
 use onair::publisher::Snapshot;

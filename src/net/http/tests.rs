@@ -180,17 +180,20 @@ async fn silence_ends_at_the_deadline_even_amid_a_reply() {
             body: "",
         };
         let started = tokio::time::Instant::now();
-        let error = exchange(near, &request, PATIENCE).await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Timeout {
-                    step: Step::Http,
-                    ..
-                }
-            ),
-            "{error}"
+        let server = async {
+            hear(&mut far).await;
+            far.write_all(begun).await.unwrap();
+        };
+        let ((), got) = tokio::join!(server, exchange(near, &request, PATIENCE));
+        let error = got.unwrap_err();
+        let is_ours = matches!(
+            error,
+            Error::Timeout {
+                step: Step::Http,
+                ..
+            }
         );
+        assert!(is_ours, "{error}");
         assert_eq!(started.elapsed(), PATIENCE);
     }
 }

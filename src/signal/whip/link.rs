@@ -215,9 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn malformed_text_costs_one_link_only() {
-        let field = "<turn:a>; rel=ice-server garbage \" <x, <stun:b>; rel=ice-server";
-        assert_eq!(read(&[field]), [one("stun:b:3478", "", "")]);
+    fn malformed_text_costs_one_link_at_most() {
+        let field = "<stun:a>; rel=ice-server garbage \" <x, <stun:b>; rel=ice-server";
+        let both = [one("stun:a:3478", "", ""), one("stun:b:3478", "", "")];
+        assert_eq!(read(&[field]), both);
         let field = "<stun:a>; rel=ice-server} ;; =x; y=, <stun:b> @ rel, <stun:c>;rel=ice-server";
         assert_eq!(read(&[field]), [one("stun:c:3478", "", "")]);
     }

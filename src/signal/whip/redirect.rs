@@ -8,14 +8,14 @@ const REDIRECTS_MAX: usize = 5;
 
 /// The way of one request through its redirects.
 #[derive(Debug)]
-pub(super) struct Trail {
+pub(crate) struct Trail {
     /// Where it was asked, the last one last; never empty.
     asked: Vec<Target>,
 }
 
 /// What a reply means for the way.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// It is no redirect.
     Arrived,
     /// Ask again at [`Trail::target`].
@@ -26,20 +26,20 @@ pub(super) enum Turn {
 
 impl Trail {
     /// A request that begins at `target`.
-    pub(super) fn new(target: Target) -> Self {
+    pub(crate) fn new(target: Target) -> Self {
         Self {
             asked: vec![target],
         }
     }
 
     /// Where to ask now.
-    pub(super) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         self.asked.last().unwrap_or(&self.asked[0])
     }
 
     /// Takes a reply from [`target`](Self::target). 301 and 302 must not be used by servers, but where they are, method
     /// and body must be kept all the same; 303 would turn our `POST` into a `GET`.
-    pub(super) fn take(&mut self, reply: &Reply) -> Turn {
+    pub(crate) fn take(&mut self, reply: &Reply) -> Turn {
         if !matches!(reply.status, 301 | 302 | 307 | 308) {
             return Turn::Arrived;
         }
