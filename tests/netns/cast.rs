@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use onair::lab::Profile;
+
 use super::cells::{Cell, Network};
 use super::program::Program;
 use super::services;
@@ -124,6 +126,9 @@ fn configuration(cell: &Cell, url: &str, certificates: &Path) -> String {
     // The first word of a profile's name says what is configured; the version is the server's affair.
     let kind = profile.name().split('-').next().unwrap_or_default();
     text += &format!("to = \"{kind}\"\n");
+    if profile == Profile::WhipWowza {
+        text += "trickle = \"bare\"\n";
+    }
     if kind == "wowza" {
         text += &format!(
             "application = \"{}\"\nstream = \"{}\"\n",

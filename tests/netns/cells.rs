@@ -211,8 +211,12 @@ const FIREWALLS: &[(Profile, [Expected; 5])] = &[
     (Profile::Ome020,     [UDP, UDP, TURN_TCP, TURN_TLS, TURN_TLS]),
     (Profile::Ome021,     [UDP, UDP, TCP,      TURN_TLS, TCP]),
     (Profile::Qencode,    [TCP, TCP, TCP,      TURN_TLS, TCP]),
+    (Profile::Whip,       [UDP, UDP, TCP,      TURN_TLS, TCP]),
+    (Profile::WhipOme,    [UDP, UDP, TCP,      TURN_TLS, TCP]),
+    (Profile::WhipWowza,  [UDP, UDP, TCP,      TURN_TLS, TCP]),
     (Profile::WowzaCloud, [TCP, TCP, TCP,      NO_RELAY, TCP]),
     (Profile::WowzaSe,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
+    (Profile::WowzaV2,    [UDP, UDP, TCP,      TURN_TLS, TCP]),
 ];
 
 /// What media takes where one way after the other is blocked.
