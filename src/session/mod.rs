@@ -315,12 +315,9 @@ async fn negotiate(
 }
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
-    for candidate in candidates {
-        peer.add_candidate(candidate)
-            .await
-            .map_err(EndReason::Engine)?;
-    }
-    Ok(())
+    peer.add_candidates(candidates)
+        .await
+        .map_err(EndReason::Engine)
 }
 
 /// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try.
