@@ -25,8 +25,6 @@ pub(crate) enum Network {
     Ipv6,
     /// No UDP; it vanishes without a word, as in most firewalls.
     UdpDropped,
-    /// No UDP; its sender is told by ICMP.
-    UdpRejected,
     /// TCP to port 443 alone.
     Only443,
     /// Connections to the proxy alone, which the configuration names.
@@ -46,7 +44,6 @@ impl Network {
             Self::Open => "open",
             Self::Ipv6 => "IPv6 alone",
             Self::UdpDropped => "UDP dropped",
-            Self::UdpRejected => "UDP rejected",
             Self::Only443 => "only 443 by TLS",
             Self::OnlyProxy => "only by the proxy",
             Self::OnlyProxyOfEnvironment => "only by the proxy of the environment",
@@ -69,7 +66,6 @@ impl Network {
             Self::Open => "accept".to_owned(),
             Self::Ipv6 => "meta nfproto ipv6 accept".to_owned(),
             Self::UdpDropped => "meta l4proto udp drop\naccept".to_owned(),
-            Self::UdpRejected => "meta l4proto udp reject\naccept".to_owned(),
             Self::Only443 => "tcp dport 443 accept\ntcp sport 443 accept".to_owned(),
             Self::OnlyProxy | Self::OnlyProxyOfEnvironment => {
                 format!(
@@ -96,7 +92,7 @@ impl Network {
                 vec![every_turn_url()[2].clone()]
             }
             Self::NoMedia | Self::NoMediaNoUdp => every_turn_url().to_vec(),
-            Self::Open | Self::Ipv6 | Self::UdpDropped | Self::UdpRejected => Vec::new(),
+            Self::Open | Self::Ipv6 | Self::UdpDropped => Vec::new(),
         }
     }
 }
@@ -216,7 +212,7 @@ const FIREWALLS: &[(Profile, [Expected; 5])] = &[
     (Profile::WhipWowza,  [UDP, UDP, TCP,      TURN_TLS, TCP]),
     (Profile::WowzaCloud, [TCP, TCP, TCP,      NO_RELAY, TCP]),
     (Profile::WowzaSe,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
-    (Profile::WowzaV2,    [UDP, UDP, TCP,      TURN_TLS, TCP]),
+    (Profile::WowzaV2,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
 ];
 
 /// What media takes where one way after the other is blocked.
