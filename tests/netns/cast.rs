@@ -94,7 +94,7 @@ pub(crate) fn start_agent(
     std::fs::write(&path, text).map_err(|error| error.to_string())?;
     let mut command = world.command(Place::Agent, Path::new(env!("CARGO_BIN_EXE_onair")));
     command
-        .args(["run", "--log", "info", "--log-format", "json", "--config"])
+        .args(["run", "--log", "debug", "--log-format", "json", "--config"])
         .arg(path)
         .arg("--report")
         .arg(folder.join(AGENT_REPORT));

@@ -224,11 +224,22 @@ const RUNGS: &[(Network, &str)] = &[
     (Network::Only443, "turn-tls"),
 ];
 
-/// Whose sessions are moved, and what media takes before and after.
-const MOVED: &[(Profile, &str)] = &[
-    (Profile::Ome021, "udp"),
-    (Profile::WowzaCloud, "tcp"),
-    (Profile::WowzaSe, "udp"),
+/// Whose sessions are moved, in which network, and what media takes before and after.
+const MOVED: &[(Profile, Network, Expected)] = &[
+    (Profile::Ome021, Network::Open, UDP),
+    (Profile::Whip, Network::Open, UDP),
+    (Profile::WhipWowza, Network::Only443, TURN_TLS),
+    (Profile::WowzaCloud, Network::Open, TCP),
+    (Profile::WowzaSe, Network::Open, UDP),
+    (Profile::WowzaV2, Network::Open, UDP),
+];
+
+/// The ways to move, in the order of the columns.
+const MOVES: [Scenario; 4] = [
+    Scenario::Outage,
+    Scenario::LinkFlap,
+    Scenario::NewAddress,
+    Scenario::NewRoute,
 ];
 
 /// Every cell, in the order of the tables.
@@ -263,20 +274,17 @@ pub(crate) fn all() -> Vec<Cell> {
             }
         }
     }
-    for &(profile, rung) in MOVED {
-        for scenario in [
-            Scenario::Outage,
-            Scenario::LinkFlap,
-            Scenario::NewAddress,
-            Scenario::NewRoute,
-        ] {
+    for &(profile, network, expected) in MOVED {
+        for scenario in MOVES {
+            let turn_urls = network.turn_urls();
+            let group = Group::Moves;
             cells.push(Cell {
-                group: Group::Moves,
+                group,
                 profile,
-                network: Network::Open,
+                network,
                 scenario,
-                turn_urls: Vec::new(),
-                expected: OnAir(rung),
+                turn_urls,
+                expected,
             });
         }
     }

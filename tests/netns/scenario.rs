@@ -1,6 +1,7 @@
 //! What happens in a cell: the lab and the agent are started in their network, the network changes, both are ended in
 //! order, and what they said and reported is handed on to be judged.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -74,7 +75,10 @@ fn word(said: &Said) -> Option<Word> {
 /// servers' certificate.
 pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Seen, String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.to_string()),
+        _ => std::fs::create_dir_all(folder).map_err(|error| error.to_string())?,
+    }
     let world = World::build(&format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
     let services = cast::start_services(&world, folder, certificates)?;
     let (lab, url) = cast::start_lab(&world, cell, folder, certificates)?;

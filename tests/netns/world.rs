@@ -205,12 +205,8 @@ const EASY: &str = "cd /proc/sys/net && for of in all default; do \
 const FORWARD: &str =
     "cd /proc/sys/net && echo 1 > ipv4/ip_forward && echo 1 > ipv6/conf/all/forwarding";
 
-/// Makes the sandbox ready for cells, and `folder` empty.
+/// Makes the sandbox ready for cells, and `folder` exist.
 pub(crate) fn prepare(folder: &Path) -> Result<(), String> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
-        _ => {}
-    }
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     // The first namespace makes /run/netns what the others, that come several at a time, want it to be.
     let first = "set -e; mkdir -p /run/netns; mount -t tmpfs none /run/netns; ip netns add first";
