@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
-            "config", "feed", "media", "net", "peer", "report", "session", "signal",
+            "config", "feed", "media", "net", "network", "peer", "report", "session", "signal",
         ],
     ),
     ("network", &[]),
@@ -26,12 +26,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &[]),
     (
         "session",
-        &["config", "feed", "media", "net", "peer", "signal"],
+        &[
+            "config", "feed", "media", "net", "network", "peer", "signal",
+        ],
     ),
     ("signal", &["config", "media", "net"]),
     (
         "supervisor",
-        &["config", "feed", "media", "net", "publisher"],
+        &["config", "feed", "media", "net", "network", "publisher"],
     ),
     ("telemetry", &["cli"]),
 ];

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod lab;
+mod ladder;
 mod layering;
 mod network;
 mod peer;
@@ -16,3 +17,4 @@ mod secrets;
 mod simd;
 mod support;
 mod turn;
+mod ways;

@@ -78,11 +78,22 @@ pub(crate) struct Pair {
     pub(crate) lab_config: LabConfig,
     pub(crate) agent: Supervisor,
     pub(crate) publisher: watch::Receiver<Snapshot>,
+    /// The network that the agent believes to be in.
+    pub(crate) network: watch::Sender<Network>,
 }
 
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
     pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+        Self::start_with(profile, change, |_, _| {}).await
+    }
+
+    /// Starts both, with the lab and then the publisher as wanted.
+    pub(crate) async fn start_with(
+        profile: Profile,
+        change: impl FnOnce(&mut LabConfig),
+        publish: impl FnOnce(&mut Publisher, &Lab),
+    ) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
@@ -95,9 +106,13 @@ impl Pair {
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
         let endpoint = lab.endpoint(profile).expect("the lab has the profile");
-        let config = config(small_feed(), &[(profile, endpoint)]);
-        let network = watch::channel(Network::default()).1;
-        let agent = Supervisor::start(&config, clock, &network, 1).expect("the agent starts");
+        let mut config = config(small_feed(), &[(profile, endpoint)]);
+        if let Some(publisher) = config.publishers.values_mut().next() {
+            publish(publisher, &lab);
+        }
+        let network = watch::Sender::new(Network::default());
+        let agent =
+            Supervisor::start(&config, clock, &network.subscribe(), 1).expect("the agent starts");
         let publisher = agent
             .publishers()
             .remove(&profile.to_string())
@@ -107,6 +122,7 @@ impl Pair {
             lab_config,
             agent,
             publisher,
+            network,
         }
     }
 
