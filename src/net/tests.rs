@@ -256,7 +256,7 @@ async fn a_broken_upgrade_is_named() {
 #[tokio::test(start_paused = true)]
 async fn a_server_silent_at_the_upgrade_is_given_up_after_ten_seconds() {
     let (near, _far) = tokio::io::duplex(4096);
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let result = Socket::upgrade(Box::new(near), &target("ws", 1)).await;
     let Err(error) = result else {
         panic!("connected")
@@ -313,7 +313,7 @@ async fn pipe() -> (
 #[tokio::test(start_paused = true)]
 async fn our_own_pings_keep_the_connection_open() {
     let (mut socket, mut far) = pipe().await;
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let hear = async {
         for n in 1..=3_u64 {
             assert!(matches!(far.next().await, Some(Ok(Message::Ping(_)))));
