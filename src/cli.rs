@@ -1,6 +1,6 @@
 //! The command line: flags say how this run goes, the configuration file says what runs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -168,11 +168,73 @@ pub struct Devices {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     onair lab --profile ome-0.21,qencode\n  \
-    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json")]
+    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json\n  \
+    onair lab --listen 0.0.0.0:8080 --media-ip 192.0.2.7 --profile ome-0.20 --port ome-0.20=3333 --self-signed certs\n  \
+    onair lab --turn=3478 --turn-tls 443 --self-signed certs --proxy 3128")]
 pub struct Lab {
-    /// Where the page listens; each server gets a free port at the same IP address, and so does media
+    /// Where the page listens; each server gets a free port at the same IP address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+
+    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; without this
+    /// flag, that of --listen
+    #[arg(long, value_name = "IP")]
+    pub media_ip: Option<IpAddr>,
+
+    /// Signalling port of a server, such as ome-0.21=3333; repeated
+    #[arg(long = "port", value_name = "NAME=PORT", value_parser = profile_port)]
+    pub ports: Vec<(String, u16)>,
+
+    /// Secure signalling with this certificate (PEM, with those that it was issued by)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Secure signalling with a certificate made for this run; DIR/ca.pem is what publishers have to trust (ca_file)
+    #[arg(long, value_name = "DIR", conflicts_with = "tls_cert")]
+    pub self_signed: Option<PathBuf>,
+
+    /// Run a TURN server too, over UDP and TCP, on this port or a free one; its URLs and the user are printed
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub turn: Option<u16>,
+
+    /// The TURN server takes TLS too, on this port; needs --turn and a certificate
+    #[arg(long, value_name = "PORT", requires = "turn")]
+    pub turn_tls: Option<u16>,
+
+    /// Where the TURN server's password is; without this flag, one of chance is printed
+    #[arg(long, value_name = "FILE", requires = "turn")]
+    pub turn_password_file: Option<PathBuf>,
+
+    /// TCP port of the TURN server that OvenMediaEngine has inside, which its offers tell of where transport= asks
+    /// for it; without this flag, a free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub ome_turn_port: u16,
+
+    /// The address that OvenMediaEngine's offers tell of its TURN server instead of the right one, as from within a
+    /// container
+    #[arg(long, value_name = "IP")]
+    pub ome_turn_address: Option<IpAddr>,
+
+    /// OvenMediaEngine's offers always tell of its TURN server (TcpForce)
+    #[arg(long)]
+    pub ome_turn_forced: bool,
+
+    /// Run a proxy too, which opens tunnels by CONNECT, on this port of the address of --listen
+    #[arg(long, value_name = "PORT")]
+    pub proxy: Option<u16>,
+
+    /// Ports that the proxy connects to, as a list or repeated; all of them without this flag
+    #[arg(long, value_name = "PORT", value_delimiter = ',', requires = "proxy")]
+    pub proxy_allow: Vec<u16>,
 
     /// Which servers to be, as a list or repeated; all of them without this flag
     #[arg(
@@ -184,7 +246,8 @@ pub struct Lab {
     )]
     pub profiles: Vec<String>,
 
-    /// Be a wrong server: a negative control that every client must fail on
+    /// Be a wrong server: a negative control that every client must fail on; code-404, missing-fingerprint,
+    /// wrong-fingerprint, wrong-ice-pwd or wrong-turn-password
     #[arg(long = "mutate", value_name = "NAME")]
     pub mutation: Option<String>,
 
@@ -254,6 +317,17 @@ const PROFILES: [&str; 10] = [
     "wowza-v2",
 ];
 
+fn profile_port(text: &str) -> Result<(String, u16), String> {
+    let (name, port) = text
+        .split_once('=')
+        .ok_or("a server and its port, such as ome-0.21=3333")?;
+    if !PROFILES.contains(&name) {
+        return Err(format!("{name:?} is none of {}", PROFILES.join(", ")));
+    }
+    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    Ok((name.to_owned(), port))
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text)
         .ok_or_else(|| "a time has a unit, such as 20s, 500ms or 1.5min".to_owned())
@@ -290,5 +364,28 @@ mod tests {
         ];
         assert_eq!(parse(&listed), parse(&repeated));
         assert_eq!(parse(&listed), ["ome-0.21", "qencode"]);
+    }
+
+    #[test]
+    fn the_lab_takes_ports_by_name_and_a_turn_server_with_or_without_port() {
+        let parse = |args: &[&str]| {
+            let all = [&["onair", "lab"], args].concat();
+            Cli::try_parse_from(all).map(|cli| match cli.verb {
+                Verb::Lab(lab) => lab,
+                _ => panic!("{args:?} is another verb"),
+            })
+        };
+        let lab = parse(&["--port", "ome-0.21=3333", "--port", "qencode=4444"]);
+        let ports = lab.expect("parses").ports;
+        assert_eq!(ports[0], ("ome-0.21".to_owned(), 3_333));
+        assert_eq!(ports[1], ("qencode".to_owned(), 4_444));
+        for wrong in ["ome-0.21", "ome-0.21=x", "ome=3333", "ome-0.21=70000"] {
+            assert!(parse(&["--port", wrong]).is_err(), "{wrong}");
+        }
+        let turn = |args: &[&str]| parse(args).expect("parses").turn;
+        assert_eq!((turn(&[]), turn(&["--turn"])), (None, Some(0)));
+        assert_eq!(turn(&["--turn=3478"]), Some(3_478));
+        assert!(parse(&["--turn-tls", "443"]).is_err(), "without --turn");
+        assert!(parse(&["--tls-cert", "a.pem"]).is_err(), "without a key");
     }
 }

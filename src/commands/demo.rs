@@ -10,10 +10,8 @@ use anyhow::Context as _;
 use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
-use crate::config::secret::Secret;
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
-    VideoSource, WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -171,23 +169,7 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         }),
     };
     let publishers = PROFILES.into_iter().filter_map(|profile| {
-        let endpoint = lab.endpoint(profile)?;
-        let url = Secret::new(endpoint.url);
-        let server = match profile {
-            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
-            Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
-                url,
-                application: endpoint.application,
-                stream: Secret::new(endpoint.stream),
-                dialect: WowzaDialect::V1,
-            },
-            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
-                url,
-                bearer: None,
-                trickle: Trickle::Off,
-            },
-        };
+        let server = lab.server(profile)?;
         Some((profile.to_string(), Publisher::new("demo", server)))
     });
     Config {

@@ -125,12 +125,12 @@ pub(super) struct Engine {
     seen: u32,
     stopping: bool,
     dead: bool,
-    paths: Paths,
     way: Way,
     /// Where the newest packet came from.
     source: Option<SocketAddr>,
     /// Where answers go to what came through the embedded TURN server.
     answers: Option<mpsc::Sender<Vec<u8>>>,
+    paths: Paths,
     end: Option<End>,
 }
 
@@ -163,10 +163,10 @@ impl Engine {
             seen: 0,
             stopping: false,
             dead: false,
-            paths: Paths::default(),
             way: Way::Udp,
             source: None,
             answers: None,
+            paths: Paths::default(),
             end: None,
         }
     }
@@ -291,14 +291,14 @@ impl Engine {
             return;
         }
         self.heard = now;
+        self.way = way;
+        self.source = Some(source);
         for dead in self.paths.heard(protocol, source, bytes) {
             self.ingest.rtc.direct_api().invalidate_candidate(&dead);
         }
         if self.paths.restarted() {
             self.remark("ICE has restarted: the publisher checks with its new credentials");
         }
-        self.way = way;
-        self.source = Some(source);
         if let Err(error) = self.ingest.rtc.handle_input(input) {
             self.failed(&error.to_string());
         }

@@ -78,11 +78,11 @@ pub(super) struct Ingest {
     pub(super) udp: Option<UdpSocket>,
     pub(super) tcp: Option<TcpListener>,
     pub(super) options: Options,
-    transport_cc: bool,
     /// Where packets come from that came through the embedded TURN server.
     pub(super) place: Option<Place>,
     /// The addresses of the lab's TURN server, if it has one.
     pub(super) relays: Option<Relays>,
+    transport_cc: bool,
 }
 
 impl Ingest {
@@ -146,9 +146,9 @@ impl Ingest {
             udp,
             tcp,
             options,
-            transport_cc: payload_types.transport_cc.is_some(),
             place: None,
             relays: None,
+            transport_cc: payload_types.transport_cc.is_some(),
         })
     }
 

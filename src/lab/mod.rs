@@ -55,6 +55,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Server;
+use crate::config::Trickle;
+use crate::config::WowzaDialect;
+use crate::config::secret::Secret;
 use crate::media::time::MediaClock;
 use crate::report;
 
@@ -119,6 +123,12 @@ pub struct LabConfig {
     pub mutation: Option<Mutation>,
     /// Throw away every n-th video packet on first arrival, to see it sent again (only `wowza-se` asks for that).
     pub withhold: Option<u32>,
+    /// The certificate with which signalling is secured; without it, it is not.
+    pub tls: Option<Identity>,
+    /// A TURN server beside the ingest servers, of which publishers learn elsewhere.
+    pub turn: Option<TurnConfig>,
+    /// The TURN server that OvenMediaEngine has inside.
+    pub ome_turn: OmeTurn,
     /// What publishers by WHIP have to show; `None` asks for nothing. OvenMediaEngine never asks.
     pub bearer: Option<String>,
     /// What publishers by WHIP are told in `Link`: always, or by OvenMediaEngine with `transport=relay` or `all`.
@@ -127,12 +137,6 @@ pub struct LabConfig {
     pub ice_lite: bool,
     /// How Wowza servers take the other dialect.
     pub foreign: Foreign,
-    /// The certificate with which signalling is secured; without it, it is not.
-    pub tls: Option<Identity>,
-    /// A TURN server beside the ingest servers, of which publishers learn elsewhere.
-    pub turn: Option<TurnConfig>,
-    /// The TURN server that OvenMediaEngine has inside.
-    pub ome_turn: OmeTurn,
 }
 
 /// How OvenMediaEngine's embedded TURN server is set up. All OvenMediaEngines of a lab share it.
@@ -158,10 +162,6 @@ impl LabConfig {
             time_scale: 1.0,
             mutation: None,
             withhold: None,
-            bearer: None,
-            ice_servers: Vec::new(),
-            ice_lite: false,
-            foreign: Foreign::Answers,
             tls: None,
             turn: None,
             ome_turn: OmeTurn {
@@ -169,6 +169,10 @@ impl LabConfig {
                 advertised: None,
                 forced: false,
             },
+            bearer: None,
+            ice_servers: Vec::new(),
+            ice_lite: false,
+            foreign: Foreign::Answers,
         }
     }
 }
@@ -274,16 +278,16 @@ impl Lab {
                 clock: config.clock,
                 time_scale: config.time_scale,
                 withhold: config.withhold,
+                relays: turn.as_ref().map(TurnServer::relays),
+                embedded: embedded.clone(),
+                ome_turn: config.ome_turn,
+                tls: tls.clone(),
                 ice_lite: config.ice_lite,
                 bearer: config.bearer.clone(),
                 ice_servers: config.ice_servers.clone(),
                 foreign: config.foreign,
                 elsewhere: beside.as_ref().map(|(address, _)| *address),
                 whip: whip::Sessions::default(),
-                relays: turn.as_ref().map(TurnServer::relays),
-                embedded: embedded.clone(),
-                ome_turn: config.ome_turn,
-                tls: tls.clone(),
                 names: Mutex::default(),
             });
             if let Some((_, listener)) = beside {
@@ -311,12 +315,11 @@ impl Lab {
     pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
-        let scheme = match profile.dialect() {
-            Dialect::Whip if self.secured => "https",
+        let plain = match profile.dialect() {
             Dialect::Whip => "http",
-            Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 if self.secured => "wss",
             Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => "ws",
         };
+        let scheme = format!("{plain}{}", if self.secured { "s" } else { "" });
         let path = match profile {
             Profile::Ome016
             | Profile::Ome020
@@ -335,6 +338,31 @@ impl Lab {
             url: format!("{scheme}://{address}/{path}"),
             application: application.to_owned(),
             stream: stream.to_owned(),
+        })
+    }
+
+    /// How an operator configures that profile's server; `None` if this lab is not that.
+    pub fn server(&self, profile: Profile) -> Option<Server> {
+        let endpoint = self.endpoint(profile)?;
+        let url = Secret::new(endpoint.url);
+        Some(match profile {
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
+            Profile::Qencode => Server::Qencode { url },
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
+                url,
+                bearer: None,
+                trickle: if profile == Profile::WhipWowza {
+                    Trickle::Bare
+                } else {
+                    Trickle::Sdpfrag
+                },
+            },
+            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
+                url,
+                application: endpoint.application,
+                stream: Secret::new(endpoint.stream),
+                dialect: WowzaDialect::Auto,
+            },
         })
     }
 

@@ -77,8 +77,7 @@ impl fmt::Display for Dialect {
 /// A name that is no [`Profile`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown profile {0:?}: one of ome-0.16, ome-0.20, ome-0.21, qencode, whip, whip-ome, whip-wowza, wowza-cloud, \
-     wowza-se, wowza-v2"
+    "unknown profile {0:?}: one of ome-0.16, ome-0.20, ome-0.21, qencode, whip, whip-ome, whip-wowza, wowza-cloud, wowza-se, wowza-v2"
 )]
 pub struct UnknownProfile(String);
 
@@ -144,11 +143,6 @@ impl Profile {
         }
     }
 
-    /// Whether it is OvenMediaEngine, by whichever handshake.
-    pub(super) const fn is_ome(self) -> bool {
-        matches!(self.dialect(), Dialect::Ome) || matches!(self, Self::WhipOme)
-    }
-
     /// Whether it is OvenMediaEngine from before 0.21: other candidates, and another meaning of `transport=tcp`.
     pub(super) const fn is_old_ome(self) -> bool {
         matches!(self, Self::Ome016 | Self::Ome020)
@@ -168,6 +162,14 @@ impl Profile {
             | Self::WowzaSe
             | Self::WowzaV2 => None,
         }
+    }
+
+    /// Whether it is OvenMediaEngine, by whichever handshake.
+    pub(super) const fn is_ome(self) -> bool {
+        matches!(
+            self,
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::Qencode | Self::WhipOme
+        )
     }
 
     /// How often it asks for a key frame: OvenMediaEngine's `FIRInterval`; the rhythm of others is not known.

@@ -56,6 +56,14 @@ pub(super) struct Station {
     /// Factor on the server's own time-outs.
     pub(super) time_scale: f64,
     pub(super) withhold: Option<u32>,
+    /// The addresses of the lab's TURN server, if it has one.
+    pub(super) relays: Option<Relays>,
+    /// OvenMediaEngine's own TURN server; of no use to others.
+    pub(super) embedded: Option<Embedded>,
+    /// How offers tell of it.
+    pub(super) ome_turn: OmeTurn,
+    /// With which connections are secured, if they are.
+    pub(super) tls: Option<Acceptor>,
     /// Only ever answer checks, in WHIP also saying so.
     pub(super) ice_lite: bool,
     /// What publishers by WHIP have to show.
@@ -67,14 +75,6 @@ pub(super) struct Station {
     pub(super) elsewhere: Option<SocketAddr>,
     /// Sessions by WHIP, each under the key in its URL.
     pub(super) whip: whip::Sessions,
-    /// The addresses of the lab's TURN server, if it has one.
-    pub(super) relays: Option<Relays>,
-    /// OvenMediaEngine's own TURN server; of no use to others.
-    pub(super) embedded: Option<Embedded>,
-    /// How offers tell of it.
-    pub(super) ome_turn: OmeTurn,
-    /// With which connections are secured, if they are.
-    pub(super) tls: Option<Acceptor>,
     /// Names that are live, and the engine behind each.
     pub(super) names: Mutex<HashMap<String, Holder>>,
 }

@@ -3,7 +3,6 @@
 //! All that we dial is a tunnel, so all of it asks for the proxy of HTTPS, as RFC 6455 (section 4.1) advises for
 //! WebSockets. Only the proxy's address, its status and never its credentials reach an error or a log.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -115,11 +114,12 @@ impl Proxy {
     ) -> Result<Box<dyn Stream>, Error> {
         if self.address.scheme == "socks" {
             let why = format!(
-                "{} speaks SOCKS; name one that is http:// or https://",
+                "{} speaks SOCKS; set proxy to one that is http:// or https://, or to \"none\"",
                 self.address
             );
             return Err(failed(endpoint, Step::Proxy, why, None));
         }
+        tracing::debug!(%endpoint, proxy = %self.address, "connecting through the proxy");
         let stream = self.reach(tls).await.map_err(|error| {
             // The proxy is the place to look at, the server the connection that is missed.
             failed(endpoint, Step::Proxy, error.to_string(), error.into_cause())
@@ -186,12 +186,6 @@ impl Proxy {
                 }
             }
         }
-    }
-}
-
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy({})", self.address)
     }
 }
 

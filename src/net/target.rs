@@ -106,6 +106,17 @@ impl Target {
         }
     }
 
+    /// The same with `name` in place of the last part of the path. `None` if the path has fewer than two parts.
+    pub fn sibling(&self, name: &str) -> Option<String> {
+        let mut url = self.url.clone();
+        let parts = url.path_segments()?.filter(|part| !part.is_empty()).count();
+        if parts < 2 || url.path().ends_with('/') {
+            return None;
+        }
+        url.path_segments_mut().ok()?.pop().push(name);
+        Some(url.into())
+    }
+
     /// Whether both have scheme, host and port in common: what may be told to one may be told to the other.
     pub fn same_origin(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint

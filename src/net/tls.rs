@@ -255,4 +255,4 @@ const fn certificate_hint(error: &CertificateError) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -492,9 +492,7 @@ impl Peer {
         if candidate.protocol == Protocol::Tcp {
             self.wires.dialling(candidate.address);
         }
-        for rung in rungs {
-            self.wires.offered(rung);
-        }
+        self.wires.offered(&rungs);
         let init = RTCIceCandidateInit {
             candidate: candidate.line(),
             ..Default::default()

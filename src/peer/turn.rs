@@ -33,7 +33,7 @@ use allocation::{Allocation, Output};
 use frames::Frames;
 
 /// Head start of one server, or one address of it, over the next.
-const STAGGER: Duration = Duration::from_millis(250);
+const STAGGER: Duration = Duration::from_millis(100);
 
 /// How long a name may take to be looked up.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -487,6 +487,3 @@ impl Drop for Standing {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

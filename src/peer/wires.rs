@@ -236,9 +236,13 @@ impl Wires {
         self.changed.notify_waiters();
     }
 
-    /// The server has a candidate that this rung reaches.
-    pub(super) fn offered(&self, rung: Rung) {
-        locked(&self.race).offered(rung, now());
+    /// The server has a candidate that these rungs reach.
+    pub(super) fn offered(&self, rungs: &[Rung]) {
+        let mut race = locked(&self.race);
+        for &rung in rungs {
+            race.offered(rung, now());
+        }
+        drop(race);
         self.advance();
         self.changed.notify_waiters();
     }

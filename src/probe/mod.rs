@@ -170,7 +170,10 @@ async fn ways(
             Some([]) => (Some(false), "not offered".to_owned()),
             Some(all) if rung == Rung::Udp => (
                 None,
-                format!("offered at {}; shows only while publishing", all.join(", ")),
+                format!(
+                    "offered at {}; whether it passes shows only while publishing",
+                    addresses(all)
+                ),
             ),
             Some(all) => reached(dialer, all).await,
         };
@@ -182,6 +185,13 @@ async fn ways(
         let why = "no way for media is left of those that the configuration allows";
         findings.against.push(why.to_owned());
     }
+}
+
+/// The candidates' addresses, listed.
+fn addresses(candidates: &[String]) -> String {
+    let address = |c: &String| c.split(' ').next_back().unwrap_or_default().to_owned();
+    let all: Vec<String> = candidates.iter().map(address).collect();
+    all.join(", ")
 }
 
 /// Whether one of the TCP candidates takes a connection.

@@ -4,12 +4,11 @@
 //! the live one it might (see `signal::ome`), hence the name of chance.
 
 use tokio::time::Instant;
-use url::Url;
 
 use super::Findings;
 use crate::config::ice_server::IceServer;
 use crate::config::secret::Secret;
-use crate::net::Dialer;
+use crate::net::{Dialer, Target};
 use crate::signal::ome::Ome;
 use crate::signal::{Dialect, Error, Opening, Parting, RemoteDescription, Signaller};
 
@@ -102,16 +101,10 @@ async fn request(
     Ok(offers)
 }
 
-/// `url` with another stream name. `None` if it names no stream.
+/// `url` with a stream name of chance. `None` if it names no stream.
 fn sibling(url: &str, chance: &mut fastrand::Rng) -> Option<String> {
-    let mut url = Url::parse(url).ok()?;
     let name = format!("onair-probe-{:08x}", chance.u32(..));
-    let segments: Vec<String> = url.path_segments()?.map(str::to_owned).collect();
-    if segments.len() < 2 || segments.iter().any(String::is_empty) {
-        return None;
-    }
-    url.path_segments_mut().ok()?.pop().push(&name);
-    Some(url.into())
+    Target::parse(url, &[]).ok()?.sibling(&name)
 }
 
 /// `udp 192.0.2.1:10000` of a candidate line; `None` for the address that stands for a relay only.

@@ -28,7 +28,7 @@ use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::wowza_v2::WowzaV2;
 use crate::signal::{Dialect, Signaller};
 
-use crate::network::Network;
+use crate::network::{Network, Route};
 pub use lifecycle::State;
 
 use lifecycle::{Action, Input, Lifecycle};
@@ -269,7 +269,10 @@ impl Actor {
 
     /// What the network is called in the memory: how packets leave it.
     fn network(&self) -> String {
-        self.parameters.network.borrow().to_string()
+        let network = self.parameters.network.borrow();
+        let routes = [&network.route_v4, &network.route_v6];
+        let names = routes.map(|route| route.as_ref().map_or_else(String::new, Route::to_string));
+        names.join("; ")
     }
 
     /// Notes what the session teaches about the ways to the server.

@@ -130,9 +130,9 @@ pub(super) fn verdict(
                 operator(format!("{error}: check the URL's host, port and path"))
             }
             net::Error::CaFile { .. } | net::Error::Url { .. } => operator(error.to_string()),
-            net::Error::Proxy { status, .. } if matches!(status, 300..=407) => {
-                operator(error.to_string())
-            }
+            net::Error::Proxy {
+                status: 300..=407, ..
+            } => operator(error.to_string()),
             net::Error::Failed { .. }
             | net::Error::Proxy { .. }
             | net::Error::Status { .. }

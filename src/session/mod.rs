@@ -339,14 +339,20 @@ async fn connect(
     tokio::pin!(deadline);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let started = tokio::time::Instant::now();
+    let before = network.borrow().clone();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(EndReason::Stopped),
             () = &mut deadline => return Err(never(None)),
             Ok(()) = network.changed() => {
-                let what = "while a path was searched".to_owned();
-                return Err(EndReason::NetworkChanged { what });
+                let after = network.borrow_and_update().clone();
+                // What came with it, the search began without; what went, it may depend on.
+                let same_ways = after.route_v4 == before.route_v4 && after.route_v6 == before.route_v6;
+                if !same_ways || !after.addresses.is_superset(&before.addresses) {
+                    let what = "while a path was searched".to_owned();
+                    return Err(EndReason::NetworkChanged { what });
+                }
             }
             event = events.recv() => match event {
                 Some(peer::Event::Connected(pair)) => {

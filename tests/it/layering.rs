@@ -13,11 +13,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
+    ("network", &[]),
     ("peer", &["config", "feed", "media", "net"]),
     (
         "publisher",
         &[
-            "config", "feed", "media", "net", "peer", "report", "session", "signal",
+            "config", "feed", "media", "net", "network", "peer", "report", "session", "signal",
         ],
     ),
     ("network", &[]),
@@ -26,12 +27,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &[]),
     (
         "session",
-        &["config", "feed", "media", "net", "peer", "signal"],
+        &[
+            "config", "feed", "media", "net", "network", "peer", "signal",
+        ],
     ),
     ("signal", &["config", "media", "net"]),
     (
         "supervisor",
-        &["config", "feed", "media", "net", "publisher"],
+        &["config", "feed", "media", "net", "network", "publisher"],
     ),
     ("telemetry", &["cli"]),
 ];
@@ -63,6 +66,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("procfs", &["process.rs"]),
     ("rcgen", &["lab/tls.rs"]),
     ("rtc", &["peer/"]),
+    ("rtnetlink", &["network/"]),
     ("rubato", &["capture/microphone"]),
     ("rustix", &["capture/camera"]),
     ("rustls", &["lab/tls.rs", "net/"]),
@@ -115,6 +119,8 @@ const PURE: &[&str] = &[
     "lab/turn/words.rs",
     "lab/whip/sdpfrag.rs",
     "media/",
+    "network/bursts.rs",
+    "network/tables.rs",
     "peer/candidate.rs",
     "peer/counters.rs",
     "peer/feedback.rs",

@@ -2,7 +2,9 @@
 
 mod corpus;
 mod lab;
+mod ladder;
 mod layering;
+mod network;
 mod peer;
 mod proxy;
 mod publish;
@@ -15,4 +17,5 @@ mod secrets;
 mod simd;
 mod support;
 mod turn;
+mod ways;
 mod whip;

@@ -50,36 +50,13 @@ pub(crate) fn small_feed() -> Feed {
     }
 }
 
-/// The configuration that publishes `feed` to each of `endpoints`; publishers are named after the profiles.
-pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
-    let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
-        let url = Secret::new(endpoint.url.clone());
-        let server = match profile {
-            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
-            Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
-                url,
-                application: endpoint.application.clone(),
-                stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::Auto,
-            },
-            Profile::WowzaV2 => Server::Wowza {
-                url,
-                application: endpoint.application.clone(),
-                stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V2,
-            },
-            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
-                url,
-                bearer: None,
-                trickle: Trickle::Sdpfrag,
-            },
-        };
-        (profile.to_string(), Publisher::new("feed", server))
-    };
+/// The configuration that publishes `feed` to `profile` of `lab`, by a publisher of that name.
+pub(crate) fn config(feed: Feed, lab: &Lab, profile: Profile) -> Config {
+    let server = lab.server(profile).expect("the lab has the profile");
+    let publisher = Publisher::new("feed", server);
     Config {
         feeds: BTreeMap::from([("feed".to_owned(), feed)]),
-        publishers: endpoints.iter().map(publisher).collect(),
+        publishers: BTreeMap::from([(profile.to_string(), publisher)]),
     }
 }
 
@@ -89,19 +66,21 @@ pub(crate) struct Pair {
     pub(crate) lab_config: LabConfig,
     pub(crate) agent: Supervisor,
     pub(crate) publisher: watch::Receiver<Snapshot>,
+    /// The network that the agent believes to be in.
+    pub(crate) network: watch::Sender<Network>,
 }
 
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
     pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
-        Self::start_as(profile, change, |_, _| {}).await
+        Self::start_with(profile, change, |_, _| {}).await
     }
 
-    /// The same; `prepare` sees the lab and changes the publisher before there is an agent.
-    pub(crate) async fn start_as(
+    /// Starts both, with the lab and then the publisher as wanted.
+    pub(crate) async fn start_with(
         profile: Profile,
         change: impl FnOnce(&mut LabConfig),
-        prepare: impl FnOnce(&Lab, &mut Publisher),
+        publish: impl FnOnce(&mut Publisher, &Lab),
     ) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
@@ -114,12 +93,13 @@ impl Pair {
             .iter()
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
-        let endpoint = lab.endpoint(profile).expect("the lab has the profile");
-        let mut config = config(small_feed(), &[(profile, endpoint)]);
-        let publisher = config.publishers.values_mut().next();
-        prepare(&lab, publisher.expect("there is the one"));
-        let network = watch::channel(Network::default()).1;
-        let agent = Supervisor::start(&config, clock, &network, 1).expect("the agent starts");
+        let mut config = config(small_feed(), &lab, profile);
+        if let Some(publisher) = config.publishers.values_mut().next() {
+            publish(publisher, &lab);
+        }
+        let network = watch::Sender::new(Network::default());
+        let agent =
+            Supervisor::start(&config, clock, &network.subscribe(), 1).expect("the agent starts");
         let publisher = agent
             .publishers()
             .remove(&profile.to_string())
@@ -129,6 +109,7 @@ impl Pair {
             lab_config,
             agent,
             publisher,
+            network,
         }
     }
 

@@ -82,10 +82,10 @@ async fn a_redirect_to_another_origin_is_followed_without_the_token() {
         elsewhere: true,
         times: 1,
     };
-    let pair = Pair::start_as(
+    let pair = Pair::start_with(
         Profile::Whip,
         |lab| lab.bearer = Some("the-token".to_owned()),
-        |lab, publisher| {
+        |publisher, lab| {
             set_bearer(publisher, "the-token", None);
             lab.faults().commit(None, redirect);
         },
@@ -105,10 +105,10 @@ async fn a_renewed_token_is_read_from_its_file_when_the_old_one_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     fs::write(&file, "fresh-token\n").expect("a file");
-    let pair = Pair::start_as(
+    let pair = Pair::start_with(
         Profile::Whip,
         |lab| lab.bearer = Some("fresh-token".to_owned()),
-        |_, publisher| set_bearer(publisher, "stale-token", Some(&file)),
+        |publisher, _| set_bearer(publisher, "stale-token", Some(&file)),
     )
     .await;
     let snapshot = pair.until("on air", |p| p.is_on_air()).await;
@@ -118,10 +118,10 @@ async fn a_renewed_token_is_read_from_its_file_when_the_old_one_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_token_calls_for_a_person() {
-    let pair = Pair::start_as(
+    let pair = Pair::start_with(
         Profile::Whip,
         |lab| lab.bearer = Some("the-token".to_owned()),
-        |_, publisher| set_bearer(publisher, "stale-token", None),
+        |publisher, _| set_bearer(publisher, "stale-token", None),
     )
     .await;
     let says = |p: &onair::publisher::Snapshot| match &p.state {
@@ -140,10 +140,10 @@ async fn a_wrong_token_calls_for_a_person() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ghost_that_holds_the_name_is_outlived() {
     let ghost = Fault::HoldName { ms: 4_000 };
-    let pair = Pair::start_as(
+    let pair = Pair::start_with(
         Profile::WhipOme,
         |_| {},
-        |lab, _| {
+        |_, lab| {
             lab.faults().commit(None, ghost);
         },
     )
@@ -169,10 +169,10 @@ async fn a_busy_server_is_asked_again_when_it_says() {
         seconds: 2,
         times: 1,
     };
-    let pair = Pair::start_as(
+    let pair = Pair::start_with(
         Profile::Whip,
         |_| {},
-        |lab, _| {
+        |_, lab| {
             lab.faults().commit(None, busy);
         },
     )

@@ -153,13 +153,20 @@ impl Reader<'_> {
 
     fn url(&mut self, table: &Table<'_>, schemes: [&str; 2]) -> Option<Secret> {
         let written = self.secret(table, "url")?;
-        let usable = Url::parse(written.secret.expose())
-            .is_ok_and(|u| schemes.contains(&u.scheme()) && u.has_host());
-        if written.known && !usable {
-            // The value stays unsaid: signed URLs are as good as passwords.
-            let [plain, tls] = schemes;
-            let message = format!("is no {plain}:// or {tls}:// URL with a host");
-            self.fault(written.at, &table.key("url"), message);
+        // The value stays unsaid: signed URLs are as good as passwords.
+        let [plain, tls] = schemes;
+        let fault = match Url::parse(written.secret.expose()) {
+            Ok(url) if !schemes.contains(&url.scheme()) || !url.has_host() => {
+                format!("is no {plain}:// or {tls}:// URL with a host")
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                "holds a user name or a password, which have no place in it".to_owned()
+            }
+            Ok(_) => return Some(written.secret),
+            Err(_) => format!("is no {plain}:// or {tls}:// URL with a host"),
+        };
+        if written.known {
+            self.fault(written.at, &table.key("url"), fault);
             return None;
         }
         Some(written.secret)
@@ -189,15 +196,12 @@ impl Reader<'_> {
         for (n, value) in list.iter().enumerate() {
             let path = format!("{key}[{n}]");
             let at = value.span().start;
-            match value.get_ref() {
-                DeValue::Table(entries) => {
-                    servers.extend(self.ice_server(&Table { path, at, entries }));
-                }
-                other => {
-                    let message = format!("found {}, allowed: a table", other.type_str());
-                    self.fault(at, &path, message);
-                }
-            }
+            let DeValue::Table(entries) = value.get_ref() else {
+                let found = value.get_ref().type_str();
+                self.fault(at, &path, format!("found {found}, allowed: a table"));
+                continue;
+            };
+            servers.extend(self.ice_server(&Table { path, at, entries }));
         }
         servers
     }

@@ -370,6 +370,12 @@ fn a_whip_server_is_read() {
         &publisher("ome", "https://planted/whip", ""),
         "6:7: publisher.p.url: is no ws:// or wss:// URL with a host",
     );
+    for user in ["planted", "planted:planted", ":planted"] {
+        one(
+            &publisher("whip", &format!("https://{user}@host/whip"), ""),
+            "6:7: publisher.p.url: holds a user name or a password, which have no place in it",
+        );
+    }
     one(
         &whip("bearer = \"planted planted\""),
         "7:10: publisher.p.bearer: holds a character that no token has",

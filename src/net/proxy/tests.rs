@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::config::secret::Secret;
 use crate::config::{Proxy as Configured, Trust};
+use crate::net::tls::tests::server as certified;
 use crate::net::{Dialer, Target};
 
 fn endpoint(host: &str, port: u16) -> Endpoint {
@@ -327,7 +328,11 @@ async fn a_silent_proxy_is_given_up_after_its_deadline() {
 
 /// A real proxy on loopback: one connection, one tunnel to wherever it is asked.
 async fn proxy_once(listener: TcpListener) -> String {
-    let (mut client, _) = listener.accept().await.unwrap();
+    let (client, _) = listener.accept().await.unwrap();
+    tunneled(client).await
+}
+
+async fn tunneled(mut client: impl Stream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.unwrap());
@@ -383,6 +388,67 @@ async fn plain_targets_and_bare_tcp_go_through_the_proxy_too() {
         assert_eq!(reply, "HELLO");
         assert_eq!(asked, format!("127.0.0.1:{port}"));
         assert!(dialer.proxied("127.0.0.1", port));
+    }
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_that_is_reached_by_tls() {
+    let (proxy, server) = (
+        certified("localhost", (2020, 2099)),
+        certified("localhost", (2020, 2099)),
+    );
+    let authorities = [&proxy, &server].map(|s| std::fs::read_to_string(&s.ca_file).unwrap());
+    std::fs::write(&proxy.ca_file, authorities.concat()).unwrap();
+    let trust = Trust {
+        ca_file: Some(proxy.ca_file.clone()),
+        ..Trust::default()
+    };
+    for scheme in ["wss", "https", "tls"] {
+        let at_proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy_port = at_proxy.local_addr().unwrap().port();
+        let port = at_server.local_addr().unwrap().port();
+        let url = Secret::new(format!("https://localhost:{proxy_port}"));
+        let dialer = Dialer::new(&trust, &Configured::Url(url)).unwrap();
+        let talk = async {
+            let url = format!("{scheme}://localhost:{port}/path");
+            let mut stream = match scheme {
+                "wss" => dialer
+                    .dial(&Target::parse(&url, &[]).unwrap())
+                    .await
+                    .unwrap(),
+                "https" => dialer
+                    .dial(&Target::parse_http(&url, &[]).unwrap())
+                    .await
+                    .unwrap(),
+                _ => dialer.tls("localhost", port).await.unwrap(),
+            };
+            stream.write_all(b"hello").await.unwrap();
+            stream.flush().await.unwrap();
+            let mut reply = [0; 5];
+            stream.read_exact(&mut reply).await.unwrap();
+            reply
+        };
+        let serve = async {
+            let (stream, _) = at_server.accept().await.unwrap();
+            let mut stream = server.acceptor.accept(stream).await.unwrap();
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).await.unwrap();
+            said.make_ascii_uppercase();
+            stream.write_all(&said).await.unwrap();
+            stream.flush().await.unwrap();
+            // Until the other side has gone.
+            let mut rest = Vec::new();
+            _ = stream.read_to_end(&mut rest).await;
+        };
+        let forward = async {
+            let (client, _) = at_proxy.accept().await.unwrap();
+            tunneled(proxy.acceptor.accept(client).await.unwrap()).await
+        };
+        tokio::select! {
+            reply = talk => assert_eq!(&reply, b"HELLO"),
+            ended = async { tokio::join!(serve, forward) } => panic!("{ended:?}"),
+        }
     }
 }
 

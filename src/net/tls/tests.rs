@@ -10,14 +10,14 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 /// A server with a certificate for `name`, valid in `years`.
-struct Server {
-    acceptor: TlsAcceptor,
-    ca_file: PathBuf,
+pub(in crate::net) struct Server {
+    pub(in crate::net) acceptor: TlsAcceptor,
+    pub(in crate::net) ca_file: PathBuf,
     pin: [u8; 32],
     _folder: tempfile::TempDir,
 }
 
-fn server(name: &str, years: (i32, i32)) -> Server {
+pub(in crate::net) fn server(name: &str, years: (i32, i32)) -> Server {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.not_before = date_time_ymd(years.0, 1, 1);
@@ -191,6 +191,50 @@ async fn insecure_takes_any_certificate_and_still_holds_the_pins() {
     );
     let told = server.refused(&insecure(vec![[7; 32]])).await;
     assert!(told.contains("has none of the pins"), "{told}");
+}
+
+/// What is logged on this thread while the guard lives.
+fn listening() -> (
+    Arc<std::sync::Mutex<Vec<u8>>>,
+    tracing::subscriber::DefaultGuard,
+) {
+    struct Ear(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl io::Write for Ear {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || Ear(Arc::clone(&ear)))
+        .finish();
+    (heard, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn each_insecure_connection_is_warned_of_with_endpoint_and_key() {
+    let server = server("other.example", NOW);
+    let insecure = Trust {
+        insecure: true,
+        ..Trust::default()
+    };
+    let (heard, _guard) = listening();
+    for n in 1..=2 {
+        server.greeted(&insecure, Alpn::Http).await.unwrap();
+        let log = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+        let warnings: Vec<&str> = log.lines().filter(|l| l.contains(" WARN ")).collect();
+        assert_eq!(warnings.len(), n, "{log}");
+        let last = warnings.last().unwrap();
+        assert!(last.contains("insecure_tls is set"), "{last}");
+        assert!(last.contains("wss://localhost:443"), "{last}");
+        assert!(last.contains(&pin::written(&server.pin)), "{last}");
+    }
 }
 
 #[tokio::test]
