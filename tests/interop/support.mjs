@@ -96,13 +96,15 @@ export async function serveFolder() {
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-export function launch() {
+/** A browser; `more` are further flags of it. */
+export function launch(more = []) {
   return chromium.launch({
     executablePath: CHROMIUM,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
       "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
+      ...more,
     ],
   });
 }
