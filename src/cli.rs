@@ -74,7 +74,7 @@ pub enum Verb {
     /// List cameras and microphones, with the configuration to paste
     Devices(Devices),
     /// Run the strict ingest server alone, with its page and its report
-    Lab(Lab),
+    Lab(Box<Lab>),
 }
 
 /// How long a run lasts and what it leaves behind.
@@ -320,9 +320,11 @@ mod tests {
     fn the_lab_takes_ports_by_name_and_a_turn_server_with_or_without_port() {
         let parse = |args: &[&str]| {
             let all = [&["onair", "lab"], args].concat();
-            Cli::try_parse_from(all).map(|cli| match cli.verb {
-                Verb::Lab(lab) => lab,
-                _ => panic!("{args:?} is another verb"),
+            Cli::try_parse_from(all).map(|cli| {
+                let Verb::Lab(lab) = cli.verb else {
+                    panic!("{args:?} is another verb");
+                };
+                lab
             })
         };
         let lab = parse(&["--port", "ome-0.21=3333", "--port", "qencode=4444"]);
