@@ -258,13 +258,17 @@ pub struct Lab {
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
 /// The names of the lab's profiles.
-const PROFILES: [&str; 6] = [
+const PROFILES: [&str; 10] = [
     "ome-0.16",
     "ome-0.20",
     "ome-0.21",
     "qencode",
+    "whip",
+    "whip-ome",
+    "whip-wowza",
     "wowza-cloud",
     "wowza-se",
+    "wowza-v2",
 ];
 
 fn profile_port(text: &str) -> Result<(String, u16), String> {

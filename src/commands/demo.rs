@@ -12,8 +12,8 @@ use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::secret::Secret;
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Video, VideoSource,
-    WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
+    VideoSource, WowzaDialect,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -173,11 +173,16 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         let server = match profile {
             Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
             Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
+            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
                 url,
                 application: endpoint.application,
                 stream: Secret::new(endpoint.stream),
                 dialect: WowzaDialect::V1,
+            },
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
+                url,
+                bearer: None,
+                trickle: Trickle::Off,
             },
         };
         Some((profile.to_string(), Publisher::new("demo", server)))

@@ -1,6 +1,5 @@
 //! The door of one profile: connections, HTTP, the upgrade to WebSocket, and the faults that happen there.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,18 +29,27 @@ use super::ome;
 use super::profile::Dialect;
 use super::station::Request;
 use super::station::Station;
+use super::whip;
 use super::wire::Wire;
 use super::wowza;
+use super::wowza_v2;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
 /// How long a publisher may take to say what it wants.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// Serves everyone who comes, until `stop`; then every session is ended, and what is `tracked` ends.
+/// A request that is answered by hanging up.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault: hung up")]
+struct HungUp;
+
+/// Serves everyone who comes, until `stop`; then every session is ended, and what is `tracked` ends. `elsewhere` is
+/// the port that redirected publishers are sent to.
 pub(super) async fn serve(
     listener: TcpListener,
     station: Arc<Station>,
+    elsewhere: bool,
     tracked: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -65,6 +73,7 @@ pub(super) async fn serve(
         };
         let visitor = Visitor {
             station: Arc::clone(&station),
+            elsewhere,
             tracked: tracked.clone(),
             stop: stop.clone(),
             remote,
@@ -86,6 +95,7 @@ pub(super) async fn serve(
 #[derive(Clone)]
 struct Visitor {
     station: Arc<Station>,
+    elsewhere: bool,
     tracked: TaskTracker,
     stop: CancellationToken,
     remote: SocketAddr,
@@ -110,16 +120,16 @@ impl Visitor {
         }
     }
 
-    async fn request(
-        self,
-        mut request: HttpRequest<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    async fn request(self, mut request: HttpRequest<Incoming>) -> Result<Response<Body>, HungUp> {
         let (faults, profile) = (&self.station.faults, self.station.profile);
         if faults.silent(profile, Step::Upgrade) {
             self.stop.cancelled().await;
         }
         if let Some(status) = faults.upgrade_refusal(profile) {
             return Ok(refused(status));
+        }
+        if faults.hangs_up(profile) {
+            return Err(HungUp);
         }
         let asked = Request {
             path: request.uri().path().to_owned(),
@@ -128,7 +138,18 @@ impl Visitor {
         };
         let here = match profile.dialect() {
             Dialect::Ome => true,
-            Dialect::WowzaV1 => asked.path.ends_with("webrtc-session.json"),
+            Dialect::Whip => {
+                let visit = whip::Visit {
+                    station: self.station,
+                    elsewhere: self.elsewhere,
+                    tracked: self.tracked,
+                    stop: self.stop,
+                    remote: self.remote,
+                    asked,
+                };
+                return Ok(visit.answer(request).await);
+            }
+            Dialect::WowzaV1 | Dialect::WowzaV2 => asked.path.ends_with("webrtc-session.json"),
         };
         let upgrade = text(request.headers(), header::UPGRADE).eq_ignore_ascii_case("websocket");
         if !here || !upgrade {
@@ -136,8 +157,8 @@ impl Visitor {
         }
         let key = text(request.headers(), header::SEC_WEBSOCKET_KEY);
         let server = match profile.dialect() {
-            Dialect::Ome => "OvenMediaEngine",
-            Dialect::WowzaV1 => "WowzaStreamingEngine",
+            Dialect::Ome | Dialect::Whip => "OvenMediaEngine",
+            Dialect::WowzaV1 | Dialect::WowzaV2 => "WowzaStreamingEngine",
         };
         let response = Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -170,15 +191,22 @@ impl Visitor {
         let wire = Wire::new(upgraded, record.clone()).await;
         let (done, stop) = (record.clone(), &self.stop);
         let why = match station.profile.dialect() {
-            Dialect::Ome => ome::serve(station, wire, asked, record, asks, stop).await,
-            Dialect::WowzaV1 => wowza::serve(station, wire, asked, record, asks, stop).await,
+            Dialect::Ome | Dialect::Whip => {
+                ome::serve(station, wire, asked, record, asks, stop).await
+            }
+            Dialect::WowzaV2 if asked.parameter("webrtcImplementation") == Some("v2") => {
+                wowza_v2::serve(station, wire, asked, record, asks, stop).await
+            }
+            Dialect::WowzaV1 | Dialect::WowzaV2 => {
+                wowza::serve(station, wire, asked, record, asks, stop).await
+            }
         };
         done.message(now(), None, &format!("the end: {why}"));
         done.end(now(), &why);
     }
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())

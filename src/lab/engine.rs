@@ -12,7 +12,9 @@ use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use str0m::Candidate;
 use str0m::Event;
+use str0m::IceCreds;
 use str0m::Input;
 use str0m::Output;
 use str0m::media::KeyframeRequestKind;
@@ -34,10 +36,11 @@ use super::framing::Connection;
 use super::framing::Inbound;
 use super::hub::Record;
 use super::hub::State;
+use super::ingest::Credentials;
 use super::ingest::Ingest;
 use super::ingest::Remote;
 use super::now;
-use super::profile::Dialect;
+use super::paths::Paths;
 use super::reception::Reception;
 use super::sync::Pairing;
 use super::turn::embedded;
@@ -60,14 +63,23 @@ const INBOX: usize = 256;
 const WITHHELD: usize = 4096;
 
 /// What the engine may be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
+    /// The publisher has this candidate too, as after `a=`.
+    Candidate(String),
     /// Stop without a word. `orderly` if the publisher ended the session as it should.
     Drop { orderly: bool },
     /// Ask for a key frame.
     KeyFrame,
     /// The publisher closed its signalling in an orderly way; the media goes on.
     Left,
+    /// ICE begins anew with these credentials; DTLS and SRTP go on.
+    Restart {
+        /// The engine's own.
+        local: Credentials,
+        /// The publisher's.
+        remote: Credentials,
+    },
     /// Say BYE and `close_notify`, then stop.
     Shut,
 }
@@ -118,6 +130,7 @@ pub(super) struct Engine {
     source: Option<SocketAddr>,
     /// Where answers go to what came through the embedded TURN server.
     answers: Option<mpsc::Sender<Vec<u8>>>,
+    paths: Paths,
     end: Option<End>,
 }
 
@@ -153,6 +166,7 @@ impl Engine {
             way: Way::Udp,
             source: None,
             answers: None,
+            paths: Paths::default(),
             end: None,
         }
     }
@@ -277,6 +291,12 @@ impl Engine {
             return;
         }
         self.heard = now;
+        for dead in self.paths.heard(protocol, source, bytes) {
+            self.ingest.rtc.direct_api().invalidate_candidate(&dead);
+        }
+        if self.paths.restarted() {
+            self.remark("ICE has restarted: the publisher checks with its new credentials");
+        }
         self.way = way;
         self.source = Some(source);
         if let Err(error) = self.ingest.rtc.handle_input(input) {
@@ -312,7 +332,7 @@ impl Engine {
             Event::Closed => {
                 self.reception.judge.goodbye();
                 self.remark("the publisher said close_notify");
-                if self.ingest.options.dialect == Dialect::WowzaV1 && !self.stopping {
+                if self.ingest.options.profile.minds_close_notify() && !self.stopping {
                     self.end = Some(End::Closed);
                 }
             }
@@ -383,8 +403,10 @@ impl Engine {
                 self.reception.judge.ended(now);
                 self.tick(now);
             }
+            Command::Candidate(text) => self.candidate(&text, now),
             Command::KeyFrame => self.ask_key_frame(now),
             Command::Left => self.reception.judge.ended(now),
+            Command::Restart { local, remote } => self.restart(local, remote, now),
             Command::Shut => {
                 self.stopping = true;
                 if self.ingest.rtc.close().is_err() {
@@ -392,6 +414,29 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn candidate(&mut self, text: &str, now: Instant) {
+        // Names under .local and whatever else cannot be used are passed over, as by the real servers.
+        let Ok(candidate) = Candidate::from_sdp_string(text) else {
+            self.remark(&format!("a candidate of no use here: {text}"));
+            return;
+        };
+        self.paths.told(candidate.clone());
+        self.ingest.rtc.add_remote_candidate(candidate);
+        self.time(now);
+    }
+
+    fn restart(&mut self, (ufrag, pass): Credentials, remote: Credentials, now: Instant) {
+        self.paths.restart(&ufrag);
+        let mut api = self.ingest.rtc.direct_api();
+        api.set_local_ice_credentials(IceCreds { ufrag, pass });
+        api.set_remote_ice_credentials(IceCreds {
+            ufrag: remote.0,
+            pass: remote.1,
+        });
+        self.remark("ICE restarts");
+        self.time(now);
     }
 
     fn tick(&mut self, now: Instant) {
@@ -424,9 +469,10 @@ impl Engine {
         {
             return;
         }
-        let kind = match self.ingest.options.dialect {
-            Dialect::Ome => KeyframeRequestKind::Fir,
-            Dialect::WowzaV1 => KeyframeRequestKind::Pli,
+        let kind = if self.ingest.options.profile.is_ome() {
+            KeyframeRequestKind::Fir
+        } else {
+            KeyframeRequestKind::Pli
         };
         let video = self
             .remote

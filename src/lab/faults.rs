@@ -28,10 +28,23 @@ pub enum Fault {
         /// How long.
         ms: u64,
     },
+    /// Signalling connections of running sessions are closed with this code, and a reason that names this status
+    /// (Wowza).
+    CloseSocket {
+        /// Of the Close frame, such as 4403.
+        code: u16,
+        /// In the reason, such as 503.
+        status: u16,
+    },
     /// Signalling connections of running sessions are cut without a closing handshake.
     DropSocket,
     /// Running sessions are ended as by a server that stops: BYE, `close_notify`, connections cut.
     End,
+    /// The next requests by HTTP are answered by hanging up.
+    HangUp {
+        /// How many.
+        times: u32,
+    },
     /// Every name is taken for this long, as by the ghost of an earlier session.
     HoldName {
         /// How long.
@@ -44,6 +57,15 @@ pub enum Fault {
         /// How; `null` to tell the truth again.
         mutation: Option<Mutation>,
     },
+    /// The next offers by WHIP are sent elsewhere: to another port, which minds what it is told, or to another URL here.
+    Redirect {
+        /// HTTP status, such as 307.
+        status: u16,
+        /// To another origin.
+        elsewhere: bool,
+        /// How many.
+        times: u32,
+    },
     /// The next requests are refused in the words of the dialect.
     Refuse {
         /// `status` (Wowza) or `code` (OvenMediaEngine).
@@ -51,12 +73,48 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
-    /// The next upgrades to WebSocket are answered with this HTTP status instead of 101.
+    /// The next PATCH requests (WHIP) are refused, whatever they bring.
+    RefusePatch {
+        /// HTTP status.
+        status: u16,
+        /// How many.
+        times: u32,
+    },
+    /// The next ICE restarts are refused: in the words of Wowza v2, or as a PATCH.
+    RefuseRestart {
+        /// `statusCode` or HTTP status, such as 425.
+        status: u16,
+        /// How many.
+        times: u32,
+    },
+    /// The next answers take no video, and go on with sound alone (Wowza v2, WHIP).
+    RefuseVideo {
+        /// How it is said.
+        how: RefusedVideo,
+        /// How many.
+        times: u32,
+    },
+    /// The next offers by WHIP are refused with `Retry-After`.
+    RetryLater {
+        /// HTTP status: 429 or 503.
+        status: u16,
+        /// What `Retry-After` says, in seconds.
+        seconds: u32,
+        /// How many.
+        times: u32,
+    },
+    /// The next upgrades to WebSocket, or requests by WHIP, are answered with this
+    /// HTTP status instead.
     RefuseUpgrade {
         /// HTTP status.
         status: u16,
         /// How many.
         times: u32,
+    },
+    /// Streams are not listed for this long, as by an application that was restarted under them (Wowza v2).
+    Unlist {
+        /// How long.
+        ms: u64,
     },
     /// The next sessions meet silence from this step on.
     Silent {
@@ -77,6 +135,20 @@ pub enum Step {
     Description,
     /// ICE and all that follows.
     Media,
+    /// The answer to an ICE restart (Wowza v2, WHIP).
+    Restart,
+}
+
+/// How an answer refuses video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedVideo {
+    /// `a=inactive`.
+    Inactive,
+    /// The section is left out.
+    Missing,
+    /// `m=video 0`.
+    PortZero,
 }
 
 /// A lie in the lab's description, with which no publisher may succeed.
@@ -132,6 +204,13 @@ struct Next {
     refuse: Option<(u16, u32)>,
     refuse_upgrade: Option<(u16, u32)>,
     silent: Option<(Step, u32)>,
+    hang_up: Option<((), u32)>,
+    redirect: Option<((u16, bool), u32)>,
+    refuse_patch: Option<(u16, u32)>,
+    refuse_restart: Option<(u16, u32)>,
+    refuse_video: Option<(RefusedVideo, u32)>,
+    retry_later: Option<((u16, u32), u32)>,
+    unlisted_until: Option<Instant>,
     held_until: Option<Instant>,
     mutation: Option<Mutation>,
 }
@@ -162,14 +241,37 @@ impl Faults {
         let plans = self.plans.iter();
         for (_, plan) in plans.filter(|(of, _)| profile.is_none_or(|p| p == **of)) {
             plan.edit(|next| match fault {
+                Fault::HangUp { times } => next.hang_up = Some(((), times)),
                 Fault::HoldName { ms } => next.held_until = Some(now + Duration::from_millis(ms)),
                 Fault::Mutate { mutation } => next.mutation = mutation,
                 Fault::Refuse { status, times } => next.refuse = Some((status, times)),
                 Fault::RefuseUpgrade { status, times } => {
                     next.refuse_upgrade = Some((status, times));
                 }
+                Fault::Redirect {
+                    status,
+                    elsewhere,
+                    times,
+                } => next.redirect = Some(((status, elsewhere), times)),
+                Fault::RefusePatch { status, times } => next.refuse_patch = Some((status, times)),
+                Fault::RefuseRestart { status, times } => {
+                    next.refuse_restart = Some((status, times));
+                }
+                Fault::RefuseVideo { how, times } => next.refuse_video = Some((how, times)),
+                Fault::RetryLater {
+                    status,
+                    seconds,
+                    times,
+                } => next.retry_later = Some(((status, seconds), times)),
+                Fault::Unlist { ms } => {
+                    next.unlisted_until = Some(now + Duration::from_millis(ms));
+                }
                 Fault::Silent { step, times } => next.silent = Some((step, times)),
-                Fault::BlackHole { .. } | Fault::DropSocket | Fault::End | Fault::KeyFrame => {}
+                Fault::BlackHole { .. }
+                | Fault::CloseSocket { .. }
+                | Fault::DropSocket
+                | Fault::End
+                | Fault::KeyFrame => {}
             });
             if let Fault::BlackHole { ms } = fault {
                 plan.black_hole
@@ -177,15 +279,23 @@ impl Faults {
             }
         }
         let ask = match fault {
+            Fault::CloseSocket { code, status } => Ask::Close { code, status },
             Fault::DropSocket => Ask::DropSocket,
             Fault::End => Ask::End,
             Fault::KeyFrame => Ask::KeyFrame,
             Fault::BlackHole { .. }
+            | Fault::HangUp { .. }
             | Fault::HoldName { .. }
             | Fault::Mutate { .. }
+            | Fault::Redirect { .. }
             | Fault::Refuse { .. }
+            | Fault::RefusePatch { .. }
+            | Fault::RefuseRestart { .. }
             | Fault::RefuseUpgrade { .. }
-            | Fault::Silent { .. } => return 0,
+            | Fault::RefuseVideo { .. }
+            | Fault::RetryLater { .. }
+            | Fault::Silent { .. }
+            | Fault::Unlist { .. } => return 0,
         };
         let sessions = self.hub.sessions().into_iter();
         sessions
@@ -206,6 +316,42 @@ impl Faults {
     /// HTTP status with which this upgrade is to be refused.
     pub(super) fn upgrade_refusal(&self, profile: Profile) -> Option<u16> {
         self.take(profile, |next| take(&mut next.refuse_upgrade))
+    }
+
+    /// Whether this request by HTTP is to be answered by hanging up.
+    pub(super) fn hangs_up(&self, profile: Profile) -> bool {
+        self.take(profile, |next| take(&mut next.hang_up)).is_some()
+    }
+
+    /// HTTP status with which this offer is to be redirected, and whether to another origin.
+    pub(super) fn redirect(&self, profile: Profile) -> Option<(u16, bool)> {
+        self.take(profile, |next| take(&mut next.redirect))
+    }
+
+    /// HTTP status with which this PATCH is to be refused.
+    pub(super) fn patch_refusal(&self, profile: Profile) -> Option<u16> {
+        self.take(profile, |next| take(&mut next.refuse_patch))
+    }
+
+    /// Status with which this ICE restart is to be refused.
+    pub(super) fn restart_refusal(&self, profile: Profile) -> Option<u16> {
+        self.take(profile, |next| take(&mut next.refuse_restart))
+    }
+
+    /// How this answer is to refuse video.
+    pub(super) fn refused_video(&self, profile: Profile) -> Option<RefusedVideo> {
+        self.take(profile, |next| take(&mut next.refuse_video))
+    }
+
+    /// HTTP status and `Retry-After` with which this offer is to be refused.
+    pub(super) fn retry_later(&self, profile: Profile) -> Option<(u16, u32)> {
+        self.take(profile, |next| take(&mut next.retry_later))
+    }
+
+    /// Whether streams that are live are missing from lists.
+    pub(super) fn is_unlisted(&self, profile: Profile, now: Instant) -> bool {
+        self.take(profile, |next| next.unlisted_until)
+            .is_some_and(|until| now < until)
     }
 
     /// Whether this session is to meet silence at `step`.
@@ -305,6 +451,11 @@ mod tests {
             Fault::Mutate {
                 mutation: "code-404".parse().ok()
             }
+        );
+        let how = RefusedVideo::PortZero;
+        assert_eq!(
+            read(r#"{"fault":"refuse-video","how":"port-zero","times":1}"#),
+            Fault::RefuseVideo { how, times: 1 }
         );
         assert!(serde_json::from_str::<Fault>(r#"{"fault":"nonsense"}"#).is_err());
     }

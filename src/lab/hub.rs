@@ -154,6 +154,13 @@ pub struct Received {
 /// What a reader or a fault may ask of a running session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
+    /// Close the signalling connection with this code, and this status in the reason.
+    Close {
+        /// Of the Close frame.
+        code: u16,
+        /// In its reason.
+        status: u16,
+    },
     /// Close the signalling connection without a word.
     DropSocket,
     /// End the session as a server that shuts down does.

@@ -26,7 +26,8 @@ use tokio::net::UdpSocket;
 use crate::media::access_unit::Track;
 
 use super::now;
-use super::profile::Dialect;
+use super::profile::IceRole;
+use super::profile::Profile;
 use super::turn::Relays;
 use super::turn::embedded;
 use super::turn::embedded::Place;
@@ -36,7 +37,12 @@ use super::turn::embedded::Place;
 pub(super) struct PayloadTypes {
     pub(super) h264: u8,
     pub(super) opus: u8,
+    /// Number of the transport-cc header extension, if packets carry it.
+    pub(super) transport_cc: Option<u8>,
 }
+
+/// ICE credentials: user fragment and password.
+pub(super) type Credentials = (String, String);
 
 /// What the publisher's description says about itself.
 #[derive(Clone, Debug)]
@@ -52,7 +58,8 @@ pub(super) struct Remote {
 /// How a session is run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    pub(super) dialect: Dialect,
+    pub(super) profile: Profile,
+    pub(super) ice_role: IceRole,
     /// Silence after which the session is given up.
     pub(super) ghost: Duration,
     /// A key frame is asked for this often while media flows.
@@ -75,6 +82,7 @@ pub(super) struct Ingest {
     pub(super) place: Option<Place>,
     /// The addresses of the lab's TURN server, if it has one.
     pub(super) relays: Option<Relays>,
+    transport_cc: bool,
 }
 
 impl Ingest {
@@ -83,7 +91,7 @@ impl Ingest {
         ip: IpAddr,
         (udp, tcp): (bool, bool),
         payload_types: PayloadTypes,
-        (ufrag, pwd): (String, String),
+        (ufrag, pwd): Credentials,
         options: Options,
     ) -> io::Result<Self> {
         let udp = if udp {
@@ -105,8 +113,8 @@ impl Ingest {
             .set_stats_interval(None)
             .clear_codecs()
             .clear_extension_map();
-        if options.dialect == Dialect::Ome {
-            config = config.set_extension(3, Extension::TransportSequenceNumber);
+        if let Some(id) = payload_types.transport_cc {
+            config = config.set_extension(id, Extension::TransportSequenceNumber);
         }
         let codecs = config.codec_config();
         codecs.add_h264(payload_types.h264.into(), None, true, 0x42_e0_1f);
@@ -140,6 +148,7 @@ impl Ingest {
             options,
             place: None,
             relays: None,
+            transport_cc: payload_types.transport_cc.is_some(),
         })
     }
 
@@ -172,15 +181,9 @@ impl Ingest {
     pub(super) fn accept(&mut self, remote: &Remote) -> Result<(), String> {
         let fingerprint: Fingerprint = remote.fingerprint.parse()?;
         let mut api = self.rtc.direct_api();
-        match self.options.dialect {
-            // OvenMediaEngine is controlling and sends triggered checks.
-            Dialect::Ome => api.set_ice_controlling(true),
-            // Wowza only answers checks, without calling itself lite.
-            Dialect::WowzaV1 => {
-                api.set_ice_controlling(false);
-                api.set_ice_lite(true);
-            }
-        }
+        let role = self.options.ice_role;
+        api.set_ice_controlling(role == IceRole::Controlling);
+        api.set_ice_lite(role == IceRole::Lite);
         api.set_remote_ice_credentials(IceCreds {
             ufrag: remote.ufrag.clone(),
             pass: remote.pwd.clone(),
@@ -198,7 +201,7 @@ impl Ingest {
                     .suppress_nack(!nack);
             }
         }
-        if self.options.dialect == Dialect::Ome {
+        if self.transport_cc {
             api.enable_twcc_feedback();
         }
         api.start_dtls(false).map_err(|error| error.to_string())

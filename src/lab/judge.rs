@@ -39,17 +39,17 @@ const REPORT_APART: f64 = 5.0;
 pub(super) enum Rules {
     /// Everything.
     Agent,
-    /// What a server needs from any browser.
+    /// What a server needs from any browser or other program.
     Browser,
 }
 
 impl Rules {
-    /// Browsers all call themselves by the same first word.
+    /// Who calls itself something else than onair has promised nothing; who does not say what it is, is held to all.
     pub(super) fn of(user_agent: &str) -> Self {
-        if user_agent.starts_with("Mozilla/") {
-            Self::Browser
-        } else {
+        if user_agent.is_empty() || user_agent.starts_with("onair/") {
             Self::Agent
+        } else {
+            Self::Browser
         }
     }
 }

@@ -1,12 +1,13 @@
-//! The lab: a strict ingest server that imitates Wowza and OvenMediaEngine/Qencode, decodes what it receives
-//! and judges the publisher.
+//! The lab: a strict ingest server that imitates Wowza, OvenMediaEngine/Qencode and servers that speak WHIP, decodes
+//! what it receives and judges the publisher.
 //!
 //! It stands opposite to the agent and shares no protocol code with it, so that the judge is not the judged. One
-//! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`) and get a media
+//! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`, `wowza_v2`, `whip`) and get a media
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
 //! takes [`faults`].
 
+mod answer;
 mod beep;
 mod decode;
 mod depacketize;
@@ -17,8 +18,10 @@ mod framing;
 pub mod hub;
 mod ingest;
 mod judge;
+mod offer;
 mod ome;
 pub mod page;
+mod paths;
 pub mod profile;
 pub mod proxy;
 mod reception;
@@ -29,8 +32,10 @@ mod tally;
 pub mod tls;
 pub mod turn;
 mod whep;
+mod whip;
 mod wire;
 mod wowza;
+mod wowza_v2;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,6 +61,8 @@ use crate::report;
 pub use self::faults::Fault;
 pub use self::faults::Faults;
 pub use self::faults::Mutation;
+pub use self::faults::RefusedVideo;
+pub use self::faults::Step;
 pub use self::hub::Hub;
 pub use self::profile::Profile;
 
@@ -69,6 +76,28 @@ use self::turn::embedded::Embedded;
 
 /// How long [`Lab::stop`] waits for sessions to end.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How long a session waits, once its media was parted from, for the publisher to part from its signalling too.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a Wowza server does when it is spoken to in the dialect that it was not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foreign {
+    /// It answers in its own words; `wowza-v2` without `webrtcImplementation=v2` is a server of the first dialect.
+    #[default]
+    Answers,
+    /// It never answers.
+    Silent,
+}
+
+/// A STUN or TURN server that publishers by WHIP are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IceServer {
+    /// Such as `turn:127.0.0.1:3478?transport=tcp`.
+    pub url: String,
+    /// User name and password, of a TURN server.
+    pub login: Option<(String, String)>,
+}
 
 /// How a lab is set up.
 #[derive(Clone, Debug)]
@@ -96,6 +125,14 @@ pub struct LabConfig {
     pub turn: Option<TurnConfig>,
     /// The TURN server that OvenMediaEngine has inside.
     pub ome_turn: OmeTurn,
+    /// What publishers by WHIP have to show; `None` asks for nothing. OvenMediaEngine never asks.
+    pub bearer: Option<String>,
+    /// What publishers by WHIP are told in `Link`: always, or by OvenMediaEngine with `transport=relay` or `all`.
+    pub ice_servers: Vec<IceServer>,
+    /// Engines only answer checks, and say so by WHIP.
+    pub ice_lite: bool,
+    /// How Wowza servers take the other dialect.
+    pub foreign: Foreign,
 }
 
 /// How OvenMediaEngine's embedded TURN server is set up. All OvenMediaEngines of a lab share it.
@@ -128,6 +165,10 @@ impl LabConfig {
                 advertised: None,
                 forced: false,
             },
+            bearer: None,
+            ice_servers: Vec::new(),
+            ice_lite: false,
+            foreign: Foreign::Answers,
         }
     }
 }
@@ -154,11 +195,11 @@ pub enum Error {
 /// Where to publish to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The URL as an operator would configure it: OvenMediaEngine's without query.
+    /// The URL as an operator would configure it: OvenMediaEngine's without query, but for WHIP.
     pub url: String,
-    /// The application; part of the URL at OvenMediaEngine.
+    /// The application; part of the URL at OvenMediaEngine and in WHIP.
     pub application: String,
-    /// The stream; part of the URL at OvenMediaEngine.
+    /// The stream; part of the URL at OvenMediaEngine and in WHIP.
     pub stream: String,
 }
 
@@ -221,6 +262,10 @@ impl Lab {
             let port = config.ports.get(profile).copied().unwrap_or(0);
             let address = SocketAddr::new(config.listen.ip(), port);
             let (address, listener) = listen(address).await?;
+            let beside = match profile.dialect() {
+                Dialect::Whip => Some(listen(SocketAddr::new(config.listen.ip(), 0)).await?),
+                Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => None,
+            };
             let station = Arc::new(Station {
                 profile: *profile,
                 hub: hub.clone(),
@@ -233,9 +278,21 @@ impl Lab {
                 embedded: embedded.clone(),
                 ome_turn: config.ome_turn,
                 tls: tls.clone(),
+                ice_lite: config.ice_lite,
+                bearer: config.bearer.clone(),
+                ice_servers: config.ice_servers.clone(),
+                foreign: config.foreign,
+                elsewhere: beside.as_ref().map(|(address, _)| *address),
+                whip: whip::Sessions::default(),
                 names: Mutex::default(),
             });
-            tasks.spawn(door::serve(listener, station, tasks.clone(), stop.clone()));
+            if let Some((_, listener)) = beside {
+                let station = Arc::clone(&station);
+                let served = door::serve(listener, station, true, tasks.clone(), stop.clone());
+                tasks.spawn(served);
+            }
+            let served = door::serve(listener, station, false, tasks.clone(), stop.clone());
+            tasks.spawn(served);
             doors.insert(*profile, address);
         }
         Ok(Self {
@@ -254,10 +311,23 @@ impl Lab {
     pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
-        let scheme = if self.secured { "wss" } else { "ws" };
-        let path = match profile.dialect() {
-            Dialect::Ome => format!("{application}/{stream}"),
-            Dialect::WowzaV1 => "webrtc-session.json".to_owned(),
+        let scheme = match (profile.dialect(), self.secured) {
+            (Dialect::Whip, false) => "http",
+            (Dialect::Whip, true) => "https",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, false) => "ws",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, true) => "wss",
+        };
+        let path = match profile {
+            Profile::Ome016
+            | Profile::Ome020
+            | Profile::Ome021
+            | Profile::Qencode
+            | Profile::Whip => format!("{application}/{stream}"),
+            Profile::WhipOme => format!("{application}/{stream}?direction=whip"),
+            Profile::WhipWowza => format!("{application}/{stream}/whip"),
+            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => {
+                "webrtc-session.json".to_owned()
+            }
         };
         Some(Endpoint {
             url: format!("{scheme}://{address}/{path}"),

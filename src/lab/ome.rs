@@ -147,7 +147,10 @@ impl Session<'_> {
                 },
                 Some(ask) = asks.recv() => match ask {
                     Ask::KeyFrame => self.tell(Command::KeyFrame).await,
-                    Ask::DropSocket => break ("a fault: the socket was cut", Command::Drop { orderly: false }),
+                    // It never sends a Close frame.
+                    Ask::Close { .. } | Ask::DropSocket => {
+                        break ("a fault: the socket was cut", Command::Drop { orderly: false });
+                    }
                     Ask::End => break ("a fault: the server ended it", Command::Shut),
                 },
                 _ = pings.tick() => self.wire.ping().await,

@@ -21,10 +21,18 @@ pub enum Profile {
     Ome021,
     /// Qencode's live ingest: OvenMediaEngine behind `/qlive/<key>`.
     Qencode,
+    /// A server that keeps to RFC 9725 to the letter.
+    Whip,
+    /// OvenMediaEngine's WHIP, with its habits.
+    WhipOme,
+    /// Wowza Streaming Engine's WHIP, with its own form of trickling.
+    WhipWowza,
     /// Wowza Video in the cloud: we answer; one TCP candidate, without `tcptype`.
     WowzaCloud,
     /// Wowza Streaming Engine on its own machine: the same handshake, media over UDP.
     WowzaSe,
+    /// Wowza Streaming Engine from 4.11 on: `webrtcImplementation=v2`, with trickling and ICE restarts.
+    WowzaV2,
 }
 
 /// The handshake of a profile.
@@ -33,16 +41,35 @@ pub enum Dialect {
     /// OvenMediaEngine's WebSocket signalling: the server offers.
     #[serde(rename = "ome")]
     Ome,
+    /// WHIP: HTTP requests instead of a connection; the publisher offers.
+    #[serde(rename = "whip")]
+    Whip,
     /// Wowza's `webrtc-session.json`, first version: the publisher offers.
     #[serde(rename = "wowza-v1")]
     WowzaV1,
+    /// The same address, second version: flat messages, candidates in both directions.
+    #[serde(rename = "wowza-v2")]
+    WowzaV2,
+}
+
+/// The part an engine takes in ICE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IceRole {
+    /// It answers checks and nominates.
+    Controlling,
+    /// It checks whatever candidates it is told, and leaves nominating to the publisher.
+    Controlled,
+    /// It only answers checks.
+    Lite,
 }
 
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ome => "ome",
+            Self::Whip => "whip",
             Self::WowzaV1 => "wowza-v1",
+            Self::WowzaV2 => "wowza-v2",
         })
     }
 }
@@ -50,19 +77,23 @@ impl fmt::Display for Dialect {
 /// A name that is no [`Profile`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown profile {0:?}: one of ome-0.16, ome-0.20, ome-0.21, qencode, wowza-cloud, wowza-se"
+    "unknown profile {0:?}: one of ome-0.16, ome-0.20, ome-0.21, qencode, whip, whip-ome, whip-wowza, wowza-cloud, wowza-se, wowza-v2"
 )]
 pub struct UnknownProfile(String);
 
 impl Profile {
     /// Every profile, in the order of their names.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Ome016,
         Self::Ome020,
         Self::Ome021,
         Self::Qencode,
+        Self::Whip,
+        Self::WhipOme,
+        Self::WhipWowza,
         Self::WowzaCloud,
         Self::WowzaSe,
+        Self::WowzaV2,
     ];
 
     /// Its name on the command line, in reports and on the page.
@@ -72,8 +103,12 @@ impl Profile {
             Self::Ome020 => "ome-0.20",
             Self::Ome021 => "ome-0.21",
             Self::Qencode => "qencode",
+            Self::Whip => "whip",
+            Self::WhipOme => "whip-ome",
+            Self::WhipWowza => "whip-wowza",
             Self::WowzaCloud => "wowza-cloud",
             Self::WowzaSe => "wowza-se",
+            Self::WowzaV2 => "wowza-v2",
         }
     }
 
@@ -81,27 +116,30 @@ impl Profile {
     pub const fn dialect(self) -> Dialect {
         match self {
             Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::Qencode => Dialect::Ome,
+            Self::Whip | Self::WhipOme | Self::WhipWowza => Dialect::Whip,
             Self::WowzaCloud | Self::WowzaSe => Dialect::WowzaV1,
+            Self::WowzaV2 => Dialect::WowzaV2,
         }
     }
 
     /// The application that exists there.
     pub const fn application(self) -> &'static str {
         match self {
-            Self::Ome016 | Self::Ome020 | Self::Ome021 => "app",
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::WhipOme => "app",
             Self::Qencode => "qlive",
+            Self::Whip => "whip",
             Self::WowzaCloud => "app-30zl5349",
-            Self::WowzaSe => "live",
+            Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => "live",
         }
     }
 
     /// The stream name that [`super::Lab::endpoint`] hands out; others are accepted too.
     pub const fn stream(self) -> &'static str {
         match self {
-            Self::Ome016 | Self::Ome020 | Self::Ome021 => "stream",
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::WhipOme => "stream",
             Self::Qencode => "1234e5b1-dfd7-4daa-8121-bc5c68bbeb37",
             Self::WowzaCloud => "32a5814b",
-            Self::WowzaSe => "front",
+            Self::Whip | Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => "front",
         }
     }
 
@@ -112,25 +150,65 @@ impl Profile {
 
     /// How long it waits for sender reports of both tracks before it shows anything, if it does.
     pub(super) const fn waits_for_reports(self) -> Option<Duration> {
-        match self {
-            Self::Ome016 => Some(Duration::from_secs(5)),
-            Self::Ome020 | Self::Ome021 | Self::Qencode | Self::WowzaCloud | Self::WowzaSe => None,
+        if matches!(self, Self::Ome016) {
+            Some(Duration::from_secs(5))
+        } else {
+            None
         }
     }
 
-    /// How often it asks for a key frame: OvenMediaEngine's `FIRInterval`; Wowza's rhythm is not known.
+    /// Whether it is OvenMediaEngine, by whichever handshake.
+    pub(super) const fn is_ome(self) -> bool {
+        matches!(
+            self,
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::Qencode | Self::WhipOme
+        )
+    }
+
+    /// How often it asks for a key frame: OvenMediaEngine's `FIRInterval`; the rhythm of others is not known.
     pub(super) const fn key_frame_every(self) -> Duration {
-        match self.dialect() {
-            Dialect::Ome => Duration::from_secs(3),
-            Dialect::WowzaV1 => Duration::from_secs(5),
+        if self.is_ome() {
+            Duration::from_secs(3)
+        } else {
+            Duration::from_secs(5)
         }
     }
 
-    /// How long a silent publisher keeps its name: OvenMediaEngine's `Timeout`; Wowza's is not known, 20 s is assumed.
+    /// How long a silent publisher keeps its name: OvenMediaEngine's `Timeout`; Wowza's is not known, 20 s is assumed;
+    /// the consent of RFC 7675 lasts 30 s.
     pub(super) const fn ghost(self) -> Duration {
         match self.dialect() {
-            Dialect::Ome => Duration::from_secs(30),
-            Dialect::WowzaV1 => Duration::from_secs(20),
+            Dialect::Ome | Dialect::Whip => Duration::from_secs(30),
+            Dialect::WowzaV1 | Dialect::WowzaV2 => Duration::from_secs(20),
+        }
+    }
+
+    /// The part its engine takes in ICE.
+    pub(super) const fn ice_role(self) -> IceRole {
+        match self.dialect() {
+            // OvenMediaEngine sends triggered checks here.
+            Dialect::Ome => IceRole::Controlling,
+            Dialect::Whip | Dialect::WowzaV2 => IceRole::Controlled,
+            // It only answers checks, without calling itself lite.
+            Dialect::WowzaV1 => IceRole::Lite,
+        }
+    }
+
+    /// Whether `close_notify` ends a session; OvenMediaEngine ignores it.
+    pub(super) const fn minds_close_notify(self) -> bool {
+        !self.is_ome()
+    }
+
+    /// Whether it asks for video packets that are missing.
+    pub(super) const fn nack(self) -> bool {
+        match self {
+            Self::Whip | Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => true,
+            Self::Ome016
+            | Self::Ome020
+            | Self::Ome021
+            | Self::Qencode
+            | Self::WhipOme
+            | Self::WowzaCloud => false,
         }
     }
 }

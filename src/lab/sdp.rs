@@ -13,6 +13,7 @@ use super::ingest::PayloadTypes;
 pub(super) const OME_TYPES: PayloadTypes = PayloadTypes {
     h264: 100,
     opus: 102,
+    transport_cc: Some(3),
 };
 
 /// What a description of the lab's says about its engine.
@@ -150,7 +151,7 @@ pub(super) fn wowza_answer(
     sdp
 }
 
-fn line(sdp: &mut String, text: &str) {
+pub(super) fn line(sdp: &mut String, text: &str) {
     // Writing to a string cannot fail.
     write!(sdp, "{text}\r\n").ok();
 }
@@ -211,6 +212,11 @@ impl Description {
     pub(super) fn track(&self, track: Track) -> Option<&Media> {
         let kind = track.to_string();
         self.media.iter().find(|media| media.kind == kind)
+    }
+
+    /// The first attribute of this name that stands for the whole session.
+    pub(super) fn of_session(&self, name: &str) -> Option<&str> {
+        find(self.attributes.iter(), name)
     }
 
     /// SSRC of each track that it sends and names.
@@ -291,7 +297,8 @@ impl Media {
             || (parameters.contains("packetization-mode=1") && parameters.contains("42e01f"))
     }
 
-    fn codec_name(&self, payload_type: u8) -> Option<String> {
+    /// Name of a payload type's codec, in lower case.
+    pub(super) fn codec_name(&self, payload_type: u8) -> Option<String> {
         let prefix = format!("{payload_type} ");
         let map = self
             .values("rtpmap")

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::media::time::MediaClock;
 
+use super::Foreign;
+use super::IceServer;
 use super::OmeTurn;
 use super::engine::Command;
 use super::engine::End;
@@ -22,12 +25,14 @@ use super::hub::Hub;
 use super::hub::Record;
 use super::hub::SessionId;
 use super::hub::State;
+use super::ingest::Credentials;
 use super::ingest::Ingest;
 use super::ingest::Options;
 use super::ingest::PayloadTypes;
 use super::ingest::Remote;
 use super::judge::Rules;
 use super::now;
+use super::profile::IceRole;
 use super::profile::Profile;
 use super::reception::Reception;
 use super::sdp;
@@ -35,6 +40,7 @@ use super::sdp::Description;
 use super::tls::Acceptor;
 use super::turn::Relays;
 use super::turn::embedded::Embedded;
+use super::whip;
 
 /// Commands that may wait for an engine.
 const COMMANDS: usize = 16;
@@ -58,6 +64,17 @@ pub(super) struct Station {
     pub(super) ome_turn: OmeTurn,
     /// With which connections are secured, if they are.
     pub(super) tls: Option<Acceptor>,
+    /// Only ever answer checks, in WHIP also saying so.
+    pub(super) ice_lite: bool,
+    /// What publishers by WHIP have to show.
+    pub(super) bearer: Option<String>,
+    /// What publishers are told of relays.
+    pub(super) ice_servers: Vec<IceServer>,
+    pub(super) foreign: Foreign,
+    /// Where redirected publishers are sent.
+    pub(super) elsewhere: Option<SocketAddr>,
+    /// Sessions by WHIP, each under the key in its URL.
+    pub(super) whip: whip::Sessions,
     /// Names that are live, and the engine behind each.
     pub(super) names: Mutex<HashMap<String, Holder>>,
 }
@@ -158,13 +175,18 @@ impl Station {
         &self,
         (udp, tcp): (bool, bool),
         payload_types: PayloadTypes,
-        (ufrag, pwd): (String, String),
+        (ufrag, pwd): Credentials,
     ) -> std::io::Result<Prepared> {
         let options = Options {
-            dialect: self.profile.dialect(),
+            profile: self.profile,
+            ice_role: if self.ice_lite {
+                IceRole::Lite
+            } else {
+                self.profile.ice_role()
+            },
             ghost: self.scaled(self.profile.ghost()),
             key_frame_every: self.scaled(self.profile.key_frame_every()),
-            nack: self.profile == Profile::WowzaSe,
+            nack: self.profile.nack(),
             withhold: self.withhold,
         };
         let credentials = (ufrag.clone(), pwd.clone());
@@ -249,6 +271,16 @@ impl Station {
             engine,
             task: tokio::spawn(task),
         })
+    }
+
+    /// Names of the streams that `application` has now.
+    pub(super) fn streams(&self, application: &str) -> Vec<String> {
+        let prefix = format!("{application}/");
+        let names = self.names();
+        let streams = names.keys().filter_map(|name| name.strip_prefix(&prefix));
+        let mut streams: Vec<String> = streams.map(str::to_owned).collect();
+        streams.sort();
+        streams
     }
 
     fn names(&self) -> std::sync::MutexGuard<'_, HashMap<String, Holder>> {

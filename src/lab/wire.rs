@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
@@ -97,6 +98,21 @@ impl Wire {
     /// Sends a ping with OvenMediaEngine's payload.
     pub(super) async fn ping(&mut self) {
         self.put(Message::Ping("OvenMediaEngine".into())).await;
+    }
+
+    /// Closes the connection as a Wowza engine does that ends a session.
+    pub(super) async fn close(&mut self, code: u16, status: u16) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: format!("the Engine ended the session (status {status})").into(),
+        };
+        self.remark(&format!(
+            "the socket is closed, code {code}, status {status}"
+        ));
+        // A publisher that is gone needs no closing.
+        tokio::time::timeout(PATIENCE, self.socket.close(Some(frame)))
+            .await
+            .ok();
     }
 
     /// Notes a remark in the session's record.

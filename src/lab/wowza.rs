@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Foreign;
 use super::engine::Command;
 use super::engine::End;
 use super::faults::Mutation;
@@ -33,7 +34,11 @@ use super::wire::Wire;
 const HEX: &[u8] = b"0123456789abcdef";
 
 /// Payload types of an offer that has a section without a usable codec; nothing is ever received on them.
-const UNUSED: PayloadTypes = PayloadTypes { h264: 97, opus: 96 };
+const UNUSED: PayloadTypes = PayloadTypes {
+    h264: 97,
+    opus: 96,
+    transport_cc: None,
+};
 
 /// Serves one publisher until its session ends. Returns why.
 pub(super) async fn serve(
@@ -84,6 +89,14 @@ pub(super) async fn serve(
                         break ("a fault: the socket was cut", Command::Drop { orderly: false });
                     }
                 }
+                Ask::Close { code, status } => {
+                    if let Some(mut wire) = session.wire.take() {
+                        wire.close(code, status).await;
+                    }
+                    if session.running.is_none() {
+                        break ("a fault: the socket was closed", Command::Drop { orderly: false });
+                    }
+                }
                 Ask::End => break ("a fault: the server ended it", Command::Shut),
             },
             () = stop.cancelled() => break ("the lab stopped", Command::Shut),
@@ -130,6 +143,13 @@ impl Session<'_> {
             self.violation("json", "a message that is not JSON");
             return;
         };
+        let foreign = message["messageType"].is_string();
+        if self.station.foreign == Foreign::Silent
+            && (foreign || self.station.profile == Profile::WowzaV2)
+        {
+            self.remark("it is spoken to in another dialect, and keeps silent");
+            return;
+        }
         let reply = match self.reply(&message).await {
             Ok(Some(reply)) => reply,
             Ok(None) => return,
@@ -141,6 +161,10 @@ impl Session<'_> {
     }
 
     async fn reply(&mut self, message: &Value) -> Result<Option<Value>, Refusal> {
+        if message["messageType"].is_string() {
+            // The other dialect's words: a publisher that tries which is spoken here breaks no rule.
+            return Err(bad("unsupported command"));
+        }
         for field in ["direction", "command"] {
             if !message[field].is_string() {
                 self.violation("json", &format!("{field} is no string"));
@@ -238,6 +262,7 @@ impl Session<'_> {
         let payload_types = PayloadTypes {
             h264: payload_type(crate::media::access_unit::Track::Video).unwrap_or(UNUSED.h264),
             opus: payload_type(crate::media::access_unit::Track::Audio).unwrap_or(UNUSED.opus),
+            transport_cc: None,
         };
         let over_tcp = profile == Profile::WowzaCloud;
         let internal = |why: String| (500, why);
@@ -256,8 +281,7 @@ impl Session<'_> {
             (None, None) => return Err(internal("no media socket".to_owned())),
         };
         let session = fastrand::u32(100_000_000..);
-        let nack = profile == Profile::WowzaSe;
-        let answer = sdp::wowza_answer(&prepared.described, session, offer, nack);
+        let answer = sdp::wowza_answer(&prepared.described, session, offer, profile.nack());
         let running = station
             .run(prepared.ingest, offer, name, self.rules, &self.record)
             .map_err(|why| {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use onair::config::secret::Secret;
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Video, VideoSource,
-    WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
+    VideoSource, WowzaDialect,
 };
 use onair::lab::hub::State;
 use onair::lab::{Endpoint, Lab, LabConfig, Profile};
@@ -61,6 +61,17 @@ pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
                 application: endpoint.application.clone(),
                 stream: Secret::new(endpoint.stream.clone()),
                 dialect: WowzaDialect::V1,
+            },
+            Profile::WowzaV2 => Server::Wowza {
+                url,
+                application: endpoint.application.clone(),
+                stream: Secret::new(endpoint.stream.clone()),
+                dialect: WowzaDialect::V2,
+            },
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
+                url,
+                bearer: None,
+                trickle: Trickle::Sdpfrag,
             },
         };
         (profile.to_string(), Publisher::new("feed", server))

@@ -1,0 +1,675 @@
+//! WHIP, server side: HTTP requests for endpoints and for sessions, in the ways of three servers.
+//!
+//! `whip` keeps to RFC 9725 and minds what publishers owe by it; `whip-ome` and `whip-wowza` have the habits of
+//! OvenMediaEngine and of Wowza Streaming Engine. A port beside each takes publishers that are redirected to another
+//! origin, and minds that no bearer comes along.
+
+pub(super) mod sdpfrag;
+mod session;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use http_body_util::Limited;
+use hyper::HeaderMap;
+use hyper::Request as HttpRequest;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::session::Asked;
+use self::session::Session;
+use self::session::What;
+use super::IceServer;
+use super::answer;
+use super::door;
+use super::faults::Mutation;
+use super::faults::Step;
+use super::hub::Ask;
+use super::hub::Record;
+use super::hub::Side;
+use super::judge::Rules;
+use super::now;
+use super::offer;
+use super::profile::Profile;
+use super::sdp::Description;
+use super::station::Request;
+use super::station::Station;
+use super::station::word;
+
+/// Longest body that is read.
+const BODY: usize = 256 * 1024;
+/// How long a publisher may take to send it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Alphabet of credentials, keys and entity tags.
+const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// Headers that are shown with a request.
+const SHOWN: [&str; 5] = [
+    "content-type",
+    "if-match",
+    "oven-capabilities",
+    "origin",
+    "user-agent",
+];
+
+/// Sessions by the key in their URL.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<String, Handle>>);
+
+/// Where a session's requests go.
+#[derive(Clone, Debug)]
+struct Handle {
+    /// It lives at the other origin.
+    elsewhere: bool,
+    requests: mpsc::Sender<Asked>,
+}
+
+impl Sessions {
+    fn forget(&self, key: &str) {
+        self.lock().remove(key);
+    }
+
+    fn find(&self, key: &str) -> Option<Handle> {
+        self.lock().get(key).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reply to a request.
+#[derive(Clone, Debug)]
+struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Reply {
+    const fn new(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+
+    fn refused(status: u16, why: &str) -> Self {
+        Self::new(status)
+            .with("content-type", "text/plain")
+            .body(why.to_owned())
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    fn body(mut self, body: String) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// As the session's record shows it.
+    fn shown(&self) -> String {
+        let mut text = self.status.to_string();
+        for (name, value) in &self.headers {
+            text = format!("{text}\n{name}: {value}");
+        }
+        format!("{text}\n\n{}", self.body)
+    }
+
+    fn into_response(self, profile: Profile) -> Response<Body> {
+        let mut response = Response::builder()
+            .status(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            .header("access-control-allow-origin", "*")
+            .header("access-control-expose-headers", "Location, Link, ETag");
+        if profile == Profile::WhipOme {
+            response = response
+                .header(header::SERVER, "OvenMediaEngine")
+                .header("access-control-allow-credentials", "true")
+                .header("access-control-allow-methods", "POST")
+                .header(header::VARY, "Origin");
+        }
+        for (name, value) in self.headers {
+            response = response.header(name, value);
+        }
+        let made = response.body(Body::from(self.body));
+        made.unwrap_or_else(|_| Response::new(Body::empty()))
+    }
+}
+
+/// What a path means.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Endpoint {
+        application: String,
+        stream: String,
+    },
+    Nothing,
+    /// An application without a stream.
+    NoStream,
+    Session {
+        key: String,
+    },
+}
+
+impl Place {
+    fn of(profile: Profile, path: &str) -> Self {
+        let elements: Vec<&str> = path.split('/').skip(1).collect();
+        let endpoint = |application: &str, stream: &str| Self::Endpoint {
+            application: application.to_owned(),
+            stream: stream.to_owned(),
+        };
+        let session = |key: &str| Self::Session {
+            key: key.to_owned(),
+        };
+        match (profile, &elements[..]) {
+            (Profile::WhipOme, [_] | [_, ""]) => Self::NoStream,
+            (Profile::WhipOme, [application, stream]) => endpoint(application, stream),
+            (Profile::WhipOme, [_, _, key]) => session(key),
+            (Profile::WhipWowza, [application, stream, "whip"]) => endpoint(application, stream),
+            (Profile::WhipWowza, [_, _, "whip", key]) => session(key),
+            (Profile::Whip, ["whip", "session", key]) => session(key),
+            (Profile::Whip, ["whip", stream]) if !stream.is_empty() => endpoint("whip", stream),
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// One request.
+pub(super) struct Visit {
+    pub(super) station: Arc<Station>,
+    /// It came to the port for those who were redirected.
+    pub(super) elsewhere: bool,
+    pub(super) tracked: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) remote: SocketAddr,
+    pub(super) asked: Request,
+}
+
+impl Visit {
+    /// Answers it.
+    pub(super) async fn answer(self, request: HttpRequest<Incoming>) -> Response<Body> {
+        let profile = self.station.profile;
+        let (parts, body) = request.into_parts();
+        let limited = Limited::new(body, BODY).collect();
+        let reply = match tokio::time::timeout(PATIENCE, limited).await {
+            Ok(Ok(body)) => {
+                let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                // In a task of its own: who hangs up meanwhile leaves no half-made session behind.
+                let tracked = self.tracked.clone();
+                let replied = tracked.spawn(async move {
+                    self.reply(parts.method.as_str(), &parts.headers, body)
+                        .await
+                });
+                replied.await.unwrap_or_else(|_| Reply::new(500))
+            }
+            Ok(Err(_)) => Reply::refused(413, "the body is too long"),
+            Err(_) => Reply::refused(408, "the body did not come"),
+        };
+        reply.into_response(profile)
+    }
+
+    async fn reply(&self, method: &str, headers: &HeaderMap, body: String) -> Reply {
+        let profile = self.station.profile;
+        if method == "OPTIONS" {
+            return self.options();
+        }
+        if profile == Profile::WhipOme && self.asked.parameter("direction") != Some("whip") {
+            return Reply::new(404);
+        }
+        match (method, Place::of(profile, &self.asked.path)) {
+            (_, Place::Nothing) => Reply::refused(404, "there is nothing here"),
+            (_, Place::NoStream) => Reply::refused(400, "Invalid URI"),
+            // Both are reserved; RFC 9725 wants them to succeed without content.
+            ("GET" | "HEAD", _) => Reply::new(204),
+            (
+                "POST",
+                Place::Endpoint {
+                    application,
+                    stream,
+                },
+            ) => self.post(headers, &body, &application, &stream).await,
+            ("DELETE", Place::Session { key }) => {
+                self.ask(&key, What::Delete, headers, method, "").await
+            }
+            ("PATCH", Place::Session { key }) => {
+                let if_match = headers.get(header::IF_MATCH).and_then(|v| v.to_str().ok());
+                let what = What::Patch {
+                    content_type: media_type(headers),
+                    if_match: if_match.map(str::to_owned),
+                    body: body.clone(),
+                };
+                self.ask(&key, what, headers, method, &body).await
+            }
+            _ => Reply::refused(405, "this method is not for this URL"),
+        }
+    }
+
+    fn options(&self) -> Reply {
+        if self.station.profile == Profile::WhipOme {
+            let allowed = "GET, POST, PATCH, DELETE, OPTIONS";
+            return Reply::new(200)
+                .with("access-control-allow-methods", allowed)
+                .with("access-control-allow-headers", "*, Authorization");
+        }
+        let reply = Reply::new(204)
+            .with("accept-post", "application/sdp")
+            .with(
+                "access-control-allow-methods",
+                "POST, PATCH, DELETE, OPTIONS",
+            )
+            .with(
+                "access-control-allow-headers",
+                "Authorization, Content-Type, If-Match, Oven-Capabilities",
+            );
+        self.linked(reply)
+    }
+
+    /// With the ICE servers, as far as this server tells of them here.
+    fn linked(&self, mut reply: Reply) -> Reply {
+        let asked = self.asked.parameter("transport").unwrap_or_default();
+        let relayed = ["all", "relay"]
+            .iter()
+            .any(|t| asked.eq_ignore_ascii_case(t));
+        match self.station.profile {
+            Profile::WhipOme if !relayed => return reply,
+            // It never tells of any.
+            Profile::WhipWowza => return reply,
+            _ => {}
+        }
+        for server in &self.station.ice_servers {
+            reply = reply.with("link", &link(server));
+        }
+        reply
+    }
+
+    /// Whether the publisher may; the refusal if not.
+    fn admitted(&self, headers: &HeaderMap) -> Result<(), Reply> {
+        let Some(wanted) = &self.station.bearer else {
+            return Ok(());
+        };
+        if self.elsewhere || self.station.profile == Profile::WhipOme {
+            return Ok(());
+        }
+        let challenge = "Bearer realm=\"lab\"";
+        match bearer(headers) {
+            Some(given) if given == wanted => Ok(()),
+            Some(_) => Err(Reply::refused(403, "Forbidden")),
+            None => Err(Reply::refused(401, "Unauthorized").with("www-authenticate", challenge)),
+        }
+    }
+
+    /// As the session's record shows a request; a bearer is named and not shown.
+    fn shown(&self, method: &str, headers: &HeaderMap, body: &str) -> String {
+        let Request { path, query, .. } = &self.asked;
+        let mut text = format!("{method} {path}?{query}");
+        for name in SHOWN {
+            if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
+                text = format!("{text}\n{name}: {value}");
+            }
+        }
+        if headers.contains_key(header::AUTHORIZATION) {
+            text = format!("{text}\nauthorization: ...");
+        }
+        format!("{text}\n\n{body}")
+    }
+
+    /// Puts a request to a session.
+    async fn ask(
+        &self,
+        key: &str,
+        what: What,
+        headers: &HeaderMap,
+        method: &str,
+        body: &str,
+    ) -> Reply {
+        if let Err(refusal) = self.admitted(headers) {
+            return refusal;
+        }
+        let unknown = || Reply::refused(404, "there is no such session");
+        let found = self.station.whip.find(key);
+        let Some(handle) = found.filter(|handle| handle.elsewhere == self.elsewhere) else {
+            return unknown();
+        };
+        let (reply, replied) = oneshot::channel();
+        let asked = Asked {
+            what,
+            text: self.shown(method, headers, body),
+            leaked: self.elsewhere && headers.contains_key(header::AUTHORIZATION),
+            reply,
+        };
+        if handle.requests.send(asked).await.is_err() {
+            return unknown();
+        }
+        replied.await.unwrap_or_else(|_| unknown())
+    }
+
+    async fn post(
+        &self,
+        headers: &HeaderMap,
+        body: &str,
+        application: &str,
+        stream: &str,
+    ) -> Reply {
+        let user_agent = self.asked.user_agent.clone();
+        let (record, asks) = self.station.hub.open(
+            self.station.profile,
+            self.remote.to_string(),
+            user_agent,
+            now(),
+        );
+        record.message(
+            now(),
+            Some(Side::Publisher),
+            &self.shown("POST", headers, body),
+        );
+        let name = format!("{application}/{stream}");
+        let reply = match self
+            .offered(headers, body, application, &name, &record, asks)
+            .await
+        {
+            Ok(reply) => {
+                record.message(now(), Some(Side::Lab), &reply.shown());
+                return reply;
+            }
+            Err(reply) => reply,
+        };
+        record.message(now(), Some(Side::Lab), &reply.shown());
+        record.end(now(), &format!("refused with {}", reply.status));
+        reply
+    }
+
+    /// The reply to an offer that is taken, or the refusal.
+    async fn offered(
+        &self,
+        headers: &HeaderMap,
+        body: &str,
+        application: &str,
+        name: &str,
+        record: &Record,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Result<Reply, Reply> {
+        let (station, profile) = (&self.station, self.station.profile);
+        let violation = |rule: &'static str, detail: String| {
+            record.tally(|tally| tally.violation(rule, detail));
+        };
+        if !self.elsewhere
+            && let Some((status, elsewhere)) = station.faults.redirect(profile)
+        {
+            return Err(Reply::new(status).with("location", &self.away(elsewhere)));
+        }
+        record.named(name);
+        if self.elsewhere && headers.contains_key(header::AUTHORIZATION) {
+            violation("bearer", "it was sent to another origin".to_owned());
+        }
+        if station.faults.silent(profile, Step::Description) {
+            record.message(now(), None, "a fault: silence instead of an answer");
+            record.end(now(), "a fault: silence");
+            self.stop.cancelled().await;
+        }
+        if let Some((status, seconds)) = station.faults.retry_later(profile) {
+            let later = Reply::refused(status, "later");
+            return Err(later.with("retry-after", &seconds.to_string()));
+        }
+        if let Some(status) = station.faults.refusal(profile) {
+            return Err(Reply::refused(status, refusal_text(profile, status)));
+        }
+        self.admitted(headers)?;
+        let kind = media_type(headers);
+        if kind != "application/sdp" {
+            violation("content-type", format!("POST with {kind:?}"));
+            // OvenMediaEngine writes a warning into its log and goes on.
+            if profile != Profile::WhipOme {
+                return Err(Reply::refused(415, "application/sdp is wanted"));
+            }
+        }
+        if application != profile.application() {
+            return Err(Reply::refused(404, "Could not find application"));
+        }
+        if station.is_taken(name) {
+            let status = if profile == Profile::WhipWowza {
+                503
+            } else {
+                409
+            };
+            return Err(Reply::refused(status, refusal_text(profile, status)));
+        }
+        let unreadable = if profile == Profile::Whip { 400 } else { 500 };
+        let offer = Description::parse(body).map_err(|why| {
+            violation("sdp", why);
+            Reply::refused(unreadable, refusal_text(profile, unreadable))
+        })?;
+        let rules = Rules::of(&self.asked.user_agent);
+        for (rule, detail) in offer::faults(&offer, rules == Rules::Agent, true) {
+            violation(rule, detail);
+        }
+        if offer.media.iter().any(|m| m.kind == "application") {
+            let status = if profile == Profile::Whip { 422 } else { 500 };
+            return Err(Reply::refused(status, "no data channels"));
+        }
+        self.begin(&offer, name, rules, record, asks).await
+    }
+
+    /// Where a redirected publisher is sent.
+    fn away(&self, elsewhere: bool) -> String {
+        let Request { path, query, .. } = &self.asked;
+        let query = if query.is_empty() {
+            "redirected=1".to_owned()
+        } else {
+            format!("{query}&redirected=1")
+        };
+        match self.station.elsewhere.filter(|_| elsewhere) {
+            Some(address) => format!("http://{address}{path}?{query}"),
+            None => format!("{path}?{query}"),
+        }
+    }
+
+    async fn begin(
+        &self,
+        offer: &Description,
+        name: &str,
+        rules: Rules,
+        record: &Record,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Result<Reply, Reply> {
+        let (station, profile) = (&self.station, self.station.profile);
+        let ome = profile.is_ome();
+        let types = offer::payload_types(offer, ome);
+        let credentials = (word(if ome { 6 } else { 8 }, LETTERS), word(32, LETTERS));
+        let prepared = station
+            .prepare(self.transports(), types, credentials)
+            .await
+            .map_err(|error| Reply::refused(500, &error.to_string()))?;
+        let (udp, tcp) = prepared.ingest.addresses();
+        let running = station.run(prepared.ingest, offer, name, rules, record);
+        let running = running.map_err(|why| {
+            record.tally(|tally| tally.violation("sdp", why.clone()));
+            Reply::refused(400, &why)
+        })?;
+        let candidates = if ome {
+            let foundation = || fastrand::u64(1_000_000_000_000_000_000..);
+            answer::ome_candidates(udp, tcp, (foundation(), foundation()))
+        } else {
+            answer::candidates(udp, tcp)
+        };
+        let facts = answer::Facts {
+            engine: &prepared.described,
+            session: fastrand::u32(100_000_000..),
+            candidates: &candidates,
+            lite: station.ice_lite,
+            refused: station.faults.refused_video(profile),
+        };
+        let sdp = match profile {
+            Profile::WhipOme => answer::ome(offer, facts),
+            Profile::WhipWowza => answer::plain(offer, "WowzaStreamingEngine-next", facts),
+            _ => answer::complete(&answer::plain(offer, "lab", facts)),
+        };
+        let key = word(if ome { 8 } else { 16 }, LETTERS);
+        let tag = word(8, LETTERS);
+        let etag = if ome { tag } else { format!("\"{tag}\"") };
+        let path = &self.asked.path;
+        let location = match profile {
+            Profile::WhipOme => format!("{path}/{key}?direction=whip"),
+            Profile::WhipWowza => format!("{path}/{key}"),
+            // Relative to the URL that was posted to.
+            _ => format!("session/{key}"),
+        };
+        let first = sdp.lines().find_map(|line| line.strip_prefix("m="));
+        let mid = offer.media.first().and_then(|media| media.value("mid"));
+        let of_offer = |name| offer.value(name).unwrap_or_default().to_owned();
+        let session = Session {
+            station: Arc::clone(station),
+            record: record.clone(),
+            rules,
+            name: name.to_owned(),
+            key: key.clone(),
+            etag: etag.clone(),
+            running: Some(running),
+            remote: (of_offer("ice-ufrag"), of_offer("ice-pwd")),
+            candidates,
+            section: (
+                first.unwrap_or_default().to_owned(),
+                mid.unwrap_or_default().to_owned(),
+            ),
+            lite: station.ice_lite,
+        };
+        for candidate in offer
+            .media
+            .iter()
+            .flat_map(|m| m.values("candidate"))
+            .take(32)
+        {
+            // OvenMediaEngine passes them over.
+            if !ome {
+                session.told(format!("candidate:{candidate}")).await;
+            }
+        }
+        let (requests, inbox) = mpsc::channel(session::REQUESTS);
+        let handle = Handle {
+            elsewhere: self.elsewhere,
+            requests,
+        };
+        station.whip.lock().insert(key, handle);
+        let serve = session.serve(inbox, asks, self.stop.clone());
+        self.tracked.spawn(serve);
+        let status = match station.faults.mutation(profile) {
+            Some(Mutation::Code404) => 404,
+            Some(_) | None => 201,
+        };
+        let reply = Reply::new(status)
+            .with("content-type", "application/sdp")
+            .with("location", &location);
+        let reply = match profile {
+            Profile::WhipWowza => reply,
+            _ => reply.with("etag", &etag),
+        };
+        Ok(self.linked(reply).body(sdp))
+    }
+
+    /// UDP and TCP, as `transport=` of OvenMediaEngine's URL asks.
+    fn transports(&self) -> (bool, bool) {
+        let asked = self.asked.parameter("transport").unwrap_or_default();
+        match (self.station.profile, asked.to_ascii_lowercase().as_str()) {
+            (Profile::WhipOme, "udp" | "relay") => (true, false),
+            (Profile::WhipOme, "tcp") => (false, true),
+            _ => (true, true),
+        }
+    }
+}
+
+/// The media type of a body, without parameters.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = door::text(headers, header::CONTENT_TYPE);
+    let kind = value.split(';').next().unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// An ICE server as RFC 9725 puts it into `Link`.
+fn link(server: &IceServer) -> String {
+    let url = &server.url;
+    match &server.login {
+        Some((user, password)) => format!(
+            "<{url}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{password}\"; credential-type=\"password\""
+        ),
+        None => format!("<{url}>; rel=\"ice-server\""),
+    }
+}
+
+const fn refusal_text(profile: Profile, status: u16) -> &'static str {
+    match (profile, status) {
+        (Profile::WhipOme, 401) => "Unauthorized",
+        (Profile::WhipOme, 404) => "Could not find application",
+        (Profile::WhipOme, 409) => "Stream is already exist",
+        (Profile::WhipOme, 500) => "Could not create stream",
+        (_, 409 | 503) => "Stream name is already in use",
+        _ => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_mean_what_they_mean_at_each_server() {
+        let endpoint = |application: &str, stream: &str| Place::Endpoint {
+            application: application.to_owned(),
+            stream: stream.to_owned(),
+        };
+        let session = |key: &str| Place::Session {
+            key: key.to_owned(),
+        };
+        let cases = [
+            (Profile::Whip, "/whip/front", endpoint("whip", "front")),
+            (Profile::Whip, "/whip/session/k", session("k")),
+            (Profile::Whip, "/whip/", Place::Nothing),
+            (Profile::Whip, "/", Place::Nothing),
+            (Profile::WhipOme, "/app/stream", endpoint("app", "stream")),
+            (Profile::WhipOme, "/app/stream/k", session("k")),
+            (Profile::WhipOme, "/app", Place::NoStream),
+            (Profile::WhipOme, "/app/", Place::NoStream),
+            (
+                Profile::WhipWowza,
+                "/live/front/whip",
+                endpoint("live", "front"),
+            ),
+            (Profile::WhipWowza, "/live/front/whip/k", session("k")),
+            (Profile::WhipWowza, "/live/front", Place::Nothing),
+        ];
+        for (profile, path, place) in cases {
+            assert_eq!(Place::of(profile, path), place, "{profile} {path}");
+        }
+    }
+
+    #[test]
+    fn relays_are_told_as_rfc_9725_has_it() {
+        let server = IceServer {
+            url: "turn:192.0.2.1:3478?transport=tcp".to_owned(),
+            login: Some(("u".to_owned(), "p".to_owned())),
+        };
+        let expected = "<turn:192.0.2.1:3478?transport=tcp>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; \
+                        credential-type=\"password\"";
+        assert_eq!(link(&server), expected);
+    }
+}
