@@ -250,7 +250,7 @@ impl Lab {
             Some(turn) => Some(TurnServer::start(turn).await?),
             None => None,
         };
-        let embedded = if config.profiles.iter().any(|p| p.dialect() == Dialect::Ome) {
+        let embedded = if config.profiles.iter().any(|p| p.is_ome()) {
             let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
             let (address, listener) = listen(address).await?;
             Some(Embedded::start(listener, address, &tasks, &stop))

@@ -39,6 +39,7 @@ use super::sdp;
 use super::sdp::Description;
 use super::tls::Acceptor;
 use super::turn::Relays;
+use super::turn::embedded;
 use super::turn::embedded::Embedded;
 use super::whip;
 
@@ -145,6 +146,20 @@ impl Station {
     /// A time of the server's, scaled.
     pub(super) fn scaled(&self, time: Duration) -> Duration {
         time.mul_f64(self.time_scale)
+    }
+
+    /// OvenMediaEngine's TURN server as publishers are told of it.
+    pub(super) fn embedded_turn(&self) -> Option<IceServer> {
+        let mut at = self.embedded.as_ref()?.address();
+        at.set_ip(self.ome_turn.advertised.unwrap_or(at.ip()));
+        let password = match self.faults.mutation(self.profile) {
+            Some(Mutation::WrongTurnPassword) => "another",
+            Some(_) | None => embedded::PASSWORD,
+        };
+        Some(IceServer {
+            url: format!("turn:{at}?transport=tcp"),
+            login: Some((embedded::USERNAME.to_owned(), password.to_owned())),
+        })
     }
 
     /// Whether `name` is taken, or held by a fault.

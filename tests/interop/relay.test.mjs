@@ -24,7 +24,8 @@ async function rehearse(profile, args, query, body, launched = async () => brows
   const chosen = await launched();
   const context = await chosen.newContext();
   try {
-    return await body(lab, context, `${lab.endpoints[profile]}?direction=send${query}`);
+    const endpoint = lab.endpoints[profile];
+    return await body(lab, context, endpoint + (endpoint.includes("?") ? query : `?direction=send${query}`));
   } finally {
     await context.close();
     if (chosen !== browser) await chosen.close();
@@ -84,6 +85,7 @@ describe(`OvenMediaEngine's embedded TURN server and ${KIT}`, () => {
     ["ome-0.21", "&transport=relay", "turn-tcp"],
     ["ome-0.21", "&transport=tcp", "tcp"],
     ["qencode", "&transport=relay", "turn-tcp"],
+    ["whip-ome", "&transport=relay", "turn-tcp"],
   ];
   for (const [profile, query, transport] of CASES) {
     test(`publishes to ${profile} with ${query || "nothing asked"} over ${transport}`,

@@ -42,13 +42,13 @@ export class Onair {
 
   async #ready() {
     for await (const line of createInterface({ input: this.child.stdout })) {
-      const lab = line.match(/^lab (\S+) (wss?:\S+)/);
+      const lab = line.match(/^lab (\S+) ((?:ws|http)s?:\S+)/);
       if (lab) this.endpoints[lab[1]] = lab[2];
       const turn = line.match(/^turn (\S+)/);
       if (turn) this.turn.push(turn[1]);
       const user = line.match(/^turn-user (\S+) (\S+)/);
       if (user) [, this.turnUser, this.turnPassword] = user;
-      const page = line.match(/^(?!proxy).*?(http:\S+)/);
+      const page = line.match(/^(?!proxy|lab ).*?(http:\S+)/);
       if (page) { this.page = page[1]; break; }
     }
     this.child.stdout.resume();
