@@ -166,16 +166,14 @@ pub struct Devices {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     onair lab --profile ome-0.21,qencode\n  \
-    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json\n  \
-    onair lab --listen 0.0.0.0:8080 --media-ip 192.0.2.7 --profile ome-0.20 --port ome-0.20=3333 --self-signed certs\n  \
-    onair lab --turn=3478 --turn-tls 443 --self-signed certs --proxy 3128")]
+    onair lab --listen 192.0.2.7:8080 --port ome-0.20=3333 --self-signed certs --turn=3478 --turn-tls 443 --report report.json")]
 pub struct Lab {
     /// Where the page listens; each server gets a free port at the same IP address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
-    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; without this
-    /// flag, that of --listen
+    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; needed if
+    /// --listen names all of them, otherwise the same
     #[arg(long, value_name = "IP")]
     pub media_ip: Option<IpAddr>,
 

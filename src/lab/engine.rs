@@ -542,8 +542,8 @@ impl Engine {
     /// What carries the media, in the report's words.
     fn transport(&self) -> &'static str {
         let is_relay = |source| {
-            let relays = self.ingest.relays.as_ref();
-            relays.is_some_and(|relays| relays.contain(source))
+            let turn = self.ingest.turn.as_ref();
+            turn.is_some_and(|turn| turn.relays_at(source))
         };
         match self.way {
             Way::Relay => "turn-tcp",

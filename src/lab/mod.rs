@@ -70,7 +70,10 @@ use self::profile::Dialect;
 use self::station::Station;
 use self::tls::Acceptor;
 use self::tls::Identity;
+use self::turn::Handle;
 use self::turn::TurnConfig;
+use self::turn::TurnCounts;
+use self::turn::TurnFault;
 use self::turn::TurnServer;
 use self::turn::embedded::Embedded;
 
@@ -227,11 +230,19 @@ impl Lab {
         let faults = Faults::new(hub.clone(), &config.profiles, config.mutation);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stopping = stop.clone().drop_guard();
+        let turn = match config.turn {
+            Some(turn) => Some(TurnServer::start(turn).await?),
+            None => None,
+        };
         let (page, listener) = listen(config.listen).await?;
+        let relaying = Router::new()
+            .route("/v1/turn", get(turn_counts).post(turn_fault))
+            .with_state(turn.as_ref().map(TurnServer::handle));
         let routes = Router::new()
             .route("/v1/report", get(report_json))
             .route("/v1/faults", post(commit))
             .with_state(faults.clone())
+            .merge(relaying)
             .merge(page::router(
                 hub.clone(),
                 config.media_ip,
@@ -246,10 +257,6 @@ impl Lab {
             }
         });
         let tls = config.tls.as_ref().map(Acceptor::new).transpose()?;
-        let turn = match config.turn {
-            Some(turn) => Some(TurnServer::start(turn).await?),
-            None => None,
-        };
         let embedded = if config.profiles.iter().any(|p| p.is_ome()) {
             let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
             let (address, listener) = listen(address).await?;
@@ -274,7 +281,7 @@ impl Lab {
                 clock: config.clock,
                 time_scale: config.time_scale,
                 withhold: config.withhold,
-                relays: turn.as_ref().map(TurnServer::relays),
+                turn: turn.as_ref().map(TurnServer::handle),
                 embedded: embedded.clone(),
                 ome_turn: config.ome_turn,
                 tls: tls.clone(),
@@ -401,6 +408,22 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error>
 /// `GET /v1/report`: as in the report, its sessions.
 async fn report_json(State(faults): State<Faults>) -> Json<Vec<report::Session>> {
     Json(faults.report())
+}
+
+/// `GET /v1/turn`: what the TURN server has done; `null` without one.
+async fn turn_counts(State(turn): State<Option<Handle>>) -> Json<Option<TurnCounts>> {
+    Json(turn.map(|turn| turn.counts()))
+}
+
+/// `POST /v1/turn`: the TURN server is wrong from now on, or right again for `null`; whether there is one.
+async fn turn_fault(
+    State(turn): State<Option<Handle>>,
+    Json(fault): Json<Option<TurnFault>>,
+) -> Json<bool> {
+    if let Some(turn) = &turn {
+        turn.commit(fault);
+    }
+    Json(turn.is_some())
 }
 
 /// Body of `POST /v1/faults`.

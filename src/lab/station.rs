@@ -38,7 +38,7 @@ use super::reception::Reception;
 use super::sdp;
 use super::sdp::Description;
 use super::tls::Acceptor;
-use super::turn::Relays;
+use super::turn::Handle;
 use super::turn::embedded;
 use super::turn::embedded::Embedded;
 use super::whip;
@@ -57,8 +57,8 @@ pub(super) struct Station {
     /// Factor on the server's own time-outs.
     pub(super) time_scale: f64,
     pub(super) withhold: Option<u32>,
-    /// The addresses of the lab's TURN server, if it has one.
-    pub(super) relays: Option<Relays>,
+    /// The lab's TURN server, if it has one.
+    pub(super) turn: Option<Handle>,
     /// OvenMediaEngine's own TURN server; of no use to others.
     pub(super) embedded: Option<Embedded>,
     /// How offers tell of it.
@@ -213,7 +213,7 @@ impl Station {
             options,
         )
         .await?;
-        ingest.relays = self.relays.clone();
+        ingest.turn = self.turn.clone();
         let mut described = sdp::Engine {
             ufrag,
             pwd,

@@ -392,6 +392,38 @@ async fn a_nonce_is_stale_after_some_requests() {
 }
 
 #[tokio::test]
+async fn an_allocation_may_be_said_to_live_for_a_short_time() {
+    let server = server(None).await;
+    let mut raw = Raw::udp(server.udp().expect("UDP")).await;
+    server.commit(Some(TurnFault::ShortLife { seconds: 3 }));
+    let reply = raw.allocate().await.expect("a reply");
+    assert_eq!((reply.lifetime, reply.signed), (Some(3), true));
+    assert_eq!(reply.mapped, Some(raw.local), "the rest is as it was");
+    let reply = raw.ask(REFRESH, None).await.expect("a reply");
+    assert_eq!((reply.lifetime, reply.signed), (Some(3), true));
+    raw.ask(REFRESH, Some(0)).await.expect("a reply");
+    assert_eq!(
+        server.counts().borrow().refreshed,
+        1,
+        "an end is no refresh"
+    );
+
+    // A client of another make keeps to it, by itself: it refreshes a minute before the end.
+    server.commit(Some(TurnFault::ShortLife { seconds: 61 }));
+    let at = server.tcp().expect("TCP");
+    let client = Client::allocate(Line::tcp(at).await, at, USER).await;
+    let mut client = client.expect("an allocation");
+    let mut counts = server.counts();
+    tokio::select! {
+        refreshed = counts.wait_for(|counts| counts.refreshed == 2) => {
+            refreshed.expect("the server runs");
+        }
+        met = client.meet(SOON * 3) => panic!("{met:?}"),
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_is_dropped_after_so_many_bytes() {
     let server = server(None).await;
     let at = server.tcp().expect("TCP");
