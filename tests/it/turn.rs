@@ -407,19 +407,6 @@ async fn an_allocation_may_be_said_to_live_for_a_short_time() {
         1,
         "an end is no refresh"
     );
-
-    // A client of another make keeps to it, by itself: it refreshes a minute before the end.
-    server.commit(Some(TurnFault::ShortLife { seconds: 61 }));
-    let at = server.tcp().expect("TCP");
-    let client = Client::allocate(Line::tcp(at).await, at, USER).await;
-    let mut client = client.expect("an allocation");
-    let mut counts = server.counts();
-    tokio::select! {
-        refreshed = counts.wait_for(|counts| counts.refreshed == 2) => {
-            refreshed.expect("the server runs");
-        }
-        met = client.meet(SOON * 3) => panic!("{met:?}"),
-    }
     server.stop().await;
 }
 
