@@ -69,7 +69,8 @@ pub struct Session {
     pub profile: Option<String>,
     /// `wowza-v1` or `ome`.
     pub dialect: Option<String>,
-    /// `udp` or `tcp`.
+    /// `udp` or `tcp`; where a lab judged also `turn`, through its TURN server, and `turn-tcp`, through the one that
+    /// OvenMediaEngine has inside.
     pub transport: Option<String>,
     /// From the start of the first attempt to media accepted.
     pub time_to_on_air_ms: Option<u64>,
