@@ -5,7 +5,8 @@
 //! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`, `wowza_v2`, `whip`) and get a media
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
-//! takes [`faults`].
+//! takes [`faults`]. Beside them stand what publishers meet on their way: a TURN server ([`turn`], which has
+//! OvenMediaEngine's own one too), TLS ([`tls`]) and a [`proxy`].
 
 mod answer;
 mod beep;
