@@ -74,7 +74,7 @@ pub enum Verb {
     /// List cameras and microphones, with the configuration to paste
     Devices(Devices),
     /// Run the strict ingest server alone, with its page and its report
-    Lab(Lab),
+    Lab(Box<Lab>),
     /// Find out what a server would take, without publishing; exit code 0 if one could publish
     Probe(Probe),
 }
@@ -168,16 +168,14 @@ pub struct Devices {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     onair lab --profile ome-0.21,qencode\n  \
-    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json\n  \
-    onair lab --listen 0.0.0.0:8080 --media-ip 192.0.2.7 --profile ome-0.20 --port ome-0.20=3333 --self-signed certs\n  \
-    onair lab --turn=3478 --turn-tls 443 --self-signed certs --proxy 3128")]
+    onair lab --listen 192.0.2.7:8080 --port ome-0.20=3333 --self-signed certs --turn=3478 --turn-tls 443 --report report.json")]
 pub struct Lab {
     /// Where the page listens; each server gets a free port at the same IP address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
-    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; without this
-    /// flag, that of --listen
+    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; needed if
+    /// --listen names all of them, otherwise the same
     #[arg(long, value_name = "IP")]
     pub media_ip: Option<IpAddr>,
 
@@ -370,9 +368,11 @@ mod tests {
     fn the_lab_takes_ports_by_name_and_a_turn_server_with_or_without_port() {
         let parse = |args: &[&str]| {
             let all = [&["onair", "lab"], args].concat();
-            Cli::try_parse_from(all).map(|cli| match cli.verb {
-                Verb::Lab(lab) => lab,
-                _ => panic!("{args:?} is another verb"),
+            Cli::try_parse_from(all).map(|cli| {
+                let Verb::Lab(lab) = cli.verb else {
+                    panic!("{args:?} is another verb");
+                };
+                lab
             })
         };
         let lab = parse(&["--port", "ome-0.21=3333", "--port", "qencode=4444"]);

@@ -69,7 +69,8 @@ pub struct Session {
     pub profile: Option<String>,
     /// `ome`, `whip`, `wowza-v1` or `wowza-v2`.
     pub dialect: Option<String>,
-    /// The rung of the ladder that media takes: `udp`, `tcp`, `turn-udp`, `turn-tcp` or `turn-tls`.
+    /// The rung of the ladder that media takes: `udp`, `tcp`, `turn-udp`, `turn-tcp` or `turn-tls`; where a lab judged,
+    /// what it saw: `turn` through its TURN server, `turn-tcp` through the one that OvenMediaEngine has inside.
     pub transport: Option<String>,
     /// What became of each rung in the last attempt, in order of preference; empty where only a lab writes.
     pub ladder: Vec<Rung>,

@@ -76,6 +76,11 @@ fn configured(args: &cli::Lab, clock: MediaClock) -> anyhow::Result<(LabConfig, 
     let mut config = LabConfig::new(profiles?, clock);
     config.listen = args.listen;
     config.media_ip = args.media_ip.unwrap_or(args.listen.ip());
+    anyhow::ensure!(
+        !config.media_ip.is_unspecified(),
+        "candidates cannot name {}: say with --media-ip which address of this machine they are to name",
+        config.media_ip
+    );
     for (name, port) in &args.ports {
         config.ports.insert(name.parse()?, *port);
     }

@@ -25,7 +25,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, cli.global).await,
         Verb::Demo(args) => demo::run(args, cli.global).await,
         Verb::Devices(args) => devices::run(args, cli.global).await,
-        Verb::Lab(args) => lab::run(args, cli.global).await,
+        Verb::Lab(args) => lab::run(*args, cli.global).await,
         Verb::Probe(args) => probe::run(args, cli.global).await,
         Verb::Run(args) => run::run(args, cli.global).await,
     }

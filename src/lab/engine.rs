@@ -291,14 +291,14 @@ impl Engine {
             return;
         }
         self.heard = now;
-        self.way = way;
-        self.source = Some(source);
         for dead in self.paths.heard(protocol, source, bytes) {
             self.ingest.rtc.direct_api().invalidate_candidate(&dead);
         }
         if self.paths.restarted() {
             self.remark("ICE has restarted: the publisher checks with its new credentials");
         }
+        self.way = way;
+        self.source = Some(source);
         if let Err(error) = self.ingest.rtc.handle_input(input) {
             self.failed(&error.to_string());
         }
@@ -544,8 +544,8 @@ impl Engine {
     /// What carries the media, in the report's words.
     fn transport(&self) -> &'static str {
         let is_relay = |source| {
-            let relays = self.ingest.relays.as_ref();
-            relays.is_some_and(|relays| relays.contain(source))
+            let turn = self.ingest.turn.as_ref();
+            turn.is_some_and(|turn| turn.relays_at(source))
         };
         match self.way {
             Way::Relay => "turn-tcp",

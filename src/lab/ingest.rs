@@ -28,7 +28,7 @@ use crate::media::access_unit::Track;
 use super::now;
 use super::profile::IceRole;
 use super::profile::Profile;
-use super::turn::Relays;
+use super::turn::Handle;
 use super::turn::embedded;
 use super::turn::embedded::Place;
 
@@ -80,8 +80,8 @@ pub(super) struct Ingest {
     pub(super) options: Options,
     /// Where packets come from that came through the embedded TURN server.
     pub(super) place: Option<Place>,
-    /// The addresses of the lab's TURN server, if it has one.
-    pub(super) relays: Option<Relays>,
+    /// The lab's TURN server, if it has one.
+    pub(super) turn: Option<Handle>,
     transport_cc: bool,
 }
 
@@ -147,7 +147,7 @@ impl Ingest {
             tcp,
             options,
             place: None,
-            relays: None,
+            turn: None,
             transport_cc: payload_types.transport_cc.is_some(),
         })
     }

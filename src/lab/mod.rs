@@ -5,7 +5,8 @@
 //! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`, `wowza_v2`, `whip`) and get a media
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
-//! takes [`faults`].
+//! takes [`faults`]. Beside them stand what publishers meet on their way: a TURN server ([`turn`], which has
+//! OvenMediaEngine's own one too), TLS ([`tls`]) and a [`proxy`].
 
 mod answer;
 mod beep;
@@ -74,7 +75,10 @@ use self::profile::Dialect;
 use self::station::Station;
 use self::tls::Acceptor;
 use self::tls::Identity;
+use self::turn::Handle;
 use self::turn::TurnConfig;
+use self::turn::TurnCounts;
+use self::turn::TurnFault;
 use self::turn::TurnServer;
 use self::turn::embedded::Embedded;
 
@@ -231,11 +235,19 @@ impl Lab {
         let faults = Faults::new(hub.clone(), &config.profiles, config.mutation);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stopping = stop.clone().drop_guard();
+        let turn = match config.turn {
+            Some(turn) => Some(TurnServer::start(turn).await?),
+            None => None,
+        };
         let (page, listener) = listen(config.listen).await?;
+        let relaying = Router::new()
+            .route("/v1/turn", get(turn_counts).post(turn_fault))
+            .with_state(turn.as_ref().map(TurnServer::handle));
         let routes = Router::new()
             .route("/v1/report", get(report_json))
             .route("/v1/faults", post(commit))
             .with_state(faults.clone())
+            .merge(relaying)
             .merge(page::router(
                 hub.clone(),
                 config.media_ip,
@@ -250,11 +262,7 @@ impl Lab {
             }
         });
         let tls = config.tls.as_ref().map(Acceptor::new).transpose()?;
-        let turn = match config.turn {
-            Some(turn) => Some(TurnServer::start(turn).await?),
-            None => None,
-        };
-        let embedded = if config.profiles.iter().any(|p| p.dialect() == Dialect::Ome) {
+        let embedded = if config.profiles.iter().any(|p| p.is_ome()) {
             let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
             let (address, listener) = listen(address).await?;
             Some(Embedded::start(listener, address, &tasks, &stop))
@@ -278,7 +286,7 @@ impl Lab {
                 clock: config.clock,
                 time_scale: config.time_scale,
                 withhold: config.withhold,
-                relays: turn.as_ref().map(TurnServer::relays),
+                turn: turn.as_ref().map(TurnServer::handle),
                 embedded: embedded.clone(),
                 ome_turn: config.ome_turn,
                 tls: tls.clone(),
@@ -315,19 +323,18 @@ impl Lab {
     pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
-        let plain = match profile.dialect() {
-            Dialect::Whip => "http",
-            Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => "ws",
+        let scheme = match (profile.dialect(), self.secured) {
+            (Dialect::Whip, false) => "http",
+            (Dialect::Whip, true) => "https",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, false) => "ws",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, true) => "wss",
         };
-        let scheme = format!("{plain}{}", if self.secured { "s" } else { "" });
         let path = match profile {
             Profile::Ome016
             | Profile::Ome020
             | Profile::Ome021
             | Profile::Qencode
-            | Profile::Whip => {
-                format!("{application}/{stream}")
-            }
+            | Profile::Whip => format!("{application}/{stream}"),
             Profile::WhipOme => format!("{application}/{stream}?direction=whip"),
             Profile::WhipWowza => format!("{application}/{stream}/whip"),
             Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => {
@@ -431,6 +438,22 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error>
 /// `GET /v1/report`: as in the report, its sessions.
 async fn report_json(State(faults): State<Faults>) -> Json<Vec<report::Session>> {
     Json(faults.report())
+}
+
+/// `GET /v1/turn`: what the TURN server has done; `null` without one.
+async fn turn_counts(State(turn): State<Option<Handle>>) -> Json<Option<TurnCounts>> {
+    Json(turn.map(|turn| turn.counts()))
+}
+
+/// `POST /v1/turn`: the TURN server is wrong from now on, or right again for `null`; whether there is one.
+async fn turn_fault(
+    State(turn): State<Option<Handle>>,
+    Json(fault): Json<Option<TurnFault>>,
+) -> Json<bool> {
+    if let Some(turn) = &turn {
+        turn.commit(fault);
+    }
+    Json(turn.is_some())
 }
 
 /// Body of `POST /v1/faults`.

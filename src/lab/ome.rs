@@ -352,18 +352,12 @@ impl Session<'_> {
 
     /// The embedded TURN server, as offers tell of it: twice, with the historic name of the user and the right one.
     fn tell_of_turn(&self, offer: &mut Value) {
-        let Some(embedded) = &self.station.embedded else {
+        let Some(server) = self.station.embedded_turn() else {
             return;
         };
-        let mut at = embedded.address();
-        at.set_ip(self.station.ome_turn.advertised.unwrap_or(at.ip()));
-        let urls = [format!("turn:{at}?transport=tcp")];
-        let password = match self.station.faults.mutation(self.station.profile) {
-            Some(Mutation::WrongTurnPassword) => "another",
-            Some(_) | None => embedded::PASSWORD,
-        };
-        for (list, user) in [("ice_servers", "user_name"), ("iceServers", "username")] {
-            let server = json!({"urls": urls, user: embedded::USERNAME, "credential": password});
+        let (user, password) = server.login.unwrap_or_default();
+        for (list, username) in [("ice_servers", "user_name"), ("iceServers", "username")] {
+            let server = json!({"urls": [server.url], username: user, "credential": password});
             offer[list] = json!([server]);
         }
     }

@@ -150,17 +150,10 @@ impl Profile {
 
     /// How long it waits for sender reports of both tracks before it shows anything, if it does.
     pub(super) const fn waits_for_reports(self) -> Option<Duration> {
-        match self {
-            Self::Ome016 => Some(Duration::from_secs(5)),
-            Self::Ome020
-            | Self::Ome021
-            | Self::Qencode
-            | Self::Whip
-            | Self::WhipOme
-            | Self::WhipWowza
-            | Self::WowzaCloud
-            | Self::WowzaSe
-            | Self::WowzaV2 => None,
+        if matches!(self, Self::Ome016) {
+            Some(Duration::from_secs(5))
+        } else {
+            None
         }
     }
 

@@ -38,7 +38,8 @@ use super::reception::Reception;
 use super::sdp;
 use super::sdp::Description;
 use super::tls::Acceptor;
-use super::turn::Relays;
+use super::turn::Handle;
+use super::turn::embedded;
 use super::turn::embedded::Embedded;
 use super::whip;
 
@@ -56,8 +57,8 @@ pub(super) struct Station {
     /// Factor on the server's own time-outs.
     pub(super) time_scale: f64,
     pub(super) withhold: Option<u32>,
-    /// The addresses of the lab's TURN server, if it has one.
-    pub(super) relays: Option<Relays>,
+    /// The lab's TURN server, if it has one.
+    pub(super) turn: Option<Handle>,
     /// OvenMediaEngine's own TURN server; of no use to others.
     pub(super) embedded: Option<Embedded>,
     /// How offers tell of it.
@@ -147,6 +148,20 @@ impl Station {
         time.mul_f64(self.time_scale)
     }
 
+    /// OvenMediaEngine's TURN server as publishers are told of it.
+    pub(super) fn embedded_turn(&self) -> Option<IceServer> {
+        let mut at = self.embedded.as_ref()?.address();
+        at.set_ip(self.ome_turn.advertised.unwrap_or(at.ip()));
+        let password = match self.faults.mutation(self.profile) {
+            Some(Mutation::WrongTurnPassword) => "another",
+            Some(_) | None => embedded::PASSWORD,
+        };
+        Some(IceServer {
+            url: format!("turn:{at}?transport=tcp"),
+            login: Some((embedded::USERNAME.to_owned(), password.to_owned())),
+        })
+    }
+
     /// Whether `name` is taken, or held by a fault.
     pub(super) fn is_taken(&self, name: &str) -> bool {
         self.faults.is_held(self.profile, now()) || self.names().contains_key(name)
@@ -198,7 +213,7 @@ impl Station {
             options,
         )
         .await?;
-        ingest.relays = self.relays.clone();
+        ingest.turn = self.turn.clone();
         let mut described = sdp::Engine {
             ufrag,
             pwd,

@@ -21,6 +21,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
@@ -113,12 +114,14 @@ pub enum Error {
 }
 
 /// What a TURN server has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TurnCounts {
     /// Allocations that stand.
     pub allocations: usize,
     /// Allocations that were ever made.
     pub allocated: u64,
+    /// Allocations that were prolonged.
+    pub refreshed: u64,
     /// Bytes of data relayed in both directions.
     pub relayed_bytes: u64,
 }
@@ -149,14 +152,24 @@ impl Shared {
     }
 }
 
-/// Tells which addresses are a TURN server's. Cheap to clone.
+/// What others may know of a running TURN server, and tell it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Relays(Arc<Shared>);
+pub(super) struct Handle(Arc<Shared>);
 
-impl Relays {
+impl Handle {
     /// Whether packets from `address` were relayed.
-    pub(super) fn contain(&self, address: SocketAddr) -> bool {
+    pub(super) fn relays_at(&self, address: SocketAddr) -> bool {
         self.0.relays().contains(&address)
+    }
+
+    /// What it has done.
+    pub(super) fn counts(&self) -> TurnCounts {
+        *self.0.counts.borrow()
+    }
+
+    /// See [`TurnServer::commit`].
+    pub(super) fn commit(&self, fault: Option<TurnFault>) {
+        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
@@ -246,8 +259,8 @@ impl TurnServer {
         self.tls
     }
 
-    pub(super) fn relays(&self) -> Relays {
-        Relays(Arc::clone(&self.shared))
+    pub(super) fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
     }
 
     /// Its URLs, as an operator would configure them: UDP, TCP, TLS, as far as it has them.
@@ -260,11 +273,7 @@ impl TurnServer {
 
     /// Commits `fault` from now on, at running clients too; `None` ends all wrong.
     pub fn commit(&self, fault: Option<TurnFault>) {
-        *self
-            .shared
-            .fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = fault;
+        self.handle().commit(fault);
     }
 
     /// What it has done; the receiver sees it change.

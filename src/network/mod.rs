@@ -42,21 +42,18 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
 }
 
+/// What the network is called: how packets leave it, for an address may be another one tomorrow.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.addresses.is_empty() {
-            return f.write_str("no network");
+        let routes = self.route_v4.iter().chain(&self.route_v6);
+        let mut names: Vec<String> = routes.map(ToString::to_string).collect();
+        if names.is_empty() {
+            names.extend(self.addresses.iter().map(ToString::to_string));
         }
-        for (n, address) in self.addresses.iter().enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{address}")?;
+        match names.is_empty() {
+            true => f.write_str("no way out"),
+            false => f.write_str(&names.join(", ")),
         }
-        for (family, route) in [("IPv4", &self.route_v4), ("IPv6", &self.route_v6)] {
-            if let Some(route) = route {
-                write!(f, "; {family} by {route}")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -64,7 +61,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.interface)?;
         match self.gateway {
-            Some(gateway) => write!(f, " to {gateway}"),
+            Some(gateway) => write!(f, " by {gateway}"),
             None => Ok(()),
         }
     }
@@ -128,7 +125,7 @@ fn publish(sender: &Sender<Network>, network: Network) {
     sender.send_if_modified(|last| {
         let changed = *last != network;
         if changed {
-            tracing::info!(%network, "the network has changed");
+            tracing::info!(%network, addresses = ?network.addresses, "the network has changed");
             *last = network;
         }
         changed
@@ -174,8 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_told_in_one_line() {
+    fn a_network_is_called_by_its_way_out_and_without_one_by_its_addresses() {
+        assert_eq!(Network::default().to_string(), "no way out");
         let mut network = network(&["192.0.2.5", "2001:db8::5"]);
+        assert_eq!(network.to_string(), "192.0.2.5, 2001:db8::5");
         network.route_v4 = Some(Route {
             interface: "eth0".to_owned(),
             gateway: Some("192.0.2.1".parse().unwrap()),
@@ -184,11 +183,7 @@ mod tests {
             interface: "ppp0".to_owned(),
             gateway: None,
         });
-        assert_eq!(
-            network.to_string(),
-            "192.0.2.5, 2001:db8::5; IPv4 by eth0 to 192.0.2.1; IPv6 by ppp0"
-        );
-        assert_eq!(Network::default().to_string(), "no network");
+        assert_eq!(network.to_string(), "eth0 by 192.0.2.1, ppp0");
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | wowza | an answer in the other dialect, though one is configured | operator |
 //! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
+//! | whip | any status | see `policy/whip.rs` |
 
 mod ome;
 mod whip;

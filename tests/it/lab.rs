@@ -114,7 +114,9 @@ async fn begin(lab: &Lab, profile: Profile, socket: &mut Socket, habits: Habits)
             Publisher::ome(socket, habits).await
         }
         Profile::WowzaCloud | Profile::WowzaSe => Publisher::wowza(socket, name, habits).await,
-        other => panic!("{other} is rehearsed elsewhere"),
+        Profile::Whip | Profile::WhipOme | Profile::WhipWowza | Profile::WowzaV2 => {
+            panic!("{profile} speaks otherwise")
+        }
     };
     begun.expect("the lab agrees")
 }

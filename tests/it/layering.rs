@@ -13,7 +13,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
-    ("network", &[]),
     ("peer", &["config", "feed", "media", "net"]),
     (
         "publisher",

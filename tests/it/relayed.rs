@@ -13,9 +13,12 @@ use onair::lab::Profile;
 use onair::lab::hub::State;
 use onair::lab::tls::Identity;
 use onair::lab::turn::TurnConfig;
+use onair::lab::turn::TurnServer;
 use onair::report;
 use serde_json::Value;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::lab::is_clean;
@@ -288,5 +291,44 @@ async fn signalling_is_secured_by_the_certificate_it_is_given() {
     // In plain text nothing is answered.
     let plain = tokio_tungstenite::connect_async(url.replace("wss", "ws")).await;
     assert!(plain.is_err());
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_turn_server_takes_faults_over_http() {
+    let lab = lab(Profile::Ome021, |c| {
+        c.turn = Some(TurnConfig::loopback(None))
+    })
+    .await;
+    let page = lab.page_url();
+    let host = page.trim_start_matches("http://").trim_end_matches('/');
+    let exchange = async |method: &str, body: &str| {
+        let mut stream = TcpStream::connect(host).await.expect("it listens");
+        let length = body.len();
+        let request = format!(
+            "{method} /v1/turn HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.expect("a reply");
+        let body = reply.split("\r\n\r\n").nth(1).expect("a body").to_owned();
+        serde_json::from_str::<Value>(&body).expect("JSON")
+    };
+    assert_eq!(
+        exchange("POST", r#"{"fault":"refuse","code":486}"#).await,
+        true
+    );
+    let at = lab.turn().and_then(TurnServer::tcp).expect("TCP");
+    let refused = Client::allocate(Line::tcp(at).await, at, ("lab", "relayed")).await;
+    assert!(refused.is_err());
+    assert_eq!(exchange("POST", "null").await, true);
+    let client = Client::allocate(Line::tcp(at).await, at, ("lab", "relayed")).await;
+    assert!(client.is_ok());
+    let counts = exchange("GET", "").await;
+    assert_eq!(
+        (&counts["allocations"], &counts["allocated"]),
+        (&json!(1), &json!(1))
+    );
     lab.stop().await;
 }

@@ -392,6 +392,25 @@ async fn a_nonce_is_stale_after_some_requests() {
 }
 
 #[tokio::test]
+async fn an_allocation_may_be_said_to_live_for_a_short_time() {
+    let server = server(None).await;
+    let mut raw = Raw::udp(server.udp().expect("UDP")).await;
+    server.commit(Some(TurnFault::ShortLife { seconds: 3 }));
+    let reply = raw.allocate().await.expect("a reply");
+    assert_eq!((reply.lifetime, reply.signed), (Some(3), true));
+    assert_eq!(reply.mapped, Some(raw.local), "the rest is as it was");
+    let reply = raw.ask(REFRESH, None).await.expect("a reply");
+    assert_eq!((reply.lifetime, reply.signed), (Some(3), true));
+    raw.ask(REFRESH, Some(0)).await.expect("a reply");
+    assert_eq!(
+        server.counts().borrow().refreshed,
+        1,
+        "an end is no refresh"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_is_dropped_after_so_many_bytes() {
     let server = server(None).await;
     let at = server.tcp().expect("TCP");
@@ -406,5 +425,39 @@ async fn a_client_is_dropped_after_so_many_bytes() {
     }
     assert!(matches!(client.meet(SOON).await, Met::Closed));
     until(&server, |counts| counts.allocations == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_hurts_no_client() {
+    let server = server(None).await;
+    let (udp, tcp) = (server.udp().expect("UDP"), server.tcp().expect("TCP"));
+    let client = Client::allocate(Line::udp(udp).await, udp, USER).await;
+    let mut client = client.expect("an allocation");
+    let (socket, peer) = peer().await;
+    client.permit(peer).await;
+    let mut raw = Raw::udp(udp).await;
+    raw.allocate().await.expect("a reply");
+    let mut stream = TcpStream::connect(tcp).await.expect("connected");
+    for n in 0..400_u32 {
+        let length = n as usize * 7 % 900;
+        let byte = |at: usize| (n * 31 + at as u32 * 17) as u8;
+        let mut message: Vec<u8> = (0..length).map(byte).collect();
+        if length >= 20 {
+            // A STUN header, so that what follows is looked at: every method and class in turn, true lengths and false.
+            message[..2].copy_from_slice(&(n as u16 % 0x200).to_be_bytes());
+            let told = if n % 3 == 0 { length } else { length - 20 };
+            message[2..4].copy_from_slice(&(told as u16 & !3).to_be_bytes());
+            message[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+        }
+        raw.line.send(&message).await;
+        if stream.write_all(&message).await.is_err() {
+            stream = TcpStream::connect(tcp).await.expect("connected");
+        }
+    }
+    client.send(peer, b"still here").await;
+    assert_eq!(arrives(&socket).await.0, b"still here");
+    let client = Client::allocate(Line::tcp(tcp).await, tcp, USER).await;
+    assert!(client.is_ok(), "and it takes others");
     server.stop().await;
 }

@@ -42,12 +42,21 @@ fn set_bearer(
 
 /// Ends `pair` while the lab is still there to be asked what it heard, and demands that no rule was broken.
 async fn end_in_order(pair: Pair, deletes: usize) {
+    end(pair, deletes, &[]).await;
+}
+
+/// What a black hole itself breaks: a farewell is lost in it, and a report that comes out of it before the first packet
+/// is far from the last one before it.
+const OF_BLACK_HOLES: [&str; 2] = ["goodbye", "sender-report-time"];
+
+async fn end(pair: Pair, deletes: usize, borne: &[&str]) {
     let Pair { lab, agent, .. } = pair;
     agent.drain().await;
     assert_eq!(count(&lab, "DELETE"), deletes, "{:#?}", requests(&lab));
     let report = lab.hub().report();
     lab.stop().await;
-    for session in report {
+    for mut session in report {
+        session.violations.retain(|v| !borne.contains(&&*v.rule));
         assert_eq!(session.violations, []);
     }
 }
@@ -201,7 +210,7 @@ async fn a_lost_path_is_found_again_by_restarting_ice_in_place() {
         pair.until_decoded(seen.unwrap_or_default() + 30).await;
         assert_eq!(pair.publisher.borrow().sessions, 1, "{profile}");
         assert_eq!(count(&pair.lab, "POST"), 1, "{profile}");
-        end_in_order(pair, 1).await;
+        end(pair, 1, &OF_BLACK_HOLES).await;
     }
 }
 
@@ -218,5 +227,5 @@ async fn a_server_that_ignores_restarts_gets_a_new_session_and_is_not_asked_agai
             .await;
     }
     assert_eq!(count(&pair.lab, "PATCH"), 1, "{:#?}", requests(&pair.lab));
-    end_in_order(pair, 3).await;
+    end(pair, 3, &OF_BLACK_HOLES).await;
 }

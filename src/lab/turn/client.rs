@@ -33,6 +33,7 @@ use turn_types::AddressFamily;
 use turn_types::Instant;
 use turn_types::TransportType;
 use turn_types::message::ALLOCATE;
+use turn_types::message::REFRESH;
 
 use super::Shared;
 use super::faults;
@@ -273,21 +274,38 @@ impl Client {
                 }
                 return None;
             }
-            Some(TurnFault::Drop { .. } | TurnFault::Silent) | None => return None,
+            Some(TurnFault::Drop { .. } | TurnFault::ShortLife { .. } | TurnFault::Silent)
+            | None => return None,
         };
         if !request.has_method(ALLOCATE) || !signed {
             return None;
         }
+        let (credentials, realm) = (self.credentials(), &self.shared.realm);
+        let refusal = faults::refusal(request, code, alternate, &credentials, realm);
+        Some(refusal)
+    }
+
+    fn credentials(&self) -> LongTermCredentials {
         let (user, password) = (&self.shared.username, self.shared.password.expose());
-        let credentials = LongTermCredentials::new(user.clone(), password.to_owned());
-        let realm = &self.shared.realm;
-        Some(faults::refusal(
-            request,
-            code,
-            alternate,
-            &credentials,
-            realm,
-        ))
+        LongTermCredentials::new(user.clone(), password.to_owned())
+    }
+
+    /// A reply of the protocol's, as it is to be sent.
+    fn replied(&self, reply: Vec<u8>) -> Vec<u8> {
+        let Ok(message) = Message::from_bytes(&reply) else {
+            return reply;
+        };
+        if faults::granted(&message).is_none() {
+            return reply;
+        }
+        if message.has_method(REFRESH) {
+            self.shared.count(|counts| counts.refreshed += 1);
+        }
+        let Some(TurnFault::ShortLife { seconds }) = self.shared.fault() else {
+            return reply;
+        };
+        let (credentials, realm) = (self.credentials(), &self.shared.realm);
+        faults::shortened(&message, seconds, &credentials, realm).unwrap_or(reply)
     }
 
     /// A datagram of a peer.
@@ -311,7 +329,8 @@ impl Client {
 
     fn transmit(&mut self, transmit: Transmit<Vec<u8>>) {
         if transmit.to == self.address && transmit.from == self.listen {
-            self.send(transmit.data);
+            let message = self.replied(transmit.data);
+            self.send(message);
             return;
         }
         let Some(relay) = self.relay.as_ref().filter(|r| r.address == transmit.from) else {

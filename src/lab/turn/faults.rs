@@ -6,15 +6,24 @@ use serde::Deserialize;
 use serde::Serialize;
 use stun_types::attribute::AlternateServer;
 use stun_types::attribute::ErrorCode;
+use stun_types::attribute::Fingerprint;
+use stun_types::attribute::MessageIntegrity;
+use stun_types::attribute::MessageIntegritySha256;
 use stun_types::attribute::Nonce;
 use stun_types::attribute::Realm;
 use stun_types::message::IntegrityAlgorithm;
 use stun_types::message::LongTermCredentials;
 use stun_types::message::Message;
+use stun_types::message::MessageClass;
 use stun_types::message::MessageWriteVec;
 use stun_types::message::StunWriteError;
+use stun_types::prelude::Attribute as _;
+use stun_types::prelude::AttributeStaticType as _;
 use stun_types::prelude::MessageWrite as _;
 use stun_types::prelude::MessageWriteExt as _;
+use turn_types::attribute::Lifetime;
+use turn_types::message::ALLOCATE;
+use turn_types::message::REFRESH;
 
 /// Something for a TURN server to do wrong, for as long as it is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -35,6 +44,11 @@ pub enum TurnFault {
     Refuse {
         /// The code.
         code: u16,
+    },
+    /// Allocations are said to live only so long, though they live longer: whoever keeps one prolongs it by then.
+    ShortLife {
+        /// What is said.
+        seconds: u32,
     },
     /// Nothing is answered and nothing relayed.
     Silent,
@@ -73,9 +87,41 @@ pub(super) fn refusal(
     Ok(message.finish())
 }
 
+/// Life of an allocation that a reply of ours grants, if it grants any.
+pub(super) fn granted(reply: &Message<'_>) -> Option<u32> {
+    let granting = reply.has_method(ALLOCATE) || reply.has_method(REFRESH);
+    let lifetime = reply.attribute::<Lifetime>().ok()?.seconds();
+    (granting && reply.has_class(MessageClass::Success) && lifetime > 0).then_some(lifetime)
+}
+
+/// `reply` with another life for the allocation, signed again.
+pub(super) fn shortened(
+    reply: &Message<'_>,
+    seconds: u32,
+    credentials: &LongTermCredentials,
+    realm: &str,
+) -> Result<Vec<u8>, StunWriteError> {
+    let id = reply.transaction_id();
+    let mut message = Message::builder(reply.get_type(), id, MessageWriteVec::new());
+    for (_, attribute) in reply.iter_attributes() {
+        match attribute.get_type() {
+            MessageIntegrity::TYPE | MessageIntegritySha256::TYPE | Fingerprint::TYPE => {}
+            Lifetime::TYPE => message.add_attribute(&Lifetime::new(seconds))?,
+            _ => message.add_attribute(&attribute)?,
+        }
+    }
+    let algorithm = if reply.has_attribute(MessageIntegritySha256::TYPE) {
+        IntegrityAlgorithm::Sha256
+    } else {
+        IntegrityAlgorithm::Sha1
+    };
+    let key = credentials.to_key(realm.to_owned()).make_key(algorithm);
+    message.add_message_integrity_with_key(&key, algorithm)?;
+    Ok(message.finish())
+}
+
 #[cfg(test)]
 mod tests {
-    use turn_types::message::ALLOCATE;
 
     use super::*;
 

@@ -119,7 +119,12 @@ fn cause(error: &Error) -> Option<io::ErrorKind> {
             source,
             ..
         } => source.as_ref().map(io::Error::kind),
-        other => panic!("{other}"),
+        Error::Failed { .. }
+        | Error::CaFile { .. }
+        | Error::Proxy { .. }
+        | Error::Status { .. }
+        | Error::Timeout { .. }
+        | Error::Url { .. } => panic!("{error}"),
     }
 }
 

@@ -80,7 +80,13 @@ pub(super) fn refused(refusal: &Refusal<'_>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use super::super::{History, verdict};
     use super::*;
+    use crate::net;
+    use crate::session::{EndReason, Progress};
+    use crate::signal::{self, Dialect};
 
     const S: Duration = Duration::from_secs(1);
     /// The interval of everything that only a person can mend.
@@ -233,5 +239,97 @@ mod tests {
         for status in [402, 411, 413, 418, 451, 499] {
             calls_operator(status, "URL");
         }
+    }
+
+    /// What the whole table says of `reason` at WHIP, met again and again every `period` after `progress`.
+    fn verdicts(
+        reason: impl Fn() -> EndReason,
+        progress: &Progress,
+        period: Duration,
+        times: u32,
+        start: Instant,
+    ) -> Vec<Verdict> {
+        let mut history = History::default();
+        let one = |n| {
+            let now = start + period * n;
+            verdict(now, &reason(), progress, Dialect::Whip, &mut history)
+        };
+        (0..times).map(one).collect()
+    }
+
+    fn first_of(reason: impl Fn() -> EndReason, on_air_for: Option<Duration>) -> Verdict {
+        let start = Instant::now();
+        let progress = match on_air_for {
+            Some(_) => Progress::OnAir {
+                since: start,
+                confirmed: true,
+            },
+            None => Progress::Connecting,
+        };
+        let now = start + on_air_for.unwrap_or_default();
+        verdicts(reason, &progress, S, 1, now).remove(0)
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_tried_often_and_then_slowly() {
+        let unreachable = || {
+            EndReason::Signal(signal::Error::Connect(net::Error::Timeout {
+                endpoint: "https://server:443".to_owned(),
+                step: net::Step::Tcp,
+                after: 10 * S,
+            }))
+        };
+        let period = Duration::from_millis(1_500);
+        let start = Instant::now();
+        let seen = verdicts(unreachable, &Progress::Signalling, period, 100, start);
+        assert!(seen[..80].iter().all(|v| *v == Verdict::RetryEvery(period)));
+        assert!(seen[80..].iter().all(|v| *v == Verdict::RetryEvery(15 * S)));
+    }
+
+    #[test]
+    fn silence_a_closed_connection_and_no_path_back_off() {
+        let endpoint = || "https://server:443".to_owned();
+        let silence = || {
+            EndReason::Signal(signal::Error::Timeout {
+                endpoint: endpoint(),
+                waiting_for: "its reply was awaited",
+                after: 15 * S,
+            })
+        };
+        let closed = || {
+            EndReason::Signal(signal::Error::Protocol {
+                endpoint: endpoint(),
+                expected: "an HTTP reply",
+                got: "nothing".to_owned(),
+            })
+        };
+        let pathless = || EndReason::NeverConnected {
+            stage: None,
+            climbs: Vec::new(),
+        };
+        assert_eq!(first_of(silence, None), Verdict::Backoff);
+        assert_eq!(first_of(closed, None), Verdict::Backoff);
+        assert_eq!(first_of(pathless, None), Verdict::Backoff);
+    }
+
+    #[test]
+    fn a_path_lost_or_not_restarted_is_followed_by_a_new_session_at_once_after_30_seconds_on_air() {
+        let unrestarted = || EndReason::Signal(signal::Error::NoRestart);
+        let lost = || EndReason::Lost;
+        assert_eq!(first_of(unrestarted, Some(31 * S)), Verdict::RetryNow);
+        assert_eq!(first_of(lost, Some(31 * S)), Verdict::RetryNow);
+        assert_eq!(first_of(unrestarted, Some(29 * S)), Verdict::Backoff);
+        assert_eq!(first_of(lost, Some(29 * S)), Verdict::Backoff);
+    }
+
+    #[test]
+    fn a_refused_video_track_is_for_the_operator_in_the_signallers_words() {
+        let refused = || {
+            EndReason::Signal(signal::Error::Sdp {
+                endpoint: "https://server:443".to_owned(),
+                why: "its words".to_owned(),
+            })
+        };
+        assert_eq!(person(&first_of(refused, None)), (RECHECK, "its words"));
     }
 }

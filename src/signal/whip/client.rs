@@ -124,6 +124,11 @@ fn unanswered(error: net::Error) -> Error {
                   offer)"
                 .to_owned(),
         },
-        error => Error::Connect(error),
+        other @ (net::Error::CaFile { .. }
+        | net::Error::Failed { .. }
+        | net::Error::Proxy { .. }
+        | net::Error::Status { .. }
+        | net::Error::Timeout { .. }
+        | net::Error::Url { .. }) => Error::Connect(other),
     }
 }

@@ -348,8 +348,8 @@ async fn a_token_that_is_the_same_or_refused_again_is_a_refusal() {
             let (mut whip, mut far) = whip(URL, renewed(&tokens), Trickle::Sdpfrag);
             let head = format!("HTTP/1.1 {status} x\r\n");
             let server = async {
-                for n in 0..requests {
-                    let said = format!("not {} in camera-key", tokens[n]);
+                for token in &tokens[..requests] {
+                    let said = format!("not {token} in camera-key");
                     far.serve(&head, &said).await;
                 }
             };
