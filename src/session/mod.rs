@@ -398,6 +398,13 @@ async fn until_stopped<T>(
     }
 }
 
+/// Whether the search under way has found a path.
+fn is_found(peer: &Peer) -> bool {
+    peer.climbs()
+        .iter()
+        .any(|climb| climb.outcome == Outcome::Chosen)
+}
+
 /// Whether the path to the server still stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
@@ -436,6 +443,8 @@ struct Live<'a> {
     disconnected_at: Option<Instant>,
     /// When a restart of ICE that is under way counts as failed.
     restart_ends: Option<Instant>,
+    /// The path takes nothing any more; what is meant for it is dropped until there is another.
+    stalled: bool,
     network: watch::Receiver<Network>,
     /// The network in which the path came up.
     stood_in: Network,
@@ -462,6 +471,7 @@ impl<'a> Live<'a> {
             frames_sent: 0,
             disconnected_at: None,
             restart_ends: None,
+            stalled: false,
             network,
             stood_in,
         }
@@ -485,6 +495,8 @@ impl<'a> Live<'a> {
                     Some(peer::Event::Candidates { lines, last }) => {
                         signaller.trickle(&lines, last).await?;
                     }
+                    // Of the old path, which came back while the server was asked.
+                    Some(peer::Event::Connected(_)) if self.restart_ends.is_some() && !is_found(peer) => {}
                     event => if self.on_event(event)? == Path::Lost {
                         self.move_on(peer, signaller, stop, EndReason::Lost).await?;
                     },
@@ -508,13 +520,23 @@ impl<'a> Live<'a> {
                 },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
+                    if self.stalled {
+                        continue;
+                    }
                     let passed = self.gate.pass(unit);
                     if passed.wants_key_frame {
                         self.subscription.request_key_frame();
                     }
                     for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
-                        peer.send(&unit).await.map_err(EndReason::Engine)?;
+                        match peer.send(&unit).await {
+                            // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
+                            Err(peer::Error::Stalled) => {
+                                self.stalled = true;
+                                self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                            }
+                            sent => sent.map_err(EndReason::Engine)?,
+                        }
                     }
                 }
             }
@@ -557,6 +579,7 @@ impl<'a> Live<'a> {
                     self.subscription.request_key_frame();
                 }
                 self.disconnected_at = None;
+                self.stalled = false;
             }
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
             Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
