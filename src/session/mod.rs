@@ -414,10 +414,11 @@ enum Path {
 
 /// What of the change from `before` to `after` takes the path away from `local`, the rung it lies on and our end of it.
 fn left(before: &Network, after: &Network, (rung, local): (Rung, IpAddr)) -> Option<String> {
-    if local.is_loopback() {
+    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
+    // A server on this host. A relay's end has an address of loopback too, but its packets leave the host.
+    if direct && local.is_loopback() {
         return None;
     }
-    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
     if direct && !after.addresses.contains(&local) {
         return Some("our address is gone".to_owned());
     }
