@@ -94,7 +94,7 @@ pub(crate) fn start_agent(
     std::fs::write(&path, text).map_err(|error| error.to_string())?;
     let mut command = world.command(Place::Agent, Path::new(env!("CARGO_BIN_EXE_onair")));
     command
-        .args(["run", "--log", "debug", "--log-format", "json", "--config"])
+        .args(["run", "--log", "info", "--log-format", "json", "--config"])
         .arg(path)
         .arg("--report")
         .arg(folder.join(AGENT_REPORT));
@@ -128,6 +128,10 @@ fn configuration(cell: &Cell, url: &str, certificates: &Path) -> String {
     text += &format!("to = \"{kind}\"\n");
     if profile == Profile::WhipWowza {
         text += "trickle = \"bare\"\n";
+    }
+    if profile == Profile::WowzaV2 {
+        // Its lab speaks the older dialect too, with those who begin with that.
+        text += "dialect = \"v2\"\n";
     }
     if kind == "wowza" {
         text += &format!(

@@ -162,6 +162,16 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    /// The dialect to be spoken there, by its name in the report.
+    pub(crate) fn dialect(&self) -> &'static str {
+        match self.profile {
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 | Profile::Qencode => "ome",
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => "whip",
+            Profile::WowzaCloud | Profile::WowzaSe => "wowza-v1",
+            Profile::WowzaV2 => "wowza-v2",
+        }
+    }
+
     /// Its name, by which it is selected and reported.
     pub(crate) fn name(&self) -> String {
         let rung = if self.group == Group::Rungs {
@@ -212,7 +222,7 @@ const FIREWALLS: &[(Profile, [Expected; 5])] = &[
     (Profile::WhipWowza,  [UDP, UDP, TCP,      TURN_TLS, TCP]),
     (Profile::WowzaCloud, [TCP, TCP, TCP,      NO_RELAY, TCP]),
     (Profile::WowzaSe,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
-    (Profile::WowzaV2,    [UDP, UDP, NO_WAY,   TURN_TLS, TURN_TLS]),
+    (Profile::WowzaV2,    [UDP, UDP, TCP,      TURN_TLS, TCP]),
 ];
 
 /// What media takes where one way after the other is blocked.
@@ -224,14 +234,15 @@ const RUNGS: &[(Network, &str)] = &[
     (Network::Only443, "turn-tls"),
 ];
 
-/// Whose sessions are moved, in which network, and what media takes before and after.
-const MOVED: &[(Profile, Network, Expected)] = &[
-    (Profile::Ome021, Network::Open, UDP),
-    (Profile::Whip, Network::Open, UDP),
-    (Profile::WhipWowza, Network::Only443, TURN_TLS),
-    (Profile::WowzaCloud, Network::Open, TCP),
-    (Profile::WowzaSe, Network::Open, UDP),
-    (Profile::WowzaV2, Network::Open, UDP),
+/// Whose sessions are moved, in which network, and what media takes afterwards: in the same network, and by the other
+/// provider, who lets everything pass.
+const MOVED: &[(Profile, Network, Expected, Expected)] = &[
+    (Profile::Ome021, Network::Open, UDP, UDP),
+    (Profile::Whip, Network::Open, UDP, UDP),
+    (Profile::WhipWowza, Network::Only443, TURN_TLS, UDP),
+    (Profile::WowzaCloud, Network::Open, TCP, TCP),
+    (Profile::WowzaSe, Network::Open, UDP, UDP),
+    (Profile::WowzaV2, Network::Open, UDP, UDP),
 ];
 
 /// The ways to move, in the order of the columns.
@@ -274,8 +285,13 @@ pub(crate) fn all() -> Vec<Cell> {
             }
         }
     }
-    for &(profile, network, expected) in MOVED {
+    for &(profile, network, here, elsewhere) in MOVED {
         for scenario in MOVES {
+            let expected = if scenario == Scenario::NewRoute {
+                elsewhere
+            } else {
+                here
+            };
             let turn_urls = network.turn_urls();
             let group = Group::Moves;
             cells.push(Cell {
