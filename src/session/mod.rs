@@ -413,23 +413,26 @@ enum Path {
 }
 
 /// What of the change from `before` to `after` takes the path away from `local`, the rung it lies on and our end of it.
+/// Nothing while there is no way out at all: there is nothing to be done then, and a cable that is put back in time has
+/// cost nothing.
 fn left(before: &Network, after: &Network, (rung, local): (Rung, IpAddr)) -> Option<String> {
     let direct = matches!(rung, Rung::Udp | Rung::Tcp);
     // A server on this host. A relay's end has an address of loopback too, but its packets leave the host.
     if direct && local.is_loopback() {
         return None;
     }
-    if direct && !after.addresses.contains(&local) {
-        return Some("our address is gone".to_owned());
-    }
     let (was, is) = match local {
         IpAddr::V4(_) => (&before.route_v4, &after.route_v4),
         IpAddr::V6(_) => (&before.route_v6, &after.route_v6),
     };
-    (was != is).then(|| match is {
-        Some(route) => format!("the way out is now over {}", route.interface),
-        None => "there is no way out any more".to_owned(),
-    })
+    if was.is_some() && is.is_none() {
+        return None;
+    }
+    if direct && !after.addresses.contains(&local) {
+        return Some("our address is gone".to_owned());
+    }
+    let is = is.as_ref().filter(|_| was != is)?;
+    Some(format!("the way out is now over {}", is.interface))
 }
 
 /// The session while media flows.
