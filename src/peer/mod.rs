@@ -270,6 +270,8 @@ pub struct Peer {
     gathered: latest::Sender<bool>,
     /// Whether the server's description is known.
     described: AtomicBool,
+    /// Tells our further candidates.
+    announcing: Mutex<Option<tokio::task::AbortHandle>>,
     /// An offer that restarts ICE, until it is accepted.
     restarting: Mutex<Option<RTCSessionDescription>>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
@@ -393,6 +395,7 @@ impl Peer {
             events,
             gathered,
             described: AtomicBool::new(false),
+            announcing: Mutex::new(None),
             restarting: Mutex::new(None),
             dialled: Mutex::new(HashSet::new()),
             tasks,
@@ -516,10 +519,7 @@ impl Peer {
     ///
     /// For connections that began with [`offer`](Self::offer).
     pub async fn restart(&self) -> Result<String, Error> {
-        let options = RTCOfferOptions {
-            ice_restart: true,
-            ..Default::default()
-        };
+        let options = RTCOfferOptions { ice_restart: true };
         let offer = self
             .engine
             .create_offer(Some(options))
@@ -639,8 +639,11 @@ impl Peer {
     /// Tells our further candidates, those `found` first.
     fn announce(&self, found: Vec<String>) {
         let wires = Arc::clone(&self.wires);
-        self.wires
-            .spawn(watch::announce(wires, self.events.clone(), found));
+        let announcing = watch::announce(wires, self.events.clone(), found);
+        let announcing = self.wires.spawn(announcing);
+        if let Some(earlier) = locked(&self.announcing).replace(announcing) {
+            earlier.abort();
+        }
     }
 
     fn is_new(&self, candidate: &Candidate) -> bool {

@@ -412,7 +412,7 @@ async fn restarted(peer: &Peer, server: &Receiver) {
     assert!(!offer.contains("a=candidate"), "{offer}");
     let (answered, answer) = oneshot::channel();
     let order = Order::Answer(offer, answered);
-    server.orders.send(order).ok().expect("the server lives");
+    assert!(server.orders.send(order).is_ok(), "the server lives");
     let answer = answer.await.expect("an answer");
     peer.accept(&answer).await.expect("accepted");
     peer.add_candidate(&server.candidate).await.expect("added");

@@ -231,7 +231,7 @@ impl Allocation {
         });
         let refresh = match self.state {
             State::Standing { refresh } => Some(refresh),
-            _ => None,
+            State::Allocating | State::Over | State::Releasing => None,
         };
         let renewals = self.peers.values().filter(|p| !p.refused).map(|p| p.renew);
         let renewals = refresh.is_some().then(|| renewals.min()).flatten();
