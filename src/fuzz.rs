@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::capture::file::read::{Wav, Y4m};
 use crate::config::raw::{self, Env};
 use crate::media::access_unit::nal_units;
+use crate::peer::turn;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
 use crate::signal::{ome, wowza_v1};
@@ -63,6 +64,11 @@ pub fn ome_message(data: &[u8]) {
 /// A session description: what is made regular stays as it is when made regular again.
 pub fn sdp(data: &[u8]) {
     description(&String::from_utf8_lossy(data));
+}
+
+/// What a TURN server sends on a stream: answered by few and well-formed messages.
+pub fn turn(data: &[u8]) {
+    turn::survive(data);
 }
 
 /// A WAV file: samples are finite, within the full scale, and end.

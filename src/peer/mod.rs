@@ -61,7 +61,7 @@ mod retransmit;
 mod sdp;
 mod stream;
 mod tracks;
-mod turn;
+pub(crate) mod turn;
 mod watch;
 mod wires;
 

@@ -50,6 +50,11 @@ fn sdp() {
 }
 
 #[test]
+fn turn() {
+    replay("turn", fuzz::turn, 7);
+}
+
+#[test]
 fn wav() {
     replay("wav", fuzz::wav, 8);
 }
@@ -88,6 +93,7 @@ fn no_target_is_forgotten() {
             "config",
             "ome_message",
             "sdp",
+            "turn",
             "wav",
             "wowza_message",
             "y4m"

@@ -379,6 +379,11 @@ impl Allocation {
         }
     }
 
+    /// The transaction that was begun last and is not answered.
+    pub(super) fn waits_for(&self) -> Option<[u8; 12]> {
+        self.pending.last().map(|pending| pending.id.0)
+    }
+
     fn indication(&mut self, message: &Message, now: Instant) {
         let mut data = Data::default();
         if let Some(peer) = xor_address(message, ATTR_XOR_PEER_ADDRESS)
