@@ -5,9 +5,9 @@
 //! RTP whose timestamps are an exact function of capture time; what the server says comes out as [`Event`]s.
 //!
 //! ```text
-//! send ─▶ packetizer ─▶ engine's task ─▶ interceptor ─▶ SRTP ─▶ wires ─▶ server
-//!                          ▲                │ reports, repairs      │
-//! Event ◀── watch ◀── states, sightings     ▼                       │
+//! send ─▶ packetizer ─▶ engine's task ─▶ interceptor ─▶ SRTP ─▶ wires ─▶ datagrams, stream, relay ─▶ server
+//!                          ▲                │ reports, repairs      │               └─▶ TURN server ─┘
+//! Event ◀── watch ◀── states, sightings     ▼                       │ race
 //! Event ◀──────────────────────────── feedback ◀──── SRTCP ◀────────┘
 //! ```
 //!
@@ -17,7 +17,15 @@
 //! the reading of candidates (`candidate`), RTP (`packetizer`), sender reports (`reports`: the engine pairs the
 //! instant of sending with the timestamp of the capture, ours pair the capture clock), answers to NACKs
 //! (`retransmit`: the engine answers storms), RTCP (`feedback`: the engine's figures stay zero), sockets and tasks
-//! (`wires`), and the ends that the engine does not tell (`watch`).
+//! (`wires`), TURN (`turn`, `relay`: the engine's speaks UDP alone), which way is tried when and which wins (`ladder`,
+//! `race`: the engine checks all at once), and the ends that the engine does not tell (`watch`).
+//!
+//! # Relays
+//!
+//! To the engine a relay is one more UDP socket of the host, bound to an address of loopback that stands for its kind of
+//! TURN server. What it sends there leaves through an allocation; before there is one, and before the rung's turn, it
+//! is lost. So ICE needs to know nothing of TURN, and a server that invents its relayed address is as good as any.
+//! Relays reach IPv4 addresses over UDP alone.
 //!
 //! # The gate on the engine
 //!

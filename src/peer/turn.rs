@@ -432,7 +432,10 @@ impl Standing {
                     let now = Instant::now();
                     while let Some((peer, packet)) = relay.outbound.pop() {
                         held += packet.len();
-                        self.allocation.send(peer, &packet, now.into_std());
+                        // A farewell goes out; of a rung that is beaten nothing does.
+                        if given_up.is_cancelled() {
+                            self.allocation.send(peer, &packet, now.into_std());
+                        }
                     }
                     self.allocation.release(now.into_std());
                     released = Some(now + RELEASE);
