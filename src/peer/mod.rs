@@ -63,6 +63,7 @@ mod ladder;
 mod local;
 mod packetizer;
 mod race;
+mod reflexive;
 mod relay;
 mod reports;
 mod retransmit;
@@ -188,7 +189,7 @@ impl Default for Limits {
 /// What happened to a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// More candidates of ours: relayed ones, and after an ICE restart the host's. Comes at least once after the
+    /// More candidates of ours: relayed ones, those that STUN servers tell, and after an ICE restart the host's. Comes at least once after the
     /// descriptions are exchanged; with `last` set, no more will follow.
     Candidates {
         /// `candidate:...` lines.
@@ -513,9 +514,9 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes TURN servers that became known after the beginning, as with a server's offer or answer; those known
-    /// already are passed over, and so is what exceeds eight. STUN servers are not needed: ingest servers learn our
-    /// public address from our checks.
+    /// Takes STUN and TURN servers that became known after the beginning, as with a server's offer or answer; those
+    /// known already are passed over, and so is what exceeds eight of either. STUN servers are asked once the
+    /// descriptions are exchanged.
     pub fn add_ice_servers(&self, servers: &[IceServer]) {
         self.wires.add_servers(servers);
     }

@@ -429,6 +429,53 @@ async fn candidates_are_told_to_an_end_without_relays_too() {
     server.kill().await;
 }
 
+/// A STUN server that sees all the world behind one address.
+async fn stun_server() -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let address = socket.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let mut packet = vec![0; 1_000];
+        while let Ok((_, from)) = socket.recv_from(&mut packet).await {
+            assert_eq!(packet[..2], [0, 1], "a Binding request");
+            let mut answer = vec![1, 1, 0, 12, 0x21, 0x12, 0xA4, 0x42];
+            answer.extend(&packet[8..20]);
+            // XOR-MAPPED-ADDRESS 203.0.113.5:4242 (RFC 8489, section 14.2).
+            answer.extend([0, 0x20, 0, 8, 0, 1, 0x10 ^ 0x21, 0x92 ^ 0x12]);
+            answer.extend([203 ^ 0x21, 0x12, 113 ^ 0xA4, 5 ^ 0x42]);
+            socket.send_to(&answer, from).await.expect("sent");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_stun_servers_say_of_us_is_told() {
+    let mut known = ice_server(&format!("stun:{}", stun_server().await), "");
+    known.username = String::new();
+    // One that does not answer holds nothing up.
+    let hole = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let hole = hole.local_addr().expect("bound");
+    let deaf = ice_server(&format!("stun:{hole}"), "");
+    let config = climbing(Transport::Auto, None, vec![known, deaf]);
+    let clock = config.clock;
+    let (mut peer, mut events, server) = offered(config, Options::default()).await;
+    let lines = our_candidates(&mut events).await;
+    let [line] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert!(
+        line.contains(" udp ") && line.contains(" 203.0.113.5 4242 typ srflx raddr 127.0.0.1 ")
+    );
+    // Media does not mind: the answers were not the engine's.
+    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
+    peer.close(true).await;
+    server.kill().await;
+}
+
 #[tokio::test]
 async fn the_stand_ins_for_relays_are_never_told() {
     for transport in [
@@ -494,7 +541,7 @@ async fn an_ice_restart_moves_media_to_new_sockets() {
         let mut told = false;
         until(&mut events, "our candidates and the connection", |event| {
             match event {
-                Event::Candidates { lines, last: true } => told |= !lines.is_empty(),
+                Event::Candidates { lines, .. } => told |= !lines.is_empty(),
                 Event::Connected(pair) => return (*pair == after && told).then_some(()),
                 Event::Failed(stage) => panic!("failed at {stage}"),
                 _ => {}
