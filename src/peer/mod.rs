@@ -490,27 +490,44 @@ impl Peer {
         sdp::answer(&local, &offer, &self.media)
     }
 
-    /// Takes one of the server's candidates, a `candidate:...` line. One that cannot be used, that the configured
-    /// transport forbids or that is known already is passed over; so is what exceeds sixteen.
+    /// Takes one of the server's candidates, as [`add_candidates`](Self::add_candidates) does.
     pub async fn add_candidate(&self, candidate: &str) -> Result<(), Error> {
-        let Some(candidate) = Candidate::parse(candidate) else {
-            return Ok(());
-        };
-        let rungs = candidate.rungs(self.ladder.transport);
+        self.add_candidates(&[candidate]).await
+    }
+
+    /// Takes the server's candidates, `candidate:...` lines. One that cannot be used, that the configured transport
+    /// forbids or that is known already is passed over; so is what exceeds sixteen. Those that are told together are
+    /// tried in the order of their rungs, whatever their own.
+    pub async fn add_candidates(&self, candidates: &[impl AsRef<str>]) -> Result<(), Error> {
         // Before the description it belongs to, a candidate cannot be used; it may be told again.
-        if rungs.is_empty() || !self.described.load(Ordering::Acquire) || !self.is_new(&candidate) {
+        if !self.described.load(Ordering::Acquire) {
             return Ok(());
         }
-        if candidate.protocol == Protocol::Tcp {
-            self.wires.dialling(candidate.address);
+        let rungs = |candidate: &Candidate| candidate.rungs(self.ladder.transport);
+        let parsed = candidates
+            .iter()
+            .filter_map(|c| Candidate::parse(c.as_ref()));
+        let usable: Vec<Candidate> = parsed
+            .filter(|c| !rungs(c).is_empty() && self.is_new(c))
+            .collect();
+        for candidate in &usable {
+            if candidate.protocol == Protocol::Tcp {
+                self.wires.dialling(candidate.address);
+            }
         }
-        self.wires.offered(&rungs);
-        let init = RTCIceCandidateInit {
-            candidate: candidate.line(),
-            ..Default::default()
-        };
-        if let Err(error) = self.engine.add_ice_candidate(init).await {
-            tracing::debug!(%error, ?candidate, "the engine cannot use a candidate");
+        // All at once: the first rung offered has a head start over those that follow.
+        let offered: Vec<Rung> = usable.iter().flat_map(rungs).collect();
+        if !offered.is_empty() {
+            self.wires.offered(&offered);
+        }
+        for candidate in &usable {
+            let init = RTCIceCandidateInit {
+                candidate: candidate.line(),
+                ..Default::default()
+            };
+            if let Err(error) = self.engine.add_ice_candidate(init).await {
+                tracing::debug!(%error, ?candidate, "the engine cannot use a candidate");
+            }
         }
         Ok(())
     }
@@ -637,13 +654,6 @@ impl Peer {
         }
         let local = self.engine.local_description().await.ok_or(Error::Closed)?;
         Ok(local.sdp)
-    }
-
-    async fn add_candidates(&self, candidates: &[String]) -> Result<(), Error> {
-        for candidate in candidates {
-            self.add_candidate(candidate).await?;
-        }
-        Ok(())
     }
 
     /// Tells our further candidates, those `found` first.

@@ -142,10 +142,14 @@ impl AsyncUdpSocket for RelayedDatagrams {
         if self.relay.stands.load(Ordering::Acquire) && self.wires.leaves(rung, packet) {
             self.wires.leaving(rung, self.local, remote, packet);
             let queued = Bytes::copy_from_slice(packet);
+            let counted = rung != Rung::TurnUdp;
+            if counted {
+                // Before the packet can be taken, or it would be written before it is queued.
+                self.wires.queued(packet.len());
+            }
             let (packets, bytes) = self.relay.outbound.push(remote, queued);
             self.wires.counters.lock().frames_refused += packets as u64;
-            if rung != Rung::TurnUdp {
-                self.wires.queued(packet.len());
+            if counted {
                 self.wires.written(bytes);
             }
         }

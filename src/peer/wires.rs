@@ -465,7 +465,9 @@ impl Wires {
         locked(&self.dials).entry(remote).or_insert(None);
     }
 
-    /// One of our own addresses that the engine knows for TCP towards `remote`.
+    /// One of our own addresses that the engine knows for TCP towards `remote`, with the port that stands for that of a
+    /// dialled connection: at the listener's own, the engine would take it for one that it accepted, and as the
+    /// controlling side never select it.
     pub(super) fn local_for(&self, remote: SocketAddr) -> Option<SocketAddr> {
         let listens = locked(&self.listens);
         let family = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
@@ -475,6 +477,7 @@ impl Wires {
             .find(|local| !local.ip().is_loopback())
             .copied()
             .or(first)
+            .map(|local| SocketAddr::new(local.ip(), DIALLED))
     }
 
     /// Whether a packet may leave over this rung now. Our checks are noted on the way.
@@ -571,6 +574,9 @@ impl Wires {
         })
     }
 }
+
+/// The port of a candidate that dials (RFC 6544, section 4.5).
+const DIALLED: u16 = 9;
 
 /// A check (RFC 8489, section 5: the class request and the method Binding).
 const BINDING_REQUEST: u16 = 0x0001;

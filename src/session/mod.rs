@@ -321,12 +321,9 @@ async fn negotiate(
 }
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
-    for candidate in candidates {
-        peer.add_candidate(candidate)
-            .await
-            .map_err(EndReason::Engine)?;
-    }
-    Ok(())
+    peer.add_candidates(candidates)
+        .await
+        .map_err(EndReason::Engine)
 }
 
 /// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try.
@@ -407,6 +404,13 @@ async fn until_stopped<T>(
     }
 }
 
+/// Whether the search under way has found a path.
+fn is_found(peer: &Peer) -> bool {
+    peer.climbs()
+        .iter()
+        .any(|climb| climb.outcome == Outcome::Chosen)
+}
+
 /// Whether the path to the server still stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
@@ -416,10 +420,11 @@ enum Path {
 
 /// What of the change from `before` to `after` takes the path away from `local`, the rung it lies on and our end of it.
 fn left(before: &Network, after: &Network, (rung, local): (Rung, IpAddr)) -> Option<String> {
-    if local.is_loopback() {
+    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
+    // A server on this host. A relay's end has an address of loopback too, but its packets leave the host.
+    if direct && local.is_loopback() {
         return None;
     }
-    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
     if direct && !after.addresses.contains(&local) {
         return Some("our address is gone".to_owned());
     }
@@ -445,6 +450,8 @@ struct Live<'a> {
     disconnected_at: Option<Instant>,
     /// When a restart of ICE that is under way counts as failed.
     restart_ends: Option<Instant>,
+    /// The path takes nothing any more; what is meant for it is dropped until there is another.
+    stalled: bool,
     network: watch::Receiver<Network>,
     /// The network in which the path came up.
     stood_in: Network,
@@ -471,6 +478,7 @@ impl<'a> Live<'a> {
             frames_sent: 0,
             disconnected_at: None,
             restart_ends: None,
+            stalled: false,
             network,
             stood_in,
         }
@@ -494,6 +502,8 @@ impl<'a> Live<'a> {
                     Some(peer::Event::Candidates { lines, last }) => {
                         signaller.trickle(&lines, last).await?;
                     }
+                    // Of the old path, which came back while the server was asked.
+                    Some(peer::Event::Connected(_)) if self.restart_ends.is_some() && !is_found(peer) => {}
                     event => if self.on_event(event)? == Path::Lost {
                         self.move_on(peer, signaller, stop, EndReason::Lost).await?;
                     },
@@ -517,13 +527,23 @@ impl<'a> Live<'a> {
                 },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
+                    if self.stalled {
+                        continue;
+                    }
                     let passed = self.gate.pass(unit);
                     if passed.wants_key_frame {
                         self.subscription.request_key_frame();
                     }
                     for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
-                        peer.send(&unit).await.map_err(EndReason::Engine)?;
+                        match peer.send(&unit).await {
+                            // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
+                            Err(peer::Error::Stalled) => {
+                                self.stalled = true;
+                                self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                            }
+                            sent => sent.map_err(EndReason::Engine)?,
+                        }
                     }
                 }
             }
@@ -566,6 +586,7 @@ impl<'a> Live<'a> {
                     self.subscription.request_key_frame();
                 }
                 self.disconnected_at = None;
+                self.stalled = false;
             }
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
             Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
