@@ -5,9 +5,9 @@
 //! RTP whose timestamps are an exact function of capture time; what the server says comes out as [`Event`]s.
 //!
 //! ```text
-//! send ─▶ packetizer ─▶ engine's task ─▶ interceptor ─▶ SRTP ─▶ wires ─▶ server
-//!                          ▲                │ reports, repairs      │
-//! Event ◀── watch ◀── states, sightings     ▼                       │
+//! send ─▶ packetizer ─▶ engine's task ─▶ interceptor ─▶ SRTP ─▶ wires ─▶ datagrams, stream, relay ─▶ server
+//!                          ▲                │ reports, repairs      │               └─▶ TURN server ─┘
+//! Event ◀── watch ◀── states, sightings     ▼                       │ race
 //! Event ◀──────────────────────────── feedback ◀──── SRTCP ◀────────┘
 //! ```
 //!
@@ -17,7 +17,15 @@
 //! the reading of candidates (`candidate`), RTP (`packetizer`), sender reports (`reports`: the engine pairs the
 //! instant of sending with the timestamp of the capture, ours pair the capture clock), answers to NACKs
 //! (`retransmit`: the engine answers storms), RTCP (`feedback`: the engine's figures stay zero), sockets and tasks
-//! (`wires`), and the ends that the engine does not tell (`watch`).
+//! (`wires`), TURN (`turn`, `relay`: the engine's speaks UDP alone), which way is tried when and which wins (`ladder`,
+//! `race`: the engine checks all at once), and the ends that the engine does not tell (`watch`).
+//!
+//! # Relays
+//!
+//! To the engine a relay is one more UDP socket of the host, bound to an address of loopback that stands for its kind of
+//! TURN server. What it sends there leaves through an allocation; before there is one, and before the rung's turn, it
+//! is lost. So ICE needs to know nothing of TURN, and a server that invents its relayed address is as good as any.
+//! Relays reach IPv4 addresses over UDP alone.
 //!
 //! # The gate on the engine
 //!
@@ -55,13 +63,14 @@ mod ladder;
 mod local;
 mod packetizer;
 mod race;
+mod reflexive;
 mod relay;
 mod reports;
 mod retransmit;
 mod sdp;
 mod stream;
 mod tracks;
-mod turn;
+pub(crate) mod turn;
 mod watch;
 mod wires;
 
@@ -181,7 +190,7 @@ impl Default for Limits {
 /// What happened to a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// More candidates of ours: relayed ones, and after an ICE restart the host's. Comes at least once after the
+    /// More candidates of ours: relayed ones, those that STUN servers tell, and after an ICE restart the host's. Comes at least once after the
     /// descriptions are exchanged; with `last` set, no more will follow.
     Candidates {
         /// `candidate:...` lines.
@@ -271,6 +280,8 @@ pub struct Peer {
     gathered: latest::Sender<bool>,
     /// Whether the server's description is known.
     described: AtomicBool,
+    /// Tells our further candidates.
+    announcing: Mutex<Option<tokio::task::AbortHandle>>,
     /// An offer that restarts ICE, until it is accepted.
     restarting: Mutex<Option<RTCSessionDescription>>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
@@ -394,6 +405,7 @@ impl Peer {
             events,
             gathered,
             described: AtomicBool::new(false),
+            announcing: Mutex::new(None),
             restarting: Mutex::new(None),
             dialled: Mutex::new(HashSet::new()),
             tasks,
@@ -520,9 +532,9 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes TURN servers that became known after the beginning, as with a server's offer or answer; those known
-    /// already are passed over, and so is what exceeds eight. STUN servers are not needed: ingest servers learn our
-    /// public address from our checks.
+    /// Takes STUN and TURN servers that became known after the beginning, as with a server's offer or answer; those
+    /// known already are passed over, and so is what exceeds eight of either. STUN servers are asked once the
+    /// descriptions are exchanged.
     pub fn add_ice_servers(&self, servers: &[IceServer]) {
         self.wires.add_servers(servers);
     }
@@ -534,10 +546,7 @@ impl Peer {
     ///
     /// For connections that began with [`offer`](Self::offer).
     pub async fn restart(&self) -> Result<String, Error> {
-        let options = RTCOfferOptions {
-            ice_restart: true,
-            ..Default::default()
-        };
+        let options = RTCOfferOptions { ice_restart: true };
         let offer = self
             .engine
             .create_offer(Some(options))
@@ -650,8 +659,11 @@ impl Peer {
     /// Tells our further candidates, those `found` first.
     fn announce(&self, found: Vec<String>) {
         let wires = Arc::clone(&self.wires);
-        self.wires
-            .spawn(watch::announce(wires, self.events.clone(), found));
+        let announcing = watch::announce(wires, self.events.clone(), found);
+        let announcing = self.wires.spawn(announcing);
+        if let Some(earlier) = locked(&self.announcing).replace(announcing) {
+            earlier.abort();
+        }
     }
 
     fn is_new(&self, candidate: &Candidate) -> bool {

@@ -186,6 +186,8 @@ pub struct Ended {
 pub struct Telemetry {
     /// How far it has come.
     pub progress: Progress,
+    /// The dialect that the server took; `None` until it has.
+    pub dialect: Option<Dialect>,
     /// The engine's counters, once there is a peer connection.
     pub peer: Option<peer::Counters>,
     /// What became of each way to the server, so far.
@@ -198,6 +200,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             progress: Progress::Signalling,
+            dialect: None,
             peer: None,
             climbs: Vec::new(),
             frames_sent: 0,
@@ -270,7 +273,10 @@ async fn attempt(
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
-        telemetry.send_modify(|t| t.progress = Progress::Connecting);
+        telemetry.send_modify(|t| {
+            t.progress = Progress::Connecting;
+            t.dialect = Some(signaller.dialect());
+        });
         connect(&mut events, &peer, signaller, &mut network, stop).await?;
         let mut live = Live::new(parameters, telemetry, network);
         let ended = live.run(&mut peer, &mut events, signaller, stop).await;

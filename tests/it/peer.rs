@@ -55,7 +55,7 @@ pub(crate) fn config() -> Config {
 }
 
 /// A picture of `bytes` bytes; every `n`-th is an IDR with its parameter sets.
-fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
+pub(crate) fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
     let mut data = Vec::new();
     if key {
         data.extend([
