@@ -141,6 +141,11 @@ impl AsyncUdpSocket for RelayedDatagrams {
         // Before there is an allocation a check is lost, as on a network; the next one follows in 50 ms.
         if self.relay.stands.load(Ordering::Acquire) && self.wires.leaves(rung, packet) {
             self.wires.leaving(rung, self.local, remote, packet);
+            let counted = rung != Rung::TurnUdp;
+            if counted {
+                // Before the task can take it and count it off again.
+                self.wires.queued(packet.len());
+            }
             let queued = Bytes::copy_from_slice(packet);
             let counted = rung != Rung::TurnUdp;
             if counted {

@@ -237,6 +237,8 @@ impl Line {
                 };
                 let socket = UdpSocket::bind(any).await.map_err(said)?;
                 socket.connect((ip, port)).await.map_err(said)?;
+                // Before tokio has seen it writable, nothing can be sent without waiting.
+                socket.writable().await.map_err(said)?;
                 let buffer = vec![0; DATAGRAM];
                 return Ok(Self::Datagrams { socket, buffer });
             }

@@ -138,6 +138,7 @@ const PURE: &[&str] = &[
     "report.rs",
     "session/acceptance.rs",
     "session/gate.rs",
+    "session/ground.rs",
     "session/rate.rs",
     "signal/candidate.rs",
     "signal/sdp.rs",
