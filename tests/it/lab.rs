@@ -112,6 +112,7 @@ async fn begin(lab: &Lab, profile: Profile, socket: &mut Socket, habits: Habits)
     let begun = match profile {
         Profile::Ome021 | Profile::Qencode => Publisher::ome(socket, habits).await,
         Profile::WowzaCloud | Profile::WowzaSe => Publisher::wowza(socket, name, habits).await,
+        other => panic!("{other} is rehearsed elsewhere"),
     };
     begun.expect("the lab agrees")
 }
