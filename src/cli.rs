@@ -1,6 +1,6 @@
 //! The command line: flags say how this run goes, the configuration file says what runs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,7 +74,9 @@ pub enum Verb {
     /// List cameras and microphones, with the configuration to paste
     Devices(Devices),
     /// Run the strict ingest server alone, with its page and its report
-    Lab(Lab),
+    Lab(Box<Lab>),
+    /// Find out what a server would take, without publishing; exit code 0 if one could publish
+    Probe(Probe),
 }
 
 /// How long a run lasts and what it leaves behind.
@@ -166,11 +168,71 @@ pub struct Devices {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     onair lab --profile ome-0.21,qencode\n  \
-    onair lab --listen 0.0.0.0:8080 --profile wowza-cloud --for 1min --report report.json")]
+    onair lab --listen 192.0.2.7:8080 --port ome-0.20=3333 --self-signed certs --turn=3478 --turn-tls 443 --report report.json")]
 pub struct Lab {
-    /// Where the page listens; each server gets a free port at the same IP address, and so does media
+    /// Where the page listens; each server gets a free port at the same IP address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+
+    /// IP address of media, of relays, and of the candidates that are handed out: one of this machine; needed if
+    /// --listen names all of them, otherwise the same
+    #[arg(long, value_name = "IP")]
+    pub media_ip: Option<IpAddr>,
+
+    /// Signalling port of a server, such as ome-0.21=3333; repeated
+    #[arg(long = "port", value_name = "NAME=PORT", value_parser = profile_port)]
+    pub ports: Vec<(String, u16)>,
+
+    /// Secure signalling with this certificate (PEM, with those that it was issued by)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Secure signalling with a certificate made for this run; DIR/ca.pem is what publishers have to trust (ca_file)
+    #[arg(long, value_name = "DIR", conflicts_with = "tls_cert")]
+    pub self_signed: Option<PathBuf>,
+
+    /// Run a TURN server too, over UDP and TCP, on this port or a free one; its URLs and the user are printed
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub turn: Option<u16>,
+
+    /// The TURN server takes TLS too, on this port; needs --turn and a certificate
+    #[arg(long, value_name = "PORT", requires = "turn")]
+    pub turn_tls: Option<u16>,
+
+    /// Where the TURN server's password is; without this flag, one of chance is printed
+    #[arg(long, value_name = "FILE", requires = "turn")]
+    pub turn_password_file: Option<PathBuf>,
+
+    /// TCP port of the TURN server that OvenMediaEngine has inside, which its offers tell of where transport= asks
+    /// for it; without this flag, a free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub ome_turn_port: u16,
+
+    /// The address that OvenMediaEngine's offers tell of its TURN server instead of the right one, as from within a
+    /// container
+    #[arg(long, value_name = "IP")]
+    pub ome_turn_address: Option<IpAddr>,
+
+    /// OvenMediaEngine's offers always tell of its TURN server (TcpForce)
+    #[arg(long)]
+    pub ome_turn_forced: bool,
+
+    /// Run a proxy too, which opens tunnels by CONNECT, on this port of the address of --listen
+    #[arg(long, value_name = "PORT")]
+    pub proxy: Option<u16>,
+
+    /// Ports that the proxy connects to, as a list or repeated; all of them without this flag
+    #[arg(long, value_name = "PORT", value_delimiter = ',', requires = "proxy")]
+    pub proxy_allow: Vec<u16>,
 
     /// Which servers to be, as a list or repeated; all of them without this flag
     #[arg(
@@ -182,7 +244,8 @@ pub struct Lab {
     )]
     pub profiles: Vec<String>,
 
-    /// Be a wrong server: a negative control that every client must fail on
+    /// Be a wrong server: a negative control that every client must fail on; code-404, missing-fingerprint,
+    /// wrong-fingerprint, wrong-ice-pwd or wrong-turn-password
     #[arg(long = "mutate", value_name = "NAME")]
     pub mutation: Option<String>,
 
@@ -191,11 +254,57 @@ pub struct Lab {
     pub extent: Extent,
 }
 
+/// `onair probe`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "No offer and no answer of ours is ever sent, so nobody who is live under that name is disturbed:\n\
+    OvenMediaEngine is asked under a name of chance first, Wowza for its list of streams, WHIP for its options.\n\
+    \n\
+    Examples:\n  \
+    onair probe wss://ome.example:3334/app/stream\n  \
+    onair probe --config /etc/onair/onair.toml main --json"
+)]
+pub struct Probe {
+    /// The server: ws(s)://host/app/stream (OvenMediaEngine, Qencode), ws(s)://host/webrtc-session.json (Wowza), http(s)://... (WHIP); `-` reads it from standard input, where no list of processes shows it; with --config, the name of a publisher
+    #[arg(value_name = "URL", required_unless_present = "config")]
+    pub url: Option<String>,
+
+    /// Ask the server of a publisher in this configuration file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["application", "stream", "ca_file", "insecure_tls", "proxy"])]
+    pub config: Option<PathBuf>,
+
+    /// Wowza's application
+    #[arg(long, value_name = "NAME")]
+    pub application: Option<String>,
+
+    /// Wowza's stream name
+    #[arg(long, value_name = "NAME")]
+    pub stream: Option<String>,
+
+    /// Trust these certificate authorities too (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Take any certificate
+    #[arg(long)]
+    pub insecure_tls: bool,
+
+    /// HTTP proxy to leave through, or `none`; default: the environment's
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Where the daemon's configuration belongs.
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
 /// The names of the lab's profiles.
-const PROFILES: [&str; 8] = [
+const PROFILES: [&str; 10] = [
+    "ome-0.16",
+    "ome-0.20",
     "ome-0.21",
     "qencode",
     "whip",
@@ -205,6 +314,17 @@ const PROFILES: [&str; 8] = [
     "wowza-se",
     "wowza-v2",
 ];
+
+fn profile_port(text: &str) -> Result<(String, u16), String> {
+    let (name, port) = text
+        .split_once('=')
+        .ok_or("a server and its port, such as ome-0.21=3333")?;
+    if !PROFILES.contains(&name) {
+        return Err(format!("{name:?} is none of {}", PROFILES.join(", ")));
+    }
+    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    Ok((name.to_owned(), port))
+}
 
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text)
@@ -242,5 +362,30 @@ mod tests {
         ];
         assert_eq!(parse(&listed), parse(&repeated));
         assert_eq!(parse(&listed), ["ome-0.21", "qencode"]);
+    }
+
+    #[test]
+    fn the_lab_takes_ports_by_name_and_a_turn_server_with_or_without_port() {
+        let parse = |args: &[&str]| {
+            let all = [&["onair", "lab"], args].concat();
+            Cli::try_parse_from(all).map(|cli| {
+                let Verb::Lab(lab) = cli.verb else {
+                    panic!("{args:?} is another verb");
+                };
+                lab
+            })
+        };
+        let lab = parse(&["--port", "ome-0.21=3333", "--port", "qencode=4444"]);
+        let ports = lab.expect("parses").ports;
+        assert_eq!(ports[0], ("ome-0.21".to_owned(), 3_333));
+        assert_eq!(ports[1], ("qencode".to_owned(), 4_444));
+        for wrong in ["ome-0.21", "ome-0.21=x", "ome=3333", "ome-0.21=70000"] {
+            assert!(parse(&["--port", wrong]).is_err(), "{wrong}");
+        }
+        let turn = |args: &[&str]| parse(args).expect("parses").turn;
+        assert_eq!((turn(&[]), turn(&["--turn"])), (None, Some(0)));
+        assert_eq!(turn(&["--turn=3478"]), Some(3_478));
+        assert!(parse(&["--turn-tls", "443"]).is_err(), "without --turn");
+        assert!(parse(&["--tls-cert", "a.pem"]).is_err(), "without a key");
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! The folders in order are a frame's road: [`capture`] (devices and their stand-ins) → [`encode`] (H.264, Opus) →
 //! [`feed`] (owns both, hands encoded media to any number of takers) → [`session`] (one attempt at one server) →
-//! [`peer`] (the WebRTC engine). [`signal`] is the conversation that a session holds meanwhile, over [`net`].
+//! [`peer`] (the WebRTC engine). [`signal`] is the conversation that a session holds meanwhile, over [`net`];
+//! [`network`] tells when the machine's own network has changed.
 //! Above stand the two long-lived owners: a [`publisher`] keeps one feed on air at one server and owns all
 //! retrying towards it; the feed owns its devices and all reopening of them. [`supervisor`] owns both kinds.
 //! [`lab`] stands opposite: a strict ingest server that judges, and shares no protocol code with the agent.
@@ -44,7 +45,9 @@ pub mod fuzz;
 pub mod lab;
 pub mod media;
 pub mod net;
+pub mod network;
 pub mod peer;
+pub mod probe;
 pub mod process;
 pub mod publisher;
 pub mod report;

@@ -67,10 +67,13 @@ pub struct Session {
     pub publisher: Option<String>,
     /// The lab's profile, where a lab judged.
     pub profile: Option<String>,
-    /// `wowza-v1` or `ome`.
+    /// `ome`, `whip`, `wowza-v1` or `wowza-v2`.
     pub dialect: Option<String>,
-    /// `udp` or `tcp`.
+    /// The rung of the ladder that media takes: `udp`, `tcp`, `turn-udp`, `turn-tcp` or `turn-tls`; where a lab judged,
+    /// what it saw: `turn` through its TURN server, `turn-tcp` through the one that OvenMediaEngine has inside.
     pub transport: Option<String>,
+    /// What became of each rung in the last attempt, in order of preference; empty where only a lab writes.
+    pub ladder: Vec<Rung>,
     /// From the start of the first attempt to media accepted.
     pub time_to_on_air_ms: Option<u64>,
     /// Sessions after the first.
@@ -90,6 +93,17 @@ pub struct Session {
     pub latency_ms: Option<Percentiles>,
     /// Rules of the strict server that were broken.
     pub violations: Vec<Violation>,
+}
+
+/// One way to the server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rung {
+    /// Its name, as in [`Session::transport`].
+    pub rung: String,
+    /// `chosen`, or why not.
+    pub outcome: String,
+    /// From the beginning of the search for a path to the outcome.
+    pub after_ms: Option<u64>,
 }
 
 /// The video track of a session.

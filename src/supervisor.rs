@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net;
+use crate::network::Network;
 use crate::publisher::{Publisher, Snapshot};
 
 /// Longest time given to publishers to part from their servers.
@@ -51,8 +52,13 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts all feeds and publishers of `config`. `seed` makes all jitter.
     ///
-    /// Must be called within a tokio runtime.
-    pub fn start(config: &Config, clock: MediaClock, seed: u64) -> Result<Self, Error> {
+    /// `network` is the network this host is in, as it changes. Must be called within a tokio runtime.
+    pub fn start(
+        config: &Config,
+        clock: MediaClock,
+        network: &watch::Receiver<Network>,
+        seed: u64,
+    ) -> Result<Self, Error> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut feeds = BTreeMap::new();
         for (name, feed) in &config.feeds {
@@ -68,11 +74,18 @@ impl Supervisor {
             let Some(feed) = feeds.get(&publisher.feed) else {
                 continue;
             };
-            let started = Publisher::start(name, publisher, feed.handle(), clock, rng.u64(..))
-                .map_err(|source| Error::Publisher {
-                    name: name.clone(),
-                    source,
-                })?;
+            let started = Publisher::start(
+                name,
+                publisher,
+                feed.handle(),
+                clock,
+                network.clone(),
+                rng.u64(..),
+            )
+            .map_err(|source| Error::Publisher {
+                name: name.clone(),
+                source,
+            })?;
             publishers.insert(name.clone(), started);
         }
         Ok(Self { feeds, publishers })

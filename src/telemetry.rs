@@ -20,12 +20,14 @@ use crate::cli::{Global, LogFormat};
 /// Crates, by the beginning of their targets, with the most detailed level at which they print nothing that was
 /// sent or received: URLs with tokens and messages with stream names pass through the first ones, keys and
 /// passwords of the connection through the others.
-const DISCREET: [(&str, Level); 6] = [
+const DISCREET: [(&str, Level); 8] = [
     ("tungstenite", Level::WARN),
     ("tokio_tungstenite", Level::WARN),
     ("hyper", Level::INFO),
     ("rtc", Level::INFO),
     ("rustls", Level::DEBUG),
+    ("stun_proto", Level::INFO),
+    ("turn_server_proto", Level::INFO),
     ("webrtc", Level::INFO),
 ];
 
@@ -87,7 +89,7 @@ fn filter(asked: &str) -> (EnvFilter, Option<String>) {
 /// A bare level is meant for onair's own words; the libraries say little of use below it.
 fn own(level: Level) -> String {
     // Directives match by prefix: `rtc` is every crate of the engine's core.
-    format!("warn,rtc=off,webrtc=off,onair={level}")
+    format!("warn,rtc=off,stun_proto=off,turn_server_proto=off,webrtc=off,onair={level}")
 }
 
 fn log_panics() {

@@ -51,12 +51,7 @@ async fn every_frame_is_accounted_for_and_nothing_is_left_behind() {
     // What is made once (the runtime's timers and blocking threads, the encoders' tables) is made before.
     publish(Profile::Ome021).await;
     let before = Held::idle().await;
-    for profile in [
-        Profile::Ome021,
-        Profile::Qencode,
-        Profile::WowzaCloud,
-        Profile::WowzaSe,
-    ] {
+    for profile in Profile::ALL {
         let (feed, publisher) = publish(profile).await;
         let video = is_accounted_for(feed.video);
         let audio = is_accounted_for(feed.audio);

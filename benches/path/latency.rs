@@ -117,7 +117,9 @@ fn configuration(
         .endpoint(profile)
         .context("the lab has no such profile")?;
     let server = match profile {
-        Profile::Ome021 => format!("to = \"ome\"\nurl = {:?}", endpoint.url),
+        Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => {
+            format!("to = \"ome\"\nurl = {:?}", endpoint.url)
+        }
         Profile::Qencode => format!("to = \"qencode\"\nurl = {:?}", endpoint.url),
         Profile::Whip | Profile::WhipOme | Profile::WhipWowza => {
             format!("to = \"whip\"\nurl = {:?}", endpoint.url)

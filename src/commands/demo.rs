@@ -10,13 +10,12 @@ use anyhow::Context as _;
 use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
-use crate::config::secret::Secret;
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
-    VideoSource, WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
+use crate::network::Network;
 use crate::report;
 use crate::supervisor::Supervisor;
 
@@ -41,7 +40,9 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
     let lab = Lab::start(LabConfig::new(PROFILES.to_vec(), clock))
         .await
         .context("cannot start the lab")?;
-    let supervisor = Supervisor::start(&config(&lab, args.video), clock, global.seed())
+    // Everything is on this host: no network matters.
+    let network = tokio::sync::watch::channel(Network::default()).1;
+    let supervisor = Supervisor::start(&config(&lab, args.video), clock, &network, global.seed())
         .context("cannot start")?;
     print(&format!(
         "A lab runs in this process; onair publishes to it as {} and as {}.\n\
@@ -168,23 +169,7 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         }),
     };
     let publishers = PROFILES.into_iter().filter_map(|profile| {
-        let endpoint = lab.endpoint(profile)?;
-        let url = Secret::new(endpoint.url);
-        let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
-            Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
-                url,
-                application: endpoint.application,
-                stream: Secret::new(endpoint.stream),
-                dialect: WowzaDialect::V1,
-            },
-            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
-                url,
-                bearer: None,
-                trickle: Trickle::Off,
-            },
-        };
+        let server = lab.server(profile)?;
         Some((profile.to_string(), Publisher::new("demo", server)))
     });
     Config {

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod devices;
 pub mod lab;
 mod outcome;
+pub mod probe;
 pub mod run;
 pub mod signals;
 
@@ -24,7 +25,8 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, cli.global).await,
         Verb::Demo(args) => demo::run(args, cli.global).await,
         Verb::Devices(args) => devices::run(args, cli.global).await,
-        Verb::Lab(args) => lab::run(args, cli.global).await,
+        Verb::Lab(args) => lab::run(*args, cli.global).await,
+        Verb::Probe(args) => probe::run(args, cli.global).await,
         Verb::Run(args) => run::run(args, cli.global).await,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::peer::Latency;
+use crate::peer::{Climb, Latency};
 use crate::process::Usage;
 use crate::publisher::{Snapshot, State};
 use crate::report::{self, Percentiles, Report, Verdict};
@@ -105,6 +105,7 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
         transport: peer
             .and_then(|peer| peer.pair.as_ref())
             .map(|pair| pair.rung.to_string()),
+        ladder: snapshot.session.climbs.iter().map(rung).collect(),
         time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
         capture_to_wire_ms: peer.and_then(|peer| percentiles(&peer.capture_to_wire)),
         reconnects: snapshot.sessions.saturating_sub(1),
@@ -114,6 +115,14 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
             ..report::Video::default()
         },
         ..report::Session::default()
+    }
+}
+
+fn rung(climb: &Climb) -> report::Rung {
+    report::Rung {
+        rung: climb.rung.to_string(),
+        outcome: climb.outcome.to_string(),
+        after_ms: climb.after.map(millis),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{clocks, print, signals};
 use crate::cli;
 use crate::config::load;
 use crate::media::time::MediaClock;
+use crate::network;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
@@ -19,7 +20,9 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
-    let supervisor = Supervisor::start(&config, clock, global.seed()).context("cannot start")?;
+    let network = network::watch().await;
+    let supervisor =
+        Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
 
     run.last(&stop, args.extent.duration, || Ok(())).await?;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::raw::{self, Env, Fault};
-use super::secret::SecretSource;
+use super::secret::{Secret, SecretSource};
 
 /// More than any configuration needs; a wrong path (a disk, a film) must not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -53,7 +53,7 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
     let env = match scope {
         Scope::Everything => Env {
             base,
-            fetch: &fetch,
+            fetch: &|source| fetch(source).map(Some),
             open: &|path| {
                 File::open(path)
                     .map(drop)
@@ -62,8 +62,7 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
         },
         Scope::Text => Env {
             base,
-            // Each its own, so that two publishers do not seem to share a stream.
-            fetch: &|source| Ok(format!("wss://secret.invalid/{source:?}")),
+            fetch: &|_| Ok(None),
             open: &|_| Ok(()),
         },
     };
@@ -71,6 +70,16 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
         path: path.to_owned(),
         faults,
     })
+}
+
+/// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why
+/// it cannot. Reads a file, so it may block for a moment.
+pub fn reread(source: &SecretSource) -> Result<Secret, String> {
+    let text = fetch(source)?;
+    match text.trim() {
+        "" => Err("it is empty".to_owned()),
+        trimmed => Ok(Secret::new(trimmed)),
+    }
 }
 
 fn listed(path: &Path, faults: &[Fault]) -> String {
@@ -163,6 +172,22 @@ mod tests {
         .unwrap();
         let fault = load(&config, Scope::Everything).unwrap_err().to_string();
         assert!(fault.contains("no variable ONAIR_NO_SUCH"), "{fault}");
+    }
+
+    #[test]
+    fn a_secret_is_read_again_where_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let source = SecretSource::File(path.clone());
+        assert!(reread(&source).unwrap_err().contains("No such file"));
+        for (text, token) in [("old\n", "old"), ("  new", "new")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(reread(&source).unwrap().expose(), token);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert_eq!(reread(&source).unwrap_err(), "it is empty");
+        let unset = SecretSource::Env("ONAIR_NO_SUCH".to_owned());
+        assert!(reread(&unset).is_err());
     }
 
     #[test]

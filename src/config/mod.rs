@@ -4,6 +4,7 @@
 
 pub mod ice_server;
 pub mod load;
+pub mod pin;
 pub mod raw;
 pub mod secret;
 pub mod units;

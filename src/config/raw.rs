@@ -4,6 +4,7 @@
 //! reported at once, each fault with its place; only broken TOML hides what lies behind it. Pure: secrets are
 //! fetched through [`Env`]. A fault never repeats a value that could be a secret.
 
+mod publisher;
 mod read;
 
 use std::collections::BTreeMap;
@@ -13,13 +14,12 @@ use std::time::Duration;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use url::Url;
 
+use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
-use super::secret::{Secret, SecretSource};
+use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Feed, Proxy, Publisher, Server, Size, Transport, Trust,
-    Video, VideoSource, WowzaDialect, units,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -42,8 +42,8 @@ const AUDIO_BITRATE: Bitrate = Bitrate(64_000);
 pub struct Env<'a> {
     /// The folder against which relative paths in the file are read; that of the file itself.
     pub base: &'a Path,
-    /// Fetches a secret, or says in a few words why it cannot.
-    pub fetch: &'a dyn Fn(&SecretSource) -> Result<String, String>,
+    /// Fetches a secret, or says in a few words why it cannot; `None` where secrets are not to be fetched.
+    pub fetch: &'a dyn Fn(&SecretSource) -> Result<Option<String>, String>,
     /// Tries to open a file for reading, or says in a few words why it cannot.
     pub open: &'a dyn Fn(&Path) -> Result<(), String>,
 }
@@ -119,7 +119,7 @@ impl Reader<'_> {
             if let Some(publisher) = self.publisher(&root, &table) {
                 let same = publishers
                     .iter()
-                    .find(|(_, p)| p.server == publisher.server);
+                    .find(|(_, p)| same_stream(&p.server, &publisher.server));
                 if let Some((other, _)) = same {
                     let message = format!(
                         "publishes to the same stream as publisher.{other}; each would throw the other off"
@@ -235,61 +235,6 @@ impl Reader<'_> {
         })
     }
 
-    fn publisher(&mut self, root: &Table<'_>, table: &Table<'_>) -> Option<Publisher> {
-        const KEYS: [&str; 5] = ["feed", "to", "url", "transport", "ca_file"];
-        let feed = self.required(table, "feed", text);
-        self.known_feed(root, table, feed.as_deref());
-        let kind = self.required(table, "to", |v| one_of(v, &["ome", "qencode", "wowza"]));
-        let server = match kind {
-            Some("wowza") => {
-                self.only(table, &KEYS, &["application", "stream"]);
-                let url = self.url(table);
-                let application = self.required(table, "application", text);
-                let stream = self.secret(table, "stream");
-                url.zip(application)
-                    .zip(stream)
-                    .map(|((url, application), (stream, _))| Server::Wowza {
-                        url,
-                        application,
-                        stream,
-                        dialect: WowzaDialect::V1,
-                    })
-            }
-            Some(ome) => {
-                self.only(table, &KEYS, &[]);
-                self.url(table).map(|url| match ome {
-                    "qencode" => Server::Qencode { url },
-                    _ => Server::Ome { url },
-                })
-            }
-            None => {
-                self.only(table, &KEYS, &["application", "stream"]);
-                None
-            }
-        };
-        let transport = self.optional(table, "transport", Transport::Auto, |v| {
-            Ok(match one_of(v, &["auto", "relay", "tcp", "udp"])? {
-                "relay" => Transport::Relay,
-                "tcp" => Transport::Tcp,
-                "udp" => Transport::Udp,
-                _ => Transport::Auto,
-            })
-        });
-        let ca_file = self.optional(table, "ca_file", None, |v| text(v).map(Some));
-        let ca_file = ca_file.map(|path| self.file(table, "ca_file", &path));
-        Some(Publisher {
-            feed: feed?,
-            server: server?,
-            transport,
-            ice_servers: Vec::new(),
-            proxy: Proxy::Environment,
-            trust: Trust {
-                ca_file,
-                ..Trust::default()
-            },
-        })
-    }
-
     /// The path of a file that must be there.
     fn file(&mut self, table: &Table<'_>, name: &str, path: &str) -> PathBuf {
         let path = self.env.base.join(path);
@@ -299,75 +244,6 @@ impl Reader<'_> {
             self.fault(at, &table.key(name), message);
         }
         path
-    }
-
-    fn url(&mut self, table: &Table<'_>) -> Option<Secret> {
-        let (url, at) = self.secret(table, "url")?;
-        let usable = Url::parse(url.expose())
-            .is_ok_and(|u| matches!(u.scheme(), "ws" | "wss") && u.has_host());
-        if !usable {
-            // The value stays unsaid: signed URLs are as good as passwords.
-            let message = "is no ws:// or wss:// URL with a host".to_owned();
-            self.fault(at, &table.key("url"), message);
-        }
-        usable.then_some(url)
-    }
-
-    /// A secret written out or referred to, and where its value stands.
-    fn secret(&mut self, table: &Table<'_>, name: &str) -> Option<(Secret, usize)> {
-        let key = table.key(name);
-        let allowed =
-            "a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }";
-        let Some(value) = table.entries.get(name) else {
-            self.fault(table.at, &key, format!("is missing; it must be {allowed}"));
-            return None;
-        };
-        let at = value.span().start;
-        let fetched = match value.get_ref() {
-            DeValue::String(plain) => Ok(plain.clone().into_owned()),
-            DeValue::Table(entries) => {
-                let table = Table {
-                    path: key.clone(),
-                    at,
-                    entries,
-                };
-                let source = self.secret_source(&table, allowed)?;
-                (self.env.fetch)(&source)
-            }
-            DeValue::Array(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Float(_)
-            | DeValue::Integer(_) => {
-                let found = value.get_ref().type_str();
-                Err(format!("found {found}, allowed: {allowed}"))
-            }
-        };
-        let checked = fetched.and_then(|secret| match secret.trim() {
-            "" => Err("is empty".to_owned()),
-            trimmed => Ok((Secret::new(trimmed), at)),
-        });
-        checked
-            .map_err(|message| self.fault(at, &key, message))
-            .ok()
-    }
-
-    fn secret_source(&mut self, table: &Table<'_>, allowed: &str) -> Option<SecretSource> {
-        let before = self.faults.len();
-        self.only(table, &["credential", "env", "file"], &[]);
-        let mut sources = Vec::new();
-        let credential = self.optional(table, "credential", None, |v| text(v).map(Some));
-        sources.extend(credential.map(SecretSource::Credential));
-        let env = self.optional(table, "env", None, |v| text(v).map(Some));
-        sources.extend(env.map(SecretSource::Env));
-        let file = self.optional(table, "file", None, |v| text(v).map(Some));
-        sources.extend(file.map(|path| SecretSource::File(self.env.base.join(path))));
-        if sources.len() != 1 && self.faults.len() == before {
-            self.fault(table.at, &table.path, format!("must be {allowed}"));
-        }
-        (self.faults.len() == before)
-            .then(|| sources.pop())
-            .flatten()
     }
 
     fn known_feed(&mut self, root: &Table<'_>, table: &Table<'_>, feed: Option<&str>) {

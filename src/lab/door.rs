@@ -15,8 +15,9 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,14 @@ pub(super) async fn serve(
             remote,
         };
         tracked.spawn(async move {
-            visitor.connection(stream).await;
+            match visitor.station.tls.clone() {
+                None => visitor.connection(stream).await,
+                Some(acceptor) => {
+                    if let Some(stream) = acceptor.accept(stream).await {
+                        visitor.connection(stream).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
@@ -94,7 +102,10 @@ struct Visitor {
 }
 
 impl Visitor {
-    async fn connection(self, stream: TcpStream) {
+    async fn connection<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let stop = self.stop.clone();
         let service = service_fn(move |request| self.clone().request(request));
         let connection = hyper::server::conn::http1::Builder::new()

@@ -43,6 +43,9 @@ use super::now;
 use super::paths::Paths;
 use super::reception::Reception;
 use super::sync::Pairing;
+use super::turn::embedded;
+use super::turn::embedded::Place;
+use super::turn::embedded::Relayed;
 
 /// How often time is told to the judge and to the keeper of the time-out.
 const TICK: Duration = Duration::from_millis(50);
@@ -92,6 +95,15 @@ pub(super) enum End {
     Silent,
 }
 
+/// On which way packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Through the embedded TURN server.
+    Relay,
+    Tcp,
+    Udp,
+}
+
 /// A running engine.
 pub(super) struct Engine {
     ingest: Ingest,
@@ -113,7 +125,11 @@ pub(super) struct Engine {
     seen: u32,
     stopping: bool,
     dead: bool,
-    over_tcp: bool,
+    way: Way,
+    /// Where the newest packet came from.
+    source: Option<SocketAddr>,
+    /// Where answers go to what came through the embedded TURN server.
+    answers: Option<mpsc::Sender<Vec<u8>>>,
     paths: Paths,
     end: Option<End>,
 }
@@ -147,7 +163,9 @@ impl Engine {
             seen: 0,
             stopping: false,
             dead: false,
-            over_tcp: false,
+            way: Way::Udp,
+            source: None,
+            answers: None,
             paths: Paths::default(),
             end: None,
         }
@@ -168,7 +186,7 @@ impl Engine {
                 received = receive(self.ingest.udp.as_ref(), &mut datagram) => {
                     // An error here is an ICMP message about an earlier packet of ours.
                     if let Ok((length, source)) = received {
-                        self.input(Protocol::Udp, source, &datagram[..length], now());
+                        self.input(Way::Udp, source, &datagram[..length], now());
                     }
                 }
                 accepted = accept(self.ingest.tcp.as_ref()) => {
@@ -179,8 +197,12 @@ impl Engine {
                         self.connections.insert(peer, connection);
                     }
                 }
+                Relayed { arrived, packet, answers } = relayed(self.ingest.place.as_mut()) => {
+                    self.answers = Some(answers);
+                    self.input(Way::Relay, embedded::RELAYED, &packet, arrived);
+                }
                 Some(Inbound { peer, arrived, packet }) = inbound.recv() => match packet {
-                    Some(packet) => self.input(Protocol::Tcp, peer, &packet, arrived),
+                    Some(packet) => self.input(Way::Tcp, peer, &packet, arrived),
                     None => self.hung_up(peer),
                 },
                 command = self.commands.recv() => {
@@ -223,6 +245,13 @@ impl Engine {
         if self.is_black(now()) {
             return;
         }
+        if transmit.destination == embedded::RELAYED {
+            if let Some(answers) = &self.answers {
+                // Whoever does not read loses packets, as over a network.
+                answers.try_send(transmit.contents.to_vec()).ok();
+            }
+            return;
+        }
         match (&self.ingest.udp, transmit.proto) {
             (Some(socket), Protocol::Udp) => {
                 // A full socket buffer loses the packet, as a network would.
@@ -238,14 +267,15 @@ impl Engine {
         }
     }
 
-    fn input(&mut self, protocol: Protocol, source: SocketAddr, bytes: &[u8], now: Instant) {
+    fn input(&mut self, way: Way, source: SocketAddr, bytes: &[u8], now: Instant) {
         if self.is_black(now) {
             return;
         }
         let (udp, tcp) = self.ingest.addresses();
-        let destination = match protocol {
-            Protocol::Udp => udp,
-            Protocol::Tcp | Protocol::SslTcp | Protocol::Tls => tcp,
+        let (protocol, destination) = match way {
+            Way::Relay => (Protocol::Udp, udp.or(Some(embedded::DUMMY))),
+            Way::Tcp => (Protocol::Tcp, tcp),
+            Way::Udp => (Protocol::Udp, udp),
         };
         let Some(destination) = destination else {
             return;
@@ -267,7 +297,8 @@ impl Engine {
         if self.paths.restarted() {
             self.remark("ICE has restarted: the publisher checks with its new credentials");
         }
-        self.over_tcp = protocol != Protocol::Udp;
+        self.way = way;
+        self.source = Some(source);
         if let Err(error) = self.ingest.rtc.handle_input(input) {
             self.failed(&error.to_string());
         }
@@ -286,7 +317,7 @@ impl Engine {
     fn event(&mut self, event: Event) {
         match event {
             Event::Connected => {
-                let transport = if self.over_tcp { "tcp" } else { "udp" };
+                let transport = self.transport();
                 self.connected = Some(now());
                 self.record.tally(|tally| tally.transport = Some(transport));
                 self.record.state(State::Connected);
@@ -487,7 +518,7 @@ impl Engine {
 
     fn hung_up(&mut self, peer: SocketAddr) {
         self.connections.remove(&peer);
-        if self.over_tcp && self.connections.is_empty() && self.connected.is_some() {
+        if self.way == Way::Tcp && self.connections.is_empty() && self.connected.is_some() {
             self.remark("the publisher closed the connection that carried the media");
             if !self.stopping {
                 self.end = Some(End::Closed);
@@ -508,6 +539,20 @@ impl Engine {
         self.black_hole.borrow().is_some_and(|until| now < until)
     }
 
+    /// What carries the media, in the report's words.
+    fn transport(&self) -> &'static str {
+        let is_relay = |source| {
+            let turn = self.ingest.turn.as_ref();
+            turn.is_some_and(|turn| turn.relays_at(source))
+        };
+        match self.way {
+            Way::Relay => "turn-tcp",
+            Way::Tcp => "tcp",
+            Way::Udp if self.source.is_some_and(is_relay) => "turn",
+            Way::Udp => "udp",
+        }
+    }
+
     fn track(&self, ssrc: u32) -> Option<Track> {
         let mut tracks = self.remote.tracks.iter();
         tracks.find(|(_, of)| *of == ssrc).map(|(track, _)| *track)
@@ -524,6 +569,13 @@ async fn receive(
 ) -> std::io::Result<(usize, SocketAddr)> {
     match socket {
         Some(socket) => socket.recv_from(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn relayed(place: Option<&mut Place>) -> Relayed {
+    match place {
+        Some(place) => place.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -164,6 +164,8 @@ pub enum Mutation {
     WrongFingerprint,
     /// An ICE password that is not the engine's.
     WrongIcePwd,
+    /// A password of OvenMediaEngine's TURN server that is not its own.
+    WrongTurnPassword,
 }
 
 impl std::str::FromStr for Mutation {
@@ -175,8 +177,9 @@ impl std::str::FromStr for Mutation {
             "missing-fingerprint" => Ok(Self::MissingFingerprint),
             "wrong-fingerprint" => Ok(Self::WrongFingerprint),
             "wrong-ice-pwd" => Ok(Self::WrongIcePwd),
+            "wrong-turn-password" => Ok(Self::WrongTurnPassword),
             other => Err(format!(
-                "unknown mutation {other:?}: one of code-404, missing-fingerprint, wrong-fingerprint, wrong-ice-pwd"
+                "unknown mutation {other:?}: one of code-404, missing-fingerprint, wrong-fingerprint, wrong-ice-pwd, wrong-turn-password"
             )),
         }
     }

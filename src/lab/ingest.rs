@@ -28,6 +28,9 @@ use crate::media::access_unit::Track;
 use super::now;
 use super::profile::IceRole;
 use super::profile::Profile;
+use super::turn::Handle;
+use super::turn::embedded;
+use super::turn::embedded::Place;
 
 /// RTP payload types of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,10 @@ pub(super) struct Ingest {
     pub(super) udp: Option<UdpSocket>,
     pub(super) tcp: Option<TcpListener>,
     pub(super) options: Options,
+    /// Where packets come from that came through the embedded TURN server.
+    pub(super) place: Option<Place>,
+    /// The lab's TURN server, if it has one.
+    pub(super) turn: Option<Handle>,
     transport_cc: bool,
 }
 
@@ -139,9 +146,23 @@ impl Ingest {
             udp,
             tcp,
             options,
+            place: None,
+            turn: None,
             transport_cc: payload_types.transport_cc.is_some(),
         })
     }
+
+    /// Takes packets from the embedded TURN server too; without UDP they are addressed to its dummy.
+    pub(super) fn relayed(&mut self, place: Place) -> io::Result<()> {
+        if self.udp.is_none() {
+            let candidate = Candidate::host(embedded::DUMMY, Protocol::Udp)
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            self.rtc.add_local_candidate(candidate);
+        }
+        self.place = Some(place);
+        Ok(())
+    }
+
     /// Addresses of the UDP and the TCP candidate.
     pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         let udp = self.udp.as_ref().and_then(|s| s.local_addr().ok());

@@ -5,7 +5,8 @@
 //! listener per profile takes publishers (`door`), which speak their dialect (`ome`, `wowza`, `wowza_v2`, `whip`) and get a media
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
-//! takes [`faults`].
+//! takes [`faults`]. Beside them stand what publishers meet on their way: a TURN server ([`turn`], which has
+//! OvenMediaEngine's own one too), TLS ([`tls`]) and a [`proxy`].
 
 mod answer;
 mod beep;
@@ -23,11 +24,14 @@ mod ome;
 pub mod page;
 mod paths;
 pub mod profile;
+pub mod proxy;
 mod reception;
 mod sdp;
 mod station;
 mod sync;
 mod tally;
+pub mod tls;
+pub mod turn;
 mod whep;
 mod whip;
 mod wire;
@@ -52,6 +56,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Server;
+use crate::config::Trickle;
+use crate::config::WowzaDialect;
+use crate::config::secret::Secret;
 use crate::media::time::MediaClock;
 use crate::report;
 
@@ -65,6 +73,14 @@ pub use self::profile::Profile;
 
 use self::profile::Dialect;
 use self::station::Station;
+use self::tls::Acceptor;
+use self::tls::Identity;
+use self::turn::Handle;
+use self::turn::TurnConfig;
+use self::turn::TurnCounts;
+use self::turn::TurnFault;
+use self::turn::TurnServer;
+use self::turn::embedded::Embedded;
 
 /// How long [`Lab::stop`] waits for sessions to end.
 const STOP: Duration = Duration::from_secs(5);
@@ -111,6 +127,12 @@ pub struct LabConfig {
     pub mutation: Option<Mutation>,
     /// Throw away every n-th video packet on first arrival, to see it sent again (only `wowza-se` asks for that).
     pub withhold: Option<u32>,
+    /// The certificate with which signalling is secured; without it, it is not.
+    pub tls: Option<Identity>,
+    /// A TURN server beside the ingest servers, of which publishers learn elsewhere.
+    pub turn: Option<TurnConfig>,
+    /// The TURN server that OvenMediaEngine has inside.
+    pub ome_turn: OmeTurn,
     /// What publishers by WHIP have to show; `None` asks for nothing. OvenMediaEngine never asks.
     pub bearer: Option<String>,
     /// What publishers by WHIP are told in `Link`: always, or by OvenMediaEngine with `transport=relay` or `all`.
@@ -119,6 +141,17 @@ pub struct LabConfig {
     pub ice_lite: bool,
     /// How Wowza servers take the other dialect.
     pub foreign: Foreign,
+}
+
+/// How OvenMediaEngine's embedded TURN server is set up. All OvenMediaEngines of a lab share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OmeTurn {
+    /// Its TCP port at the IP address of media; 0 is a free one.
+    pub port: u16,
+    /// The address that offers tell, if not the right one: a server in a container knows itself by no other.
+    pub advertised: Option<IpAddr>,
+    /// Every offer tells of it, whatever `transport=` says (`TcpForce`).
+    pub forced: bool,
 }
 
 impl LabConfig {
@@ -133,6 +166,13 @@ impl LabConfig {
             time_scale: 1.0,
             mutation: None,
             withhold: None,
+            tls: None,
+            turn: None,
+            ome_turn: OmeTurn {
+                port: 0,
+                advertised: None,
+                forced: false,
+            },
             bearer: None,
             ice_servers: Vec::new(),
             ice_lite: false,
@@ -152,6 +192,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Caused by a certificate or key that cannot be used.
+    #[error("the lab's certificate cannot be used")]
+    Tls(#[from] tls::Error),
+    /// Caused by the TURN server.
+    #[error("the lab's TURN server does not start")]
+    Turn(#[from] turn::Error),
 }
 
 /// Where to publish to.
@@ -172,6 +218,8 @@ pub struct Lab {
     faults: Faults,
     page: SocketAddr,
     doors: BTreeMap<Profile, SocketAddr>,
+    secured: bool,
+    turn: Option<TurnServer>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -187,11 +235,19 @@ impl Lab {
         let faults = Faults::new(hub.clone(), &config.profiles, config.mutation);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stopping = stop.clone().drop_guard();
+        let turn = match config.turn {
+            Some(turn) => Some(TurnServer::start(turn).await?),
+            None => None,
+        };
         let (page, listener) = listen(config.listen).await?;
+        let relaying = Router::new()
+            .route("/v1/turn", get(turn_counts).post(turn_fault))
+            .with_state(turn.as_ref().map(TurnServer::handle));
         let routes = Router::new()
             .route("/v1/report", get(report_json))
             .route("/v1/faults", post(commit))
             .with_state(faults.clone())
+            .merge(relaying)
             .merge(page::router(
                 hub.clone(),
                 config.media_ip,
@@ -205,6 +261,14 @@ impl Lab {
                 tracing::error!(%error, "the lab's page ended");
             }
         });
+        let tls = config.tls.as_ref().map(Acceptor::new).transpose()?;
+        let embedded = if config.profiles.iter().any(|p| p.is_ome()) {
+            let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
+            let (address, listener) = listen(address).await?;
+            Some(Embedded::start(listener, address, &tasks, &stop))
+        } else {
+            None
+        };
         let mut doors = BTreeMap::new();
         for profile in &config.profiles {
             let port = config.ports.get(profile).copied().unwrap_or(0);
@@ -222,6 +286,10 @@ impl Lab {
                 clock: config.clock,
                 time_scale: config.time_scale,
                 withhold: config.withhold,
+                turn: turn.as_ref().map(TurnServer::handle),
+                embedded: embedded.clone(),
+                ome_turn: config.ome_turn,
+                tls: tls.clone(),
                 ice_lite: config.ice_lite,
                 bearer: config.bearer.clone(),
                 ice_servers: config.ice_servers.clone(),
@@ -244,6 +312,8 @@ impl Lab {
             faults,
             page,
             doors,
+            secured: tls.is_some(),
+            turn,
             tasks,
             stop: stopping.disarm(),
         })
@@ -253,14 +323,18 @@ impl Lab {
     pub fn endpoint(&self, profile: Profile) -> Option<Endpoint> {
         let address = self.doors.get(&profile)?;
         let (application, stream) = (profile.application(), profile.stream());
-        let scheme = match profile.dialect() {
-            Dialect::Whip => "http",
-            Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => "ws",
+        let scheme = match (profile.dialect(), self.secured) {
+            (Dialect::Whip, false) => "http",
+            (Dialect::Whip, true) => "https",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, false) => "ws",
+            (Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2, true) => "wss",
         };
         let path = match profile {
-            Profile::Ome021 | Profile::Qencode | Profile::Whip => {
-                format!("{application}/{stream}")
-            }
+            Profile::Ome016
+            | Profile::Ome020
+            | Profile::Ome021
+            | Profile::Qencode
+            | Profile::Whip => format!("{application}/{stream}"),
             Profile::WhipOme => format!("{application}/{stream}?direction=whip"),
             Profile::WhipWowza => format!("{application}/{stream}/whip"),
             Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => {
@@ -274,9 +348,39 @@ impl Lab {
         })
     }
 
+    /// How an operator configures that profile's server; `None` if this lab is not that.
+    pub fn server(&self, profile: Profile) -> Option<Server> {
+        let endpoint = self.endpoint(profile)?;
+        let url = Secret::new(endpoint.url);
+        Some(match profile {
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 => Server::Ome { url },
+            Profile::Qencode => Server::Qencode { url },
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
+                url,
+                bearer: None,
+                trickle: if profile == Profile::WhipWowza {
+                    Trickle::Bare
+                } else {
+                    Trickle::Sdpfrag
+                },
+            },
+            Profile::WowzaCloud | Profile::WowzaSe | Profile::WowzaV2 => Server::Wowza {
+                url,
+                application: endpoint.application,
+                stream: Secret::new(endpoint.stream),
+                dialect: WowzaDialect::Auto,
+            },
+        })
+    }
+
     /// Address of the signalling of each profile.
     pub const fn addresses(&self) -> &BTreeMap<Profile, SocketAddr> {
         &self.doors
+    }
+
+    /// Its TURN server, if it was to have one.
+    pub const fn turn(&self) -> Option<&TurnServer> {
+        self.turn.as_ref()
     }
 
     /// URL of the page.
@@ -302,11 +406,14 @@ impl Lab {
     /// Stops as a server does that is told to: running sessions get BYE and `close_notify`, sockets are cut.
     /// Returns once everything has ended, after 5 seconds at most; the report stays readable until then through
     /// a clone of the hub.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
             tracing::warn!("sessions of the lab did not end in time");
+        }
+        if let Some(turn) = self.turn.take() {
+            turn.stop().await;
         }
     }
 }
@@ -331,6 +438,22 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error>
 /// `GET /v1/report`: as in the report, its sessions.
 async fn report_json(State(faults): State<Faults>) -> Json<Vec<report::Session>> {
     Json(faults.report())
+}
+
+/// `GET /v1/turn`: what the TURN server has done; `null` without one.
+async fn turn_counts(State(turn): State<Option<Handle>>) -> Json<Option<TurnCounts>> {
+    Json(turn.map(|turn| turn.counts()))
+}
+
+/// `POST /v1/turn`: the TURN server is wrong from now on, or right again for `null`; whether there is one.
+async fn turn_fault(
+    State(turn): State<Option<Handle>>,
+    Json(fault): Json<Option<TurnFault>>,
+) -> Json<bool> {
+    if let Some(turn) = &turn {
+        turn.commit(fault);
+    }
+    Json(turn.is_some())
 }
 
 /// Body of `POST /v1/faults`.

@@ -18,6 +18,7 @@ use super::faults::Step;
 use super::hub::Ask;
 use super::hub::Record;
 use super::judge::Rules;
+use super::profile::Profile;
 use super::sdp;
 use super::sdp::Description;
 use super::sdp::OmeNames;
@@ -27,6 +28,7 @@ use super::station::Running;
 use super::station::Station;
 use super::station::ended;
 use super::station::word;
+use super::turn::embedded;
 use super::wire::Heard;
 use super::wire::Wire;
 
@@ -266,17 +268,24 @@ impl Session<'_> {
         if !known || taken || self.request.parameter("direction") != Some("send") {
             return refused();
         }
+        let transports = self.transports();
         if self.offered.is_none() {
+            let ufrag = word(6, LETTERS);
             let prepared = station
                 .prepare(
-                    self.transports(),
+                    (transports.udp, transports.tcp),
                     sdp::OME_TYPES,
-                    (word(6, LETTERS), word(32, LETTERS)),
+                    (ufrag.clone(), word(32, LETTERS)),
                 )
                 .await;
-            let Ok(prepared) = prepared else {
+            let Ok(mut prepared) = prepared else {
                 return refused();
             };
+            if let Some(embedded) = station.embedded.as_ref().filter(|_| transports.relay)
+                && prepared.ingest.relayed(embedded.place(&ufrag)).is_err()
+            {
+                return refused();
+            }
             let names = OmeNames {
                 session: fastrand::u32(100..1_000),
                 mids: [word(6, LETTERS), word(6, LETTERS)],
@@ -290,16 +299,24 @@ impl Session<'_> {
         };
         let (udp, tcp) = prepared.ingest.addresses();
         // A repeated request gets the list longer each time.
-        if let Some(address) = udp {
+        let dummy =
+            (transports.relay && !transports.udp && !transports.tcp).then_some(embedded::DUMMY);
+        if let Some(address) = udp.or(dummy) {
+            let (foundation, priority) = if profile.is_old_ome() {
+                (format!("{:010}", fastrand::u64(..10_000_000_000)), 50)
+            } else {
+                (foundation(), 2_130_706_431)
+            };
             self.candidates.push(candidate(&format!(
-                "UDP 2130706431 {} {} typ host",
+                "{foundation} 1 UDP {priority} {} {} typ host",
                 address.ip(),
                 address.port()
             )));
         }
         if let Some(address) = tcp {
             self.candidates.push(candidate(&format!(
-                "TCP 1275068415 {} {} typ host tcptype passive",
+                "{} 1 TCP 1275068415 {} {} typ host tcptype passive",
+                foundation(),
                 address.ip(),
                 address.port()
             )));
@@ -311,7 +328,7 @@ impl Session<'_> {
             Some(Mutation::Code404) => 404,
             Some(_) | None => 200,
         };
-        let offer = json!({
+        let mut offer = json!({
             "candidates": self.candidates,
             "code": code,
             "command": "offer",
@@ -319,16 +336,29 @@ impl Session<'_> {
             "peer_id": 0,
             "sdp": {"sdp": sdp::ome_offer(&prepared.described, names), "type": "offer"},
         });
+        if transports.relay {
+            self.tell_of_turn(&mut offer);
+        }
         self.wire.send(&offer).await;
         Ok(())
     }
 
-    /// UDP and TCP, as `transport=` of the URL asks. The lab has no relay: `relay` and `all` get what is direct.
-    fn transports(&self) -> (bool, bool) {
-        match self.request.parameter("transport") {
-            Some(t) if t.eq_ignore_ascii_case("udp") => (true, false),
-            Some(t) if t.eq_ignore_ascii_case("tcp") => (false, true),
-            Some(_) | None => (true, true),
+    fn transports(&self) -> Transports {
+        let asked = self.request.parameter("transport").unwrap_or("");
+        let mut transports = Transports::asked(self.station.profile, asked);
+        transports.relay |= self.station.ome_turn.forced;
+        transports
+    }
+
+    /// The embedded TURN server, as offers tell of it: twice, with the historic name of the user and the right one.
+    fn tell_of_turn(&self, offer: &mut Value) {
+        let Some(server) = self.station.embedded_turn() else {
+            return;
+        };
+        let (user, password) = server.login.unwrap_or_default();
+        for (list, username) in [("ice_servers", "user_name"), ("iceServers", "username")] {
+            let server = json!({"urls": [server.url], username: user, "credential": password});
+            offer[list] = json!([server]);
         }
     }
 
@@ -431,8 +461,67 @@ const fn refusal_text(code: u16) -> &'static str {
     }
 }
 
-/// A candidate as OvenMediaEngine sends it: a foundation of up to twenty digits, no `sdpMid`.
+/// A candidate as OvenMediaEngine sends it: without `sdpMid`.
 fn candidate(rest: &str) -> Value {
-    let foundation = fastrand::u64(1_000_000_000_000_000_000..);
-    json!({"candidate": format!("candidate:{foundation} 1 {rest}"), "sdpMLineIndex": 0})
+    json!({"candidate": format!("candidate:{rest}"), "sdpMLineIndex": 0})
+}
+
+/// A foundation of up to twenty digits.
+fn foundation() -> String {
+    fastrand::u64(1_000_000_000_000_000_000..).to_string()
+}
+
+/// What an offer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Transports {
+    /// A UDP candidate.
+    udp: bool,
+    /// A passive TCP candidate.
+    tcp: bool,
+    /// The embedded TURN server; without any other, a dummy for a candidate.
+    relay: bool,
+}
+
+impl Transports {
+    /// What `transport=` of the URL asks for. Up to 0.20 there was one word, and it meant TURN.
+    fn asked(profile: Profile, transport: &str) -> Self {
+        let (udp, tcp, relay) = match (profile.is_old_ome(), &*transport.to_ascii_lowercase()) {
+            (true, "tcp") => (true, false, true),
+            (true, _) | (false, "udp") => (true, false, false),
+            (false, "tcp") => (false, true, false),
+            (false, "relay") => (false, false, true),
+            (false, "all") => (true, true, true),
+            (false, _) => (true, true, false),
+        };
+        Self { udp, tcp, relay }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_for_transports_changed_its_meaning() {
+        let holds = |profile, asked: &str| {
+            let held = Transports::asked(profile, asked);
+            (held.udp, held.tcp, held.relay)
+        };
+        for profile in [Profile::Ome016, Profile::Ome020] {
+            for asked in ["", "udp", "relay", "all", "udptcp", "nonsense"] {
+                assert_eq!(holds(profile, asked), (true, false, false), "{asked}");
+            }
+            assert_eq!(holds(profile, "tcp"), (true, false, true));
+            assert_eq!(holds(profile, "TCP"), (true, false, true));
+        }
+        for profile in [Profile::Ome021, Profile::Qencode] {
+            for asked in ["", "udptcp", "nonsense"] {
+                assert_eq!(holds(profile, asked), (true, true, false), "{asked}");
+            }
+            assert_eq!(holds(profile, "udp"), (true, false, false));
+            assert_eq!(holds(profile, "tcp"), (false, true, false));
+            assert_eq!(holds(profile, "Relay"), (false, false, true));
+            assert_eq!(holds(profile, "all"), (true, true, true));
+        }
+    }
 }

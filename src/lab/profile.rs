@@ -13,6 +13,10 @@ use serde::Serialize;
 /// A server that the lab can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
+    /// OvenMediaEngine 0.16: as 0.20, and it waits for sender reports before it shows anything.
+    Ome016,
+    /// OvenMediaEngine 0.20: it offers UDP alone, and TURN over TCP where `transport=tcp` is asked for.
+    Ome020,
     /// OvenMediaEngine 0.21: it offers; UDP and passive ICE-TCP.
     Ome021,
     /// Qencode's live ingest: OvenMediaEngine behind `/qlive/<key>`.
@@ -73,13 +77,15 @@ impl fmt::Display for Dialect {
 /// A name that is no [`Profile`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown profile {0:?}: one of ome-0.21, qencode, whip, whip-ome, whip-wowza, wowza-cloud, wowza-se, wowza-v2"
+    "unknown profile {0:?}: one of ome-0.16, ome-0.20, ome-0.21, qencode, whip, whip-ome, whip-wowza, wowza-cloud, wowza-se, wowza-v2"
 )]
 pub struct UnknownProfile(String);
 
 impl Profile {
     /// Every profile, in the order of their names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
+        Self::Ome016,
+        Self::Ome020,
         Self::Ome021,
         Self::Qencode,
         Self::Whip,
@@ -93,6 +99,8 @@ impl Profile {
     /// Its name on the command line, in reports and on the page.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Ome016 => "ome-0.16",
+            Self::Ome020 => "ome-0.20",
             Self::Ome021 => "ome-0.21",
             Self::Qencode => "qencode",
             Self::Whip => "whip",
@@ -107,7 +115,7 @@ impl Profile {
     /// The handshake it speaks.
     pub const fn dialect(self) -> Dialect {
         match self {
-            Self::Ome021 | Self::Qencode => Dialect::Ome,
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::Qencode => Dialect::Ome,
             Self::Whip | Self::WhipOme | Self::WhipWowza => Dialect::Whip,
             Self::WowzaCloud | Self::WowzaSe => Dialect::WowzaV1,
             Self::WowzaV2 => Dialect::WowzaV2,
@@ -117,7 +125,7 @@ impl Profile {
     /// The application that exists there.
     pub const fn application(self) -> &'static str {
         match self {
-            Self::Ome021 | Self::WhipOme => "app",
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::WhipOme => "app",
             Self::Qencode => "qlive",
             Self::Whip => "whip",
             Self::WowzaCloud => "app-30zl5349",
@@ -128,16 +136,33 @@ impl Profile {
     /// The stream name that [`super::Lab::endpoint`] hands out; others are accepted too.
     pub const fn stream(self) -> &'static str {
         match self {
-            Self::Ome021 | Self::WhipOme => "stream",
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::WhipOme => "stream",
             Self::Qencode => "1234e5b1-dfd7-4daa-8121-bc5c68bbeb37",
             Self::WowzaCloud => "32a5814b",
             Self::Whip | Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => "front",
         }
     }
 
+    /// Whether it is OvenMediaEngine from before 0.21: other candidates, and another meaning of `transport=tcp`.
+    pub(super) const fn is_old_ome(self) -> bool {
+        matches!(self, Self::Ome016 | Self::Ome020)
+    }
+
+    /// How long it waits for sender reports of both tracks before it shows anything, if it does.
+    pub(super) const fn waits_for_reports(self) -> Option<Duration> {
+        if matches!(self, Self::Ome016) {
+            Some(Duration::from_secs(5))
+        } else {
+            None
+        }
+    }
+
     /// Whether it is OvenMediaEngine, by whichever handshake.
     pub(super) const fn is_ome(self) -> bool {
-        matches!(self, Self::Ome021 | Self::Qencode | Self::WhipOme)
+        matches!(
+            self,
+            Self::Ome016 | Self::Ome020 | Self::Ome021 | Self::Qencode | Self::WhipOme
+        )
     }
 
     /// How often it asks for a key frame: OvenMediaEngine's `FIRInterval`; the rhythm of others is not known.
@@ -178,7 +203,12 @@ impl Profile {
     pub(super) const fn nack(self) -> bool {
         match self {
             Self::Whip | Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => true,
-            Self::Ome021 | Self::Qencode | Self::WhipOme | Self::WowzaCloud => false,
+            Self::Ome016
+            | Self::Ome020
+            | Self::Ome021
+            | Self::Qencode
+            | Self::WhipOme
+            | Self::WowzaCloud => false,
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Reception {
     audio: Option<(u64, u64)>,
     started_apart: Option<()>,
     first_video: Option<Instant>,
+    /// How long sender reports of both tracks are waited for, if they are.
+    patience: Option<Duration>,
     second: Second,
 }
 
@@ -77,12 +79,24 @@ impl Reception {
             audio: None,
             started_apart: None,
             first_video: None,
+            patience: None,
             second: Second {
                 since: now,
                 frames: 0,
                 bytes: 0,
             },
         })
+    }
+
+    /// Shows nothing before sender reports of both tracks have come, or this long after the first picture.
+    pub(super) fn wait_for_reports(&mut self, patience: Duration) {
+        self.patience = Some(patience);
+        self.waiting(true);
+    }
+
+    fn waiting(&self, waiting: bool) {
+        let mut sync = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        sync.waiting = waiting;
     }
 
     /// An RTP packet of `track` arrived.
@@ -127,6 +141,8 @@ impl Reception {
         if let Some(seconds) = apart
             && self.started_apart.replace(()).is_none()
         {
+            self.patience = None;
+            self.waiting(false);
             self.judge.started_apart(seconds);
         }
         self.findings();
@@ -143,6 +159,15 @@ impl Reception {
         self.video();
         self.judge.tick(now);
         self.findings();
+        if let Some((patience, first)) = self.patience.zip(self.first_video)
+            && now.saturating_duration_since(first) > patience
+        {
+            self.patience = None;
+            self.waiting(false);
+            let what = "no sender reports of both tracks: shown unsynchronised";
+            self.record
+                .tally(|tally| tally.violation("unsynchronised", what.to_owned()));
+        }
         let elapsed = now.saturating_duration_since(self.second.since);
         if elapsed >= Duration::from_secs(1) {
             let (fps, bits) = (
@@ -276,7 +301,9 @@ fn note(record: &Record, sync: &Mutex<Sync>, clock: &MediaClock, decoded: Decode
                 }
             });
             record.live(|live| live.latency_ms = latency.or(live.latency_ms));
-            record.state(State::OnAir);
+            if !lock().waiting {
+                record.state(State::OnAir);
+            }
         }
         Decoded::Beep { time } => {
             let Some(offset) = lock().beep(time) else {

@@ -14,6 +14,7 @@ use crate::media::time::MediaClock;
 
 use super::Foreign;
 use super::IceServer;
+use super::OmeTurn;
 use super::engine::Command;
 use super::engine::End;
 use super::engine::Engine;
@@ -36,6 +37,10 @@ use super::profile::Profile;
 use super::reception::Reception;
 use super::sdp;
 use super::sdp::Description;
+use super::tls::Acceptor;
+use super::turn::Handle;
+use super::turn::embedded;
+use super::turn::embedded::Embedded;
 use super::whip;
 
 /// Commands that may wait for an engine.
@@ -52,6 +57,14 @@ pub(super) struct Station {
     /// Factor on the server's own time-outs.
     pub(super) time_scale: f64,
     pub(super) withhold: Option<u32>,
+    /// The lab's TURN server, if it has one.
+    pub(super) turn: Option<Handle>,
+    /// OvenMediaEngine's own TURN server; of no use to others.
+    pub(super) embedded: Option<Embedded>,
+    /// How offers tell of it.
+    pub(super) ome_turn: OmeTurn,
+    /// With which connections are secured, if they are.
+    pub(super) tls: Option<Acceptor>,
     /// Only ever answer checks, in WHIP also saying so.
     pub(super) ice_lite: bool,
     /// What publishers by WHIP have to show.
@@ -135,6 +148,20 @@ impl Station {
         time.mul_f64(self.time_scale)
     }
 
+    /// OvenMediaEngine's TURN server as publishers are told of it.
+    pub(super) fn embedded_turn(&self) -> Option<IceServer> {
+        let mut at = self.embedded.as_ref()?.address();
+        at.set_ip(self.ome_turn.advertised.unwrap_or(at.ip()));
+        let password = match self.faults.mutation(self.profile) {
+            Some(Mutation::WrongTurnPassword) => "another",
+            Some(_) | None => embedded::PASSWORD,
+        };
+        Some(IceServer {
+            url: format!("turn:{at}?transport=tcp"),
+            login: Some((embedded::USERNAME.to_owned(), password.to_owned())),
+        })
+    }
+
     /// Whether `name` is taken, or held by a fault.
     pub(super) fn is_taken(&self, name: &str) -> bool {
         self.faults.is_held(self.profile, now()) || self.names().contains_key(name)
@@ -186,6 +213,7 @@ impl Station {
             options,
         )
         .await?;
+        ingest.turn = self.turn.clone();
         let mut described = sdp::Engine {
             ufrag,
             pwd,
@@ -200,7 +228,7 @@ impl Station {
                 let other = vec!["A5"; 32].join(":");
                 described.fingerprint = Some(format!("sha-256 {other}"));
             }
-            Some(Mutation::Code404) | None => {}
+            Some(Mutation::Code404 | Mutation::WrongTurnPassword) | None => {}
         }
         Ok(Prepared { ingest, described })
     }
@@ -226,8 +254,11 @@ impl Station {
         };
         ingest.accept(&remote)?;
         let now = now();
-        let reception = Reception::start(record.clone(), rules, self.clock, now)
+        let mut reception = Reception::start(record.clone(), rules, self.clock, now)
             .map_err(|error| error.to_string())?;
+        if let Some(patience) = self.profile.waits_for_reports() {
+            reception.wait_for_reports(self.scaled(patience));
+        }
         let black_hole = if self.faults.silent(self.profile, Step::Media) {
             let ever = Duration::from_secs(86_400);
             tokio::sync::watch::channel(Some(now + ever)).1

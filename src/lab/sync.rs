@@ -77,6 +77,8 @@ pub(super) struct Sync {
     pub(super) video: TrackClock,
     /// The audio track's clock.
     pub(super) audio: TrackClock,
+    /// Nothing is shown as long as the reports of a track are waited for.
+    pub(super) waiting: bool,
     picture: Option<(u64, f64)>,
 }
 
@@ -86,6 +88,7 @@ impl Sync {
         Self {
             video: TrackClock::new(video_hz),
             audio: TrackClock::new(audio_hz),
+            waiting: false,
             picture: None,
         }
     }

@@ -230,6 +230,7 @@ impl Tally {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let (video, audio) = (&self.video, &self.audio);
         report::Session {
+            ladder: Vec::new(),
             capture_to_wire_ms: None,
             publisher: None,
             profile: Some(self.profile.to_string()),

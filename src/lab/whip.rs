@@ -48,6 +48,7 @@ use super::sdp::Description;
 use super::station::Request;
 use super::station::Station;
 use super::station::word;
+use super::turn::embedded;
 
 /// Longest body that is read.
 const BODY: usize = 256 * 1024;
@@ -282,17 +283,20 @@ impl Visit {
 
     /// With the ICE servers, as far as this server tells of them here.
     fn linked(&self, mut reply: Reply) -> Reply {
-        let asked = self.asked.parameter("transport").unwrap_or_default();
-        let relayed = ["all", "relay"]
-            .iter()
-            .any(|t| asked.eq_ignore_ascii_case(t));
+        let told = &self.station.ice_servers;
         match self.station.profile {
-            Profile::WhipOme if !relayed => return reply,
+            Profile::WhipOme if !self.relayed() => return reply,
+            Profile::WhipOme if told.is_empty() => {
+                return match self.station.embedded_turn() {
+                    Some(server) => reply.with("link", &link(&server)),
+                    None => reply,
+                };
+            }
             // It never tells of any.
             Profile::WhipWowza => return reply,
             _ => {}
         }
-        for server in &self.station.ice_servers {
+        for server in told {
             reply = reply.with("link", &link(server));
         }
         reply
@@ -491,11 +495,18 @@ impl Visit {
         let ome = profile.is_ome();
         let types = offer::payload_types(offer, ome);
         let credentials = (word(if ome { 6 } else { 8 }, LETTERS), word(32, LETTERS));
-        let prepared = station
+        let failed = |error: std::io::Error| Reply::refused(500, &error.to_string());
+        let place = station.embedded.as_ref().filter(|_| self.relayed());
+        let place = place.map(|embedded| embedded.place(&credentials.0));
+        let mut prepared = station
             .prepare(self.transports(), types, credentials)
             .await
-            .map_err(|error| Reply::refused(500, &error.to_string()))?;
-        let (udp, tcp) = prepared.ingest.addresses();
+            .map_err(failed)?;
+        let (mut udp, tcp) = prepared.ingest.addresses();
+        if let Some(place) = place {
+            prepared.ingest.relayed(place).map_err(failed)?;
+            udp = udp.or(Some(embedded::DUMMY));
+        }
         let running = station.run(prepared.ingest, offer, name, rules, record);
         let running = running.map_err(|why| {
             record.tally(|tally| tally.violation("sdp", why.clone()));
@@ -585,10 +596,18 @@ impl Visit {
     fn transports(&self) -> (bool, bool) {
         let asked = self.asked.parameter("transport").unwrap_or_default();
         match (self.station.profile, asked.to_ascii_lowercase().as_str()) {
-            (Profile::WhipOme, "udp" | "relay") => (true, false),
+            (Profile::WhipOme, "udp") => (true, false),
             (Profile::WhipOme, "tcp") => (false, true),
+            (Profile::WhipOme, "relay") => (false, false),
             _ => (true, true),
         }
+    }
+
+    /// Whether OvenMediaEngine's own TURN server is asked for, alone or beside others.
+    fn relayed(&self) -> bool {
+        let asked = self.asked.parameter("transport").unwrap_or_default();
+        let words = ["all", "relay"];
+        self.station.profile.is_ome() && words.iter().any(|word| asked.eq_ignore_ascii_case(word))
     }
 }
 

@@ -1,11 +1,7 @@
 //! Reaching a server on loopback, and each way of not reaching it: the step, the endpoint and the advice in
 //! the error, and nothing else of the URL.
 
-use std::sync::Arc;
-
 use futures_util::{SinkExt, StreamExt};
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
@@ -60,57 +56,6 @@ async fn reached_by(scheme: &str, reply: &'static [u8]) -> Error {
     error
 }
 
-/// A certificate for `name`, valid from 2020 to `until`, and its key.
-fn certificate(name: &str, years: (i32, i32)) -> (rcgen::Certificate, KeyPair) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.not_before = date_time_ymd(years.0, 1, 1);
-    params.not_after = date_time_ymd(years.1, 1, 1);
-    (params.self_signed(&key).unwrap(), key)
-}
-
-/// Connects by TLS to a WebSocket server with such a certificate, trusting it if `trusted`.
-async fn over_tls(name: &str, years: (i32, i32), trusted: bool) -> Result<Socket, Error> {
-    let (certificate, key) = certificate(name, years);
-    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    // A server that would rather speak h2 must not be given the choice.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("ca.pem");
-    std::fs::write(&file, certificate.pem()).unwrap();
-    let dialer = dialer(trusted.then_some(file.as_path()));
-    let (listener, port) = listen().await;
-    let server = async {
-        let (stream, _) = listener.accept().await.unwrap();
-        let Ok(stream) = acceptor.accept(stream).await else {
-            return;
-        };
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-        tokio_tungstenite::accept_async(stream).await.unwrap();
-    };
-    let target = target("wss", port);
-    let (result, ()) = tokio::join!(Socket::connect(&target, &dialer), Box::pin(server));
-    result
-}
-
-fn refused_at_tls(result: Result<Socket, Error>, advice: &str) {
-    let Err(error) = result else {
-        panic!("connected")
-    };
-    assert_eq!(error.step(), Some(Step::Tls));
-    assert!(error.to_string().contains(advice), "{error}");
-    assert!(!format!("{error} {error:?}").contains("planted"));
-}
-
 // --- URLs --------------------------------------------------------------------------------------------------
 
 #[test]
@@ -152,6 +97,57 @@ fn a_url_prints_as_scheme_host_and_port() {
 }
 
 #[test]
+fn each_use_has_its_schemes() {
+    let whip = Target::parse_http("https://H.example:444/live?t=secret", &[("a", "b")]).unwrap();
+    assert_eq!(whip.to_string(), "https://h.example:444");
+    assert_eq!(whip.expose().query(), Some("t=secret&a=b"));
+    assert_eq!(
+        (whip.is_tls(), whip.host(), whip.port()),
+        (true, "h.example", 444)
+    );
+    let plain = Target::parse_http("http://[::1]/", &[]).unwrap();
+    assert_eq!(
+        (plain.is_tls(), plain.host(), plain.port()),
+        (false, "::1", 80)
+    );
+    for url in [
+        "wss://planted/",
+        "ftp://planted/",
+        "planted",
+        "https://u:planted@h/",
+    ] {
+        let error = Target::parse_http(url, &[]).unwrap_err().to_string();
+        assert!(!error.contains("planted"), "{error}");
+    }
+}
+
+#[test]
+fn a_location_is_read_against_the_url_that_named_it() {
+    let base = Target::parse_http("https://h.example/app/whip?t=1", &[]).unwrap();
+    for (location, leads_to, same) in [
+        ("session/1", "https://h.example/app/session/1", true),
+        ("/r/2?x", "https://h.example/r/2?x", true),
+        ("https://H.example:443/r", "https://h.example/r", true),
+        ("//other.example/r", "https://other.example/r", false),
+        ("https://h.example:444/r", "https://h.example:444/r", false),
+        ("http://h.example/r", "http://h.example/r", false),
+    ] {
+        let there = base.join(location).unwrap();
+        assert_eq!(there.expose().as_str(), leads_to);
+        assert_eq!(base.same_origin(&there), same, "{location}");
+    }
+    for location in [
+        "wss://h.example/",
+        "javascript:planted",
+        "https://planted:x/",
+        "https://",
+    ] {
+        let error = base.join(location).unwrap_err().to_string();
+        assert!(!error.contains("planted"), "{error}");
+    }
+}
+
+#[test]
 fn unusable_urls_are_refused_without_repeating_them() {
     for url in [
         "planted",
@@ -172,13 +168,6 @@ fn unusable_urls_are_refused_without_repeating_them() {
             Err(other) => panic!("{other:?}"),
         }
     }
-}
-
-#[test]
-fn families_take_turns() {
-    let [a, b, c, d] = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(|a| a.parse().unwrap());
-    assert_eq!(interleave(vec![a, b, c, d]), [a, d, b, c]);
-    assert!(interleave(Vec::new()).is_empty());
 }
 
 // --- steps -------------------------------------------------------------------------------------------------
@@ -207,45 +196,6 @@ async fn a_closed_port_is_named() {
     };
     assert_eq!(error.step(), Some(Step::Tcp));
     assert!(error.to_string().contains("address(es) tried"), "{error}");
-}
-
-#[tokio::test]
-async fn all_addresses_are_tried() {
-    let (listener, port) = listen().await;
-    let (dead, dead_port) = listen().await;
-    drop(dead);
-    let addresses =
-        [dead_port, dead_port, port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let stream = connect(&target("ws", port), addresses.to_vec())
-        .await
-        .unwrap();
-    assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
-}
-
-#[tokio::test]
-async fn a_certificate_of_a_private_authority_needs_ca_file() {
-    refused_at_tls(over_tls("localhost", (2020, 2099), false).await, "ca_file");
-    assert!(over_tls("localhost", (2020, 2099), true).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_certificate_for_another_host_is_named() {
-    refused_at_tls(
-        over_tls("other.example", (2020, 2099), true).await,
-        "another host name",
-    );
-}
-
-#[tokio::test]
-async fn certificate_dates_point_at_the_clock() {
-    refused_at_tls(
-        over_tls("localhost", (2020, 2021), true).await,
-        "clock of this machine is ahead",
-    );
-    refused_at_tls(
-        over_tls("localhost", (2098, 2099), true).await,
-        "clock of this machine is probably behind",
-    );
 }
 
 #[tokio::test]
@@ -306,7 +256,7 @@ async fn a_broken_upgrade_is_named() {
 #[tokio::test(start_paused = true)]
 async fn a_server_silent_at_the_upgrade_is_given_up_after_ten_seconds() {
     let (near, _far) = tokio::io::duplex(4096);
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let result = Socket::upgrade(Box::new(near), &target("ws", 1)).await;
     let Err(error) = result else {
         panic!("connected")
@@ -345,25 +295,6 @@ async fn endless_headers_are_refused() {
     }
 }
 
-#[test]
-fn an_unusable_ca_file_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ca.pem");
-    assert!(matches!(Tls::new(Some(&path)), Err(Error::CaFile { .. })));
-    for text in [
-        "",
-        "no PEM",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    ] {
-        std::fs::write(&path, text).unwrap();
-        let Err(error) = Tls::new(Some(&path)) else {
-            panic!("{text}")
-        };
-        assert!(error.to_string().contains("ca.pem"), "{error}");
-        assert_eq!(error.step(), None);
-    }
-}
-
 // --- the open channel --------------------------------------------------------------------------------------
 
 async fn pipe() -> (
@@ -382,7 +313,7 @@ async fn pipe() -> (
 #[tokio::test(start_paused = true)]
 async fn our_own_pings_keep_the_connection_open() {
     let (mut socket, mut far) = pipe().await;
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let hear = async {
         for n in 1..=3_u64 {
             assert!(matches!(far.next().await, Some(Ok(Message::Ping(_)))));

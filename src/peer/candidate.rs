@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Transport;
 
+use super::ladder::Rung;
+
 /// Most remote candidates taken for one connection: each costs checks, and over TCP a dial.
 pub(super) const MAX_CANDIDATES: usize = 16;
 
@@ -30,7 +32,7 @@ impl std::fmt::Display for Protocol {
 
 /// A remote candidate that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// How to reach it.
     pub(super) protocol: Protocol,
     /// Where it is.
@@ -42,7 +44,7 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Reads `candidate:...`, with or without `a=` before it. `None` for what cannot be used: other components,
     /// host names, TCP candidates that want to dial us, ports that nobody listens on, and whatever does not parse.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         let line = line.strip_prefix("a=").unwrap_or(line);
         let mut words = line
@@ -88,17 +90,21 @@ impl Candidate {
         })
     }
 
-    /// Whether `transport` allows it.
-    pub(super) fn allowed(&self, transport: Transport) -> bool {
-        match transport {
-            Transport::Auto | Transport::Relay => true,
-            Transport::Tcp => self.protocol == Protocol::Tcp,
-            Transport::Udp => self.protocol == Protocol::Udp,
-        }
+    /// The rungs on which it can be reached, of those that `transport` allows. Relays are given IPv4 addresses.
+    pub(super) fn rungs(&self, transport: Transport) -> Vec<Rung> {
+        let reaches = |rung: &Rung| match rung {
+            Rung::Tcp => self.protocol == Protocol::Tcp,
+            Rung::Udp => self.protocol == Protocol::Udp,
+            Rung::TurnUdp | Rung::TurnTcp | Rung::TurnTls => {
+                self.protocol == Protocol::Udp && self.address.is_ipv4()
+            }
+        };
+        let allowed = Rung::ALL.into_iter().filter(|rung| rung.allowed(transport));
+        allowed.filter(reaches).collect()
     }
 
     /// The line as the engine reads it. A TCP candidate is said to be a passive host: that alone makes it dial.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let (ip, port) = (self.address.ip(), self.address.port());
         match self.protocol {
             Protocol::Tcp => format!(
@@ -114,6 +120,15 @@ impl Candidate {
             ),
         }
     }
+}
+
+/// A relayed address of ours as a candidate, the `n`-th of its kind; a later one is preferred less.
+pub(super) fn relayed(n: u8, address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    // The type preference of relayed candidates is 0 (RFC 8445, section 5.1.2.2).
+    let priority = (u32::from(u16::MAX - u16::from(n)) << 8) | 255;
+    let foundation = 91 + u32::from(n);
+    format!("candidate:{foundation} 1 udp {priority} {ip} {port} typ relay raddr 0.0.0.0 rport 0")
 }
 
 /// Takes the candidates out of `sdp`: the SDP without them, and their lines without `a=`.
@@ -201,9 +216,34 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_transport_decides() {
-        let tcp = Candidate::parse("candidate:1 1 tcp 1 127.0.0.1 5 typ host").expect("usable");
-        assert!(tcp.allowed(Transport::Auto) && tcp.allowed(Transport::Tcp));
-        assert!(!tcp.allowed(Transport::Udp));
+    fn the_configured_transport_decides_which_rungs_reach_it() {
+        use Rung::{Tcp, TurnTcp, TurnTls, TurnUdp, Udp};
+        let rungs = |line: &str, transport| {
+            let candidate = Candidate::parse(line).expect("usable");
+            candidate.rungs(transport)
+        };
+        let tcp = "candidate:1 1 tcp 1 127.0.0.1 5 typ host";
+        assert_eq!(rungs(tcp, Transport::Auto), [Tcp]);
+        assert_eq!(rungs(tcp, Transport::Tcp), [Tcp]);
+        assert!(rungs(tcp, Transport::Udp).is_empty());
+        assert!(rungs(tcp, Transport::Relay).is_empty());
+        let udp = "candidate:1 1 udp 1 127.0.0.1 5 typ host";
+        assert_eq!(
+            rungs(udp, Transport::Auto),
+            [Udp, TurnUdp, TurnTcp, TurnTls]
+        );
+        assert_eq!(rungs(udp, Transport::Tcp), [TurnTcp, TurnTls]);
+        let v6 = "candidate:1 1 udp 1 2001:db8::1 5 typ host";
+        assert_eq!(rungs(v6, Transport::Auto), [Udp]);
+    }
+
+    #[test]
+    fn a_relayed_address_is_said_as_a_candidate() {
+        let line = relayed(1, SocketAddr::from(([192, 0, 2, 9], 49_152)));
+        assert_eq!(
+            line,
+            "candidate:92 1 udp 16776959 192.0.2.9 49152 typ relay raddr 0.0.0.0 rport 0"
+        );
+        assert_eq!(Candidate::parse(&line).map(|c| c.kind), Some("relay"));
     }
 }

@@ -46,28 +46,35 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
-mod candidate;
+pub(crate) mod candidate;
 mod counters;
+mod datagrams;
 mod feedback;
 mod interceptor;
 mod ladder;
+mod local;
 mod packetizer;
+mod race;
+mod relay;
 mod reports;
 mod retransmit;
 mod sdp;
+mod stream;
 mod tracks;
+mod turn;
 mod watch;
 mod wires;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rtc::interceptor::{Registry, Slot};
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::shared::error::Error as EngineError;
-use rtc::shared::ifaces::ifaces;
 use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -78,8 +85,8 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
+use crate::config::Bitrate;
 use crate::config::ice_server::IceServer;
-use crate::config::{Bitrate, Transport};
 use crate::feed::Tracks;
 use crate::media::access_unit::{AccessUnit, Track};
 use crate::media::payload_types::PayloadTypes;
@@ -90,10 +97,12 @@ use candidate::{Candidate, MAX_CANDIDATES, Protocol};
 pub use counters::{Counters, Latency};
 pub use feedback::ReceiverReport;
 pub use ladder::{Climb, Ladder, Outcome, Rung};
+pub use turn::try_out as try_turn_servers;
 pub use wires::SelectedPair;
 
 use counters::Shared;
 use interceptor::{Egress, Stream};
+use local::Sockets;
 use packetizer::{Packetizer, Timeline};
 use tracks::{Sender, describe};
 use wires::{Engine, Wires};
@@ -120,9 +129,6 @@ const STALLED: Duration = Duration::from_secs(3);
 
 /// How long [`Peer::close`] may take.
 const CLOSING: Duration = Duration::from_secs(2);
-
-/// Most local addresses used: a host of many bridges would drown in pairs.
-const MAX_ADDRESSES: usize = 8;
 
 /// What a connection is made with.
 #[derive(Clone)]
@@ -175,6 +181,14 @@ impl Default for Limits {
 /// What happened to a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// More candidates of ours: relayed ones, and after an ICE restart the host's. Comes at least once after the
+    /// descriptions are exchanged; with `last` set, no more will follow.
+    Candidates {
+        /// `candidate:...` lines.
+        lines: Vec<String>,
+        /// No more will follow.
+        last: bool,
+    },
     /// Media can flow, for the first time or again.
     Connected(SelectedPair),
     /// The server has been silent for [`Limits::disconnected`].
@@ -249,11 +263,16 @@ pub struct Peer {
     audio: Option<Sender>,
     video: Option<Sender>,
     media: sdp::Media,
-    transport: Transport,
+    ladder: Ladder,
     wires: Arc<Wires>,
     counters: Arc<Shared>,
     farewell: Arc<Notify>,
-    gathered: latest::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+    gathered: latest::Sender<bool>,
+    /// Whether the server's description is known.
+    described: AtomicBool,
+    /// An offer that restarts ICE, until it is accepted.
+    restarting: Mutex<Option<RTCSessionDescription>>,
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
     tasks: TaskTracker,
     watch: tokio::task::AbortHandle,
@@ -297,7 +316,15 @@ impl Peer {
         let tasks = TaskTracker::new();
         let counters = Arc::new(Shared::default());
         let (events, receiver) = mpsc::channel(EVENTS);
-        let (wires, sightings) = Wires::new(Arc::clone(&counters), stop.clone(), tasks.clone());
+        let ladder = config.ladder;
+        let (wires, sightings) = Wires::new(
+            Arc::clone(&counters),
+            ladder,
+            config.dialer,
+            stop.clone(),
+            tasks.clone(),
+        );
+        wires.add_servers(&config.ice_servers);
         let farewell = Arc::new(Notify::new());
         let egress = Egress::new(
             config.clock,
@@ -309,10 +336,6 @@ impl Peer {
         );
         let (handler, states, gathered) = watch::Handler::new();
         let limits = config.limits;
-        let addresses = local_addresses();
-        let only = |used| {
-            if used { addresses.clone() } else { Vec::new() }
-        };
         // From here on an early return must end what was spawned.
         let guard = stop.drop_guard();
         let builder = PeerConnectionBuilder::new()
@@ -333,6 +356,8 @@ impl Peer {
                     // up after 1.4 s for good.
                     .with_ice_connection_attempts(Some(Duration::from_millis(50)), Some(u16::MAX))
                     .with_host_acceptance_min_wait(Some(Duration::ZERO))
+                    // After a change of network the old sockets are worth nothing.
+                    .with_discard_local_candidates_during_ice_restart(true)
                     .with_srtp_protection_profiles(vec![
                         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
                         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
@@ -342,8 +367,8 @@ impl Peer {
             .with_interceptor_registry(Registry::new().with(Slot::NackResponder, egress))
             .with_handler(Arc::new(handler))
             .with_runtime(Arc::new(Engine(Arc::clone(&wires))))
-            .with_udp_addrs(only(config.ladder.transport != Transport::Tcp))
-            .with_tcp_addrs(only(config.ladder.transport != Transport::Udp));
+            .with_udp_addrs(vec![Sockets::Udp(ladder.transport)])
+            .with_tcp_addrs(vec![Sockets::Tcp(ladder.transport)]);
         let pc = Box::pin(builder.build())
             .await
             .map_err(engine("bind its sockets"))?;
@@ -353,19 +378,23 @@ impl Peer {
             Arc::clone(&wires),
             states,
             sightings,
-            events,
+            events.clone(),
             limits.handshake,
         ));
+        wires.spawn(Arc::clone(&wires).climb());
         let peer = Self {
             engine: pc,
             audio,
             video,
             media,
-            transport: config.ladder.transport,
+            ladder,
             wires,
             counters,
             farewell,
+            events,
             gathered,
+            described: AtomicBool::new(false),
+            restarting: Mutex::new(None),
             dialled: Mutex::new(HashSet::new()),
             tasks,
             watch,
@@ -396,14 +425,25 @@ impl Peer {
         sdp::offer(&local, &self.media)
     }
 
-    /// Takes the server's answer to our [`offer`](Self::offer). Candidates in it are taken too.
+    /// Takes the server's answer to our [`offer`](Self::offer) or [`restart`](Self::restart). Candidates in it are
+    /// taken too.
     pub async fn accept(&self, remote: &str) -> Result<(), Error> {
         let (remote, candidates) = candidate::taken_out(remote);
         let answer = RTCSessionDescription::answer(remote).map_err(engine("read the answer"))?;
+        let restarting = locked(&self.restarting).take();
+        let mut found = Vec::new();
+        if let Some(offer) = restarting {
+            self.wires.restart();
+            locked(&self.dialled).clear();
+            self.gathered.send_replace(false);
+            found = sdp::candidates(&self.set_local(offer).await?);
+        }
         self.engine
             .set_remote_description(answer)
             .await
             .map_err(engine("accept the answer"))?;
+        self.described.store(true, Ordering::Release);
+        self.announce(found);
         self.add_candidates(&candidates).await
     }
 
@@ -432,6 +472,8 @@ impl Peer {
             .await
             .map_err(engine("make an answer"))?;
         let local = self.set_local(answer).await?;
+        self.described.store(true, Ordering::Release);
+        self.announce(Vec::new());
         self.add_candidates(&candidates).await?;
         sdp::answer(&local, &offer, &self.media)
     }
@@ -442,36 +484,57 @@ impl Peer {
         let Some(candidate) = Candidate::parse(candidate) else {
             return Ok(());
         };
-        if !candidate.allowed(self.transport) || !self.is_new(&candidate) {
+        let rungs = candidate.rungs(self.ladder.transport);
+        // Before the description it belongs to, a candidate cannot be used; it may be told again.
+        if rungs.is_empty() || !self.described.load(Ordering::Acquire) || !self.is_new(&candidate) {
             return Ok(());
         }
+        if candidate.protocol == Protocol::Tcp {
+            self.wires.dialling(candidate.address);
+        }
+        self.wires.offered(&rungs);
         let init = RTCIceCandidateInit {
             candidate: candidate.line(),
             ..Default::default()
         };
         if let Err(error) = self.engine.add_ice_candidate(init).await {
             tracing::debug!(%error, ?candidate, "the engine cannot use a candidate");
-            // It may be told again, as when it came before the description it belongs to.
-            let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
-            dialled.remove(&(candidate.protocol, candidate.address));
         }
         Ok(())
     }
 
-    /// Takes STUN and TURN servers that became known after the beginning, as with a WHIP server's answer.
-    pub async fn add_ice_servers(&self, _servers: &[IceServer]) -> Result<(), Error> {
-        Ok(())
+    /// Takes TURN servers that became known after the beginning, as with a server's offer or answer; those known
+    /// already are passed over, and so is what exceeds eight. STUN servers are not needed: ingest servers learn our
+    /// public address from our checks.
+    pub fn add_ice_servers(&self, servers: &[IceServer]) {
+        self.wires.add_servers(servers);
     }
 
-    /// Our offer with new ICE credentials, on sockets bound afresh to the addresses that this host has now; to be
-    /// followed by [`accept`](Self::accept). Media goes on over the old path until the new one is up.
+    /// Our offer with new ICE credentials, to be followed by [`accept`](Self::accept): then sockets are bound afresh to
+    /// the addresses that this host has, and the ladder is climbed again. Until then media goes on over the old path,
+    /// and if the server refuses nothing has changed. The offer names no candidates; they come with
+    /// [`Event::Candidates`] once it is accepted.
+    ///
+    /// For connections that began with [`offer`](Self::offer).
     pub async fn restart(&self) -> Result<String, Error> {
-        Err(Error::Closed)
+        let options = RTCOfferOptions {
+            ice_restart: true,
+            ..Default::default()
+        };
+        let offer = self
+            .engine
+            .create_offer(Some(options))
+            .await
+            .map_err(engine("make an offer that restarts ICE"))?;
+        let (bare, _) = candidate::taken_out(&offer.sdp);
+        let text = sdp::offer(&bare, &self.media)?;
+        *locked(&self.restarting) = Some(offer);
+        Ok(text)
     }
 
-    /// What became of each way to the server that the configuration allows, so far.
+    /// What became of each way to the server that the configuration allows, so far, in the order of trying.
     pub fn climbs(&self) -> Vec<Climb> {
-        Vec::new()
+        self.wires.climbs()
     }
 
     /// Sends one access unit of a track that was configured. Waits while a TCP connection is full, and spreads a very
@@ -550,6 +613,7 @@ impl Peer {
         tasks.close();
         drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
         drop(engine);
+        drop(tokio::time::timeout(CLOSING / 4, wires.released()).await);
     }
 
     async fn set_local(&self, description: RTCSessionDescription) -> Result<String, Error> {
@@ -557,7 +621,7 @@ impl Peer {
             .set_local_description(description)
             .await
             .map_err(engine("set our description"))?;
-        let mut gathered = self.gathered.clone();
+        let mut gathered = self.gathered.subscribe();
         let gathering = gathered.wait_for(|gathered| *gathered);
         if tokio::time::timeout(GATHERING, gathering).await.is_err() {
             tracing::debug!("gathering candidates takes long; going on with those found");
@@ -573,37 +637,20 @@ impl Peer {
         Ok(())
     }
 
+    /// Tells our further candidates, those `found` first.
+    fn announce(&self, found: Vec<String>) {
+        let wires = Arc::clone(&self.wires);
+        self.wires
+            .spawn(watch::announce(wires, self.events.clone(), found));
+    }
+
     fn is_new(&self, candidate: &Candidate) -> bool {
-        let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dialled = locked(&self.dialled);
         dialled.len() < MAX_CANDIDATES && dialled.insert((candidate.protocol, candidate.address))
     }
 }
 
-/// Where our sockets are bound: every address of a running interface that could reach a server, and loopback for a
-/// server on this host. Never a wildcard, whose candidate nobody could use.
-fn local_addresses() -> Vec<SocketAddr> {
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
-        // Link-local (fe80::/10) means nothing without its zone, which candidates cannot carry.
-        IpAddr::V6(ip) => {
-            !ip.is_loopback() && !ip.is_unspecified() && (ip.segments()[0] & 0xFFC0) != 0xFE80
-        }
-    };
-    let mut ips: Vec<IpAddr> = Vec::new();
-    match ifaces() {
-        Ok(interfaces) => {
-            for interface in interfaces {
-                if let Some(ip) = interface.addr.map(|addr| addr.ip())
-                    && usable(&ip)
-                    && !ips.contains(&ip)
-                {
-                    ips.push(ip);
-                }
-            }
-        }
-        Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
-    }
-    ips.truncate(MAX_ADDRESSES);
-    ips.push(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use super::Error;
 use super::candidate::Protocol;
+use super::relay;
 
 /// What the description says of our tracks.
 #[derive(Clone, Debug)]
@@ -162,9 +163,9 @@ fn facts(engine: &str) -> Result<Facts<'_>, Error> {
     })
 }
 
-/// The engine's candidates worth telling: first component, not the listening TCP ones (nothing listens), not
-/// loopback unless there is nothing else.
-fn candidates(engine: &str) -> Vec<String> {
+/// The engine's candidates worth telling, as lines of SDP: first component, not the listening TCP ones (nothing
+/// listens), not the stand-ins for relays, not loopback unless there is nothing else.
+pub(super) fn candidates(engine: &str) -> Vec<String> {
     let mut world = Vec::new();
     let mut loopback = Vec::new();
     for line in engine.lines() {
@@ -181,9 +182,11 @@ fn candidates(engine: &str) -> Vec<String> {
         if tcp && !candidate.contains("tcptype active") {
             continue;
         }
-        let is_loopback = address
-            .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        let ip: Option<std::net::IpAddr> = address.parse().ok();
+        if ip.is_some_and(|ip| relay::rung(ip).is_some()) {
+            continue;
+        }
+        let is_loopback = ip.is_some_and(|ip| ip.is_loopback());
         let list = if is_loopback {
             &mut loopback
         } else {

@@ -13,8 +13,12 @@ use webrtc::peer_connection::{
     RTCPeerConnectionState,
 };
 
+use super::candidate;
 use super::wires::{Sighting, Wires};
 use super::{Event, Stage};
+
+/// How long our last candidate may keep the server waiting.
+const CANDIDATES: Duration = Duration::from_secs(5);
 
 /// A change of state, as the engine tells it.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +35,10 @@ pub(super) struct Handler {
 
 impl Handler {
     /// A handler, the states it notes, and whether candidates have been gathered.
-    pub(super) fn new() -> (Self, mpsc::Receiver<State>, latest::Receiver<bool>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<State>, latest::Sender<bool>) {
         let (states, noted) = mpsc::channel(64);
-        let (gathered, has_gathered) = latest::channel(false);
+        let (gathered, _) = latest::channel(false);
+        let has_gathered = gathered.clone();
         (Self { states, gathered }, noted, has_gathered)
     }
 
@@ -72,6 +77,8 @@ pub(super) async fn watch(
 ) {
     let mut handshake_ends: Option<Instant> = None;
     let mut connected = false;
+    // Connected, and not told yet.
+    let mut untold = false;
     loop {
         let handshake_failed = async {
             match handshake_ends {
@@ -96,7 +103,10 @@ pub(super) async fn watch(
                 Some(State::Connection(RTCPeerConnectionState::Connected)) => {
                     connected = true;
                     handshake_ends = None;
-                    wires.selected().map(Event::Connected)
+                    // After an ICE restart, media shows only a moment later which pair it takes.
+                    let pair = wires.selected();
+                    untold = pair.is_none();
+                    pair.map(Event::Connected)
                 }
                 Some(State::Connection(RTCPeerConnectionState::Disconnected)) => {
                     Some(Event::Disconnected)
@@ -117,18 +127,57 @@ pub(super) async fn watch(
                 }
                 Some(Sighting::Alert) => None,
                 Some(Sighting::Broken) => Some(Event::Failed(Stage::Transport)),
+                Some(Sighting::Moved) if untold => {
+                    untold = false;
+                    wires.selected().map(Event::Connected)
+                }
+                Some(Sighting::Moved) => None,
                 None => return,
             },
             () = handshake_failed => {
                 handshake_ends = None;
+                wires.winner_failed("a check was answered, but the DTLS handshake did not succeed");
                 Some(Event::Failed(Stage::Dtls))
             }
         };
         if let Some(event) = event {
-            tracing::debug!(?event, "connection");
-            if events.try_send(event).is_err() {
-                tracing::debug!("nobody reads the connection's events");
-            }
+            tell(&events, event);
+        }
+    }
+}
+
+fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    tracing::debug!(?event, "connection");
+    if events.try_send(event).is_err() {
+        tracing::debug!("nobody reads the connection's events");
+    }
+}
+
+/// Tells our candidates beyond those of our description: lines of SDP that were `found`, then relays as they come,
+/// until none is worth waiting for.
+pub(super) async fn announce(wires: Arc<Wires>, events: mpsc::Sender<Event>, found: Vec<String>) {
+    let bare = |line: String| line.trim_start_matches("a=").to_owned();
+    let mut lines: Vec<String> = found.into_iter().map(bare).collect();
+    let mut told = 0;
+    let end = Instant::now() + CANDIDATES;
+    loop {
+        let changed = wires.changed.notified();
+        let (relays, settled) = wires.relays_found();
+        for (n, (_, address)) in (0..).zip(&relays).skip(told) {
+            lines.push(candidate::relayed(n, *address));
+        }
+        told = relays.len().max(told);
+        let last = settled || Instant::now() >= end;
+        if last || !lines.is_empty() {
+            let lines = std::mem::take(&mut lines);
+            tell(&events, Event::Candidates { lines, last });
+        }
+        if last {
+            return;
+        }
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep_until(end) => {}
         }
     }
 }

@@ -1,50 +1,51 @@
-//! The sockets under the engine: plain UDP, and TCP that we dial, bounded in what they hold.
+//! The sockets under the engine, seen together: which of them may speak, what is queued on them, where media flows.
 //!
-//! The engine lets its user bring the runtime, and with it every socket and task. That is used for four things: its
+//! The engine lets its user bring the runtime, and with it every socket and task. That is used for five things: its
 //! tasks end when the [`Peer`](super::Peer) does, whatever happened; nothing listens for TCP, although the engine
-//! believes it does; a TCP connection that will not take more never holds up the engine's only task; and what the
-//! engine does not tell is seen here (the selected pair, a DTLS alert, a TCP connection that broke).
+//! believes it does; a connection that will not take more never holds up the engine's only task; what the engine does
+//! not tell is seen here (the selected pair, a DTLS alert, a TCP connection that broke); and the rungs of the ladder
+//! are kept silent before their turn and after another's victory ([`Race`]), relays among them ([`relay`]).
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncWriteExt, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use webrtc::runtime::{
-    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
-    TokioRuntime, Transmit,
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime,
+    TokioRuntime,
 };
 
+use crate::config::ice_server::IceServer;
+use crate::net::Dialer;
+
 use super::counters::Shared;
-use super::ladder::Rung;
+use super::datagrams::Datagrams;
+use super::ladder::{Climb, Ladder, Rung};
+use super::race::Race;
+use super::relay::{self, Relay, RelayedDatagrams};
+use super::stream::{self, NoListener};
+use super::turn;
 
-/// How long a dial may take: two SYN retransmissions on a poor path.
-const DIAL: Duration = Duration::from_secs(7);
-
-/// Pause after a dial that failed.
-const REDIAL: Duration = Duration::from_millis(500);
-
-/// Bytes queued on a TCP connection beyond which [`Wires::room`] makes the sender wait: a quarter of a second at
+/// Bytes queued on a stream beyond which [`Wires::room`] makes the sender wait: a quarter of a second at
 /// 2 Mbit/s. Older media is better dropped in the feed's lane, which knows key frames.
 const ROOM: usize = 64 * 1024;
 
-/// Bytes queued on a TCP connection beyond which whole frames are thrown away, so that nothing grows without bound.
-const MOST: usize = 512 * 1024;
+/// Bytes queued on a stream beyond which whole frames are thrown away, so that nothing grows without bound.
+pub(super) const MOST: usize = 512 * 1024;
 
-/// Frames queued likewise: small ones count too.
-const MOST_FRAMES: usize = 2_048;
+/// Most TURN servers that are used.
+const MOST_SERVERS: usize = 8;
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The two ends between which media flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,47 +69,86 @@ impl std::fmt::Display for SelectedPair {
 pub(super) enum Sighting {
     /// A DTLS alert arrived: perhaps the end, to be verified with the engine since anyone can forge one.
     Alert,
-    /// The TCP connection that carries the media is gone.
+    /// The stream that carries the media is gone.
     Broken,
+    /// Media takes another pair than before.
+    Moved,
 }
 
 /// The sockets of one connection, seen together.
-#[derive(Debug)]
 pub(super) struct Wires {
-    counters: Arc<Shared>,
+    pub(super) counters: Arc<Shared>,
+    pub(super) dialer: Dialer,
+    /// Wakes whoever waits for a change of the race, of the servers known or of the relays that stand.
+    pub(super) changed: Notify,
+    pub(super) writers: TaskTracker,
+    race: Mutex<Race>,
+    servers: Mutex<Vec<IceServer>>,
+    /// Relayed addresses as candidates, in the order of their becoming.
+    relayed: Mutex<Vec<(Rung, SocketAddr)>>,
+    /// TCP candidates that are dialled, with the reason of those that cannot be reached.
+    dials: Mutex<HashMap<SocketAddr, Option<String>>>,
+    /// Where the engine believes that it listens for TCP.
+    listens: Mutex<Vec<SocketAddr>>,
     selected: Mutex<Option<SelectedPair>>,
     backlog: AtomicUsize,
     drained: Notify,
     sightings: mpsc::Sender<Sighting>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    writers: TaskTracker,
+    /// They outlive the engine by the moment that it takes to give an allocation back.
+    pub(super) relays: TaskTracker,
+}
+
+impl std::fmt::Debug for Wires {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wires").finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 impl Wires {
     /// No sockets yet. `stop` ends every task, `tasks` knows when they have ended.
     pub(super) fn new(
         counters: Arc<Shared>,
+        ladder: Ladder,
+        dialer: Dialer,
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> (Arc<Self>, mpsc::Receiver<Sighting>) {
         let (sightings, seen) = mpsc::channel(8);
         let wires = Self {
             counters,
+            dialer,
+            changed: Notify::new(),
+            writers: TaskTracker::new(),
+            race: Mutex::new(Race::new(ladder)),
+            servers: Mutex::new(Vec::new()),
+            relayed: Mutex::new(Vec::new()),
+            dials: Mutex::new(HashMap::new()),
+            listens: Mutex::new(Vec::new()),
             selected: Mutex::new(None),
             backlog: AtomicUsize::new(0),
             drained: Notify::new(),
             sightings,
             stop,
             tasks,
-            writers: TaskTracker::new(),
+            relays: TaskTracker::new(),
         };
         (Arc::new(wires), seen)
     }
 
     /// Where media flows; `None` before the first DTLS packet was sent.
     pub(super) fn selected(&self) -> Option<SelectedPair> {
-        *self.selected.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.selected)
     }
 
     /// Waits until the connection would take more media. Over UDP that is at once.
@@ -119,6 +159,19 @@ impl Wires {
                 return;
             }
             drained.await;
+        }
+    }
+
+    /// Bytes were queued on a stream; how many are in all.
+    pub(super) fn queued(&self, bytes: usize) -> usize {
+        self.backlog.fetch_add(bytes, Ordering::AcqRel) + bytes
+    }
+
+    /// As many bytes are queued no more.
+    pub(super) fn written(&self, bytes: usize) {
+        if bytes > 0 {
+            self.backlog.fetch_sub(bytes, Ordering::AcqRel);
+            self.drained.notify_waiters();
         }
     }
 
@@ -144,8 +197,254 @@ impl Wires {
         self.writers.wait().await;
     }
 
+    /// Waits until every allocation has been given back. To be called when the engine has gone.
+    pub(super) async fn released(&self) {
+        self.relays.close();
+        self.relays.wait().await;
+    }
+
+    /// Starts the rungs in their turn, for as long as the connection lives.
+    pub(super) async fn climb(self: Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            let due = self.advance();
+            tokio::select! {
+                () = changed => {}
+                () = until(due) => {}
+            }
+        }
+    }
+
+    fn advance(&self) -> Option<std::time::Instant> {
+        let runs = |race: &Race| Rung::ALL.map(|rung| race.runs(rung));
+        let mut race = locked(&self.race);
+        let before = runs(&race);
+        let due = race.advance(now());
+        if runs(&race) != before {
+            self.changed.notify_waiters();
+        }
+        due
+    }
+
+    /// Runs the race anew, after an ICE restart.
+    pub(super) fn restart(&self) {
+        locked(&self.race).restart();
+        locked(&self.relayed).clear();
+        locked(&self.dials).clear();
+        locked(&self.listens).clear();
+        *locked(&self.selected) = None;
+        self.changed.notify_waiters();
+    }
+
+    /// The server has a candidate that these rungs reach.
+    pub(super) fn offered(&self, rungs: &[Rung]) {
+        let mut race = locked(&self.race);
+        for &rung in rungs {
+            race.offered(rung, now());
+        }
+        drop(race);
+        self.advance();
+        self.changed.notify_waiters();
+    }
+
+    /// More TURN servers are known; those known already are passed over.
+    pub(super) fn add_servers(&self, more: &[IceServer]) {
+        let mut servers = locked(&self.servers);
+        for server in more {
+            let Some(rung) = turn::rung(server.url.kind) else {
+                continue;
+            };
+            if servers.len() < MOST_SERVERS && !servers.contains(server) {
+                servers.push(server.clone());
+                locked(&self.race).served(rung);
+            }
+        }
+        drop(servers);
+        self.advance();
+        self.changed.notify_waiters();
+    }
+
+    /// The TURN servers of a rung, in the order of their becoming known.
+    pub(super) fn servers(&self, rung: Rung) -> Vec<IceServer> {
+        let servers = locked(&self.servers);
+        let of_rung = servers
+            .iter()
+            .filter(|s| turn::rung(s.url.kind) == Some(rung));
+        of_rung.cloned().collect()
+    }
+
+    /// Whether this rung's turn has come and none has won.
+    pub(super) fn runs(&self, rung: Rung) -> bool {
+        locked(&self.race).runs(rung)
+    }
+
+    /// Waits until this rung's turn has come; for ever if another wins.
+    pub(super) async fn started(&self, rung: Rung) {
+        loop {
+            let changed = self.changed.notified();
+            if locked(&self.race).passes(rung) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until another rung has won.
+    pub(super) async fn beaten(&self, rung: Rung) {
+        loop {
+            let changed = self.changed.notified();
+            if locked(&self.race)
+                .winner()
+                .is_some_and(|winner| winner != rung)
+            {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether packets may pass over this rung.
+    pub(super) fn passes(&self, rung: Rung) -> bool {
+        locked(&self.race).passes(rung)
+    }
+
+    /// What became of each rung so far.
+    pub(super) fn climbs(&self) -> Vec<Climb> {
+        locked(&self.race).climbs()
+    }
+
+    /// This rung cannot be used. If media took it, that is the end of the connection.
+    pub(super) fn failed(&self, rung: Rung, why: String) {
+        locked(&self.race).failed(rung, why, now());
+        self.advance();
+        self.changed.notify_waiters();
+        if self.selected().is_some_and(|pair| pair.rung == rung) {
+            self.sight(Sighting::Broken);
+        }
+    }
+
+    /// The rung that won has led nowhere.
+    pub(super) fn winner_failed(&self, why: &str) {
+        let mut race = locked(&self.race);
+        if let Some(winner) = race.winner() {
+            race.failed(winner, why.to_owned(), now());
+        }
+    }
+
+    /// A TURN server relays nothing to one of the server's candidates.
+    pub(super) fn peer_refused(&self, rung: Rung, code: u16) {
+        let mut race = locked(&self.race);
+        if race.winner().is_none() {
+            let why = format!("the TURN server refuses to relay to the server ({code})");
+            race.failed(rung, why, now());
+        }
+        drop(race);
+        self.advance();
+        self.changed.notify_waiters();
+    }
+
+    /// A relay stands.
+    pub(super) fn relayed(&self, rung: Rung, address: SocketAddr) {
+        locked(&self.relayed).push((rung, address));
+        self.changed.notify_waiters();
+    }
+
+    /// The relays that stand or stood, and whether there will be no more that are worth waiting for.
+    pub(super) fn relays_found(&self) -> (Vec<(Rung, SocketAddr)>, bool) {
+        let relayed = locked(&self.relayed).clone();
+        let servers = locked(&self.servers);
+        let race = locked(&self.race);
+        let open = |server: &IceServer| {
+            turn::rung(server.url.kind).is_some_and(|rung| {
+                race.may(rung)
+                    && !race.has_failed(rung)
+                    && !relayed.iter().any(|(relayed, _)| *relayed == rung)
+            })
+        };
+        let settled = race.winner().is_some() || !servers.iter().any(open);
+        (relayed, settled)
+    }
+
+    /// How a dial over TCP went; `why` it failed, if it did. The rung fails when no candidate can be reached.
+    pub(super) fn dialled(&self, remote: SocketAddr, why: Option<String>) {
+        let mut dials = locked(&self.dials);
+        dials.insert(remote, why);
+        let all: Vec<Option<String>> = dials.values().cloned().collect();
+        drop(dials);
+        let mut race = locked(&self.race);
+        match all.into_iter().collect::<Option<Vec<String>>>() {
+            Some(mut reasons) if !race.has_failed(Rung::Tcp) => {
+                reasons.sort();
+                race.failed(Rung::Tcp, reasons.swap_remove(0), now());
+            }
+            Some(_) => {}
+            None => race.recovered(Rung::Tcp),
+        }
+        drop(race);
+        self.advance();
+        self.changed.notify_waiters();
+    }
+
+    /// A TCP candidate is going to be dialled: as long as it may succeed the rung has not failed.
+    pub(super) fn dialling(&self, remote: SocketAddr) {
+        locked(&self.dials).entry(remote).or_insert(None);
+    }
+
+    /// One of our own addresses that the engine knows for TCP towards `remote`.
+    pub(super) fn local_for(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let listens = locked(&self.listens);
+        let family = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
+        let mut fitting = listens.iter().filter(family);
+        let first = fitting.clone().next().copied();
+        fitting
+            .find(|local| !local.ip().is_loopback())
+            .copied()
+            .or(first)
+    }
+
+    /// Whether a packet may leave over this rung now. Our checks are noted on the way.
+    pub(super) fn leaves(&self, rung: Rung, packet: &[u8]) -> bool {
+        let mut race = locked(&self.race);
+        let passes = race.passes(rung);
+        if passes && let Some((BINDING_REQUEST, transaction)) = stun(packet) {
+            race.checked(rung, transaction);
+        }
+        passes
+    }
+
+    /// Whether a packet that came over this rung is for the engine. The first answer to one of our checks decides the
+    /// race. Checks may come from anywhere; the engine would take the rest from anywhere too, and warn about each
+    /// that does not decrypt.
+    pub(super) fn arrives(&self, rung: Rung, remote: SocketAddr, packet: &[u8]) -> bool {
+        let mut race = locked(&self.race);
+        if !race.passes(rung) {
+            return false;
+        }
+        if race.winner().is_none()
+            && let Some((BINDING_SUCCESS, transaction)) = stun(packet)
+            && race.answered(rung, transaction, now())
+        {
+            drop(race);
+            tracing::debug!(%rung, "the first check is answered");
+            self.changed.notify_waiters();
+        } else {
+            drop(race);
+        }
+        if packet.first().is_none_or(|&first| first >= 20) {
+            if self.selected().is_some_and(|pair| pair.remote != remote) {
+                self.counters.lock().strangers += 1;
+                return false;
+            }
+            // DTLS says the kind of a record in the clear; 21 is an alert (RFC 5246, section 6.2.1).
+            if packet.first() == Some(&21) {
+                self.sight(Sighting::Alert);
+            }
+        }
+        true
+    }
+
     /// Everything but connectivity checks flows over the selected pair.
-    fn leaving(&self, rung: Rung, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
+    pub(super) fn leaving(&self, rung: Rung, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
         if packet.first().is_none_or(|&first| first < 20) {
             return;
         }
@@ -154,32 +453,15 @@ impl Wires {
             local,
             remote,
         };
-        let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut selected = locked(&self.selected);
         if *selected != Some(pair) {
             *selected = Some(pair);
             self.counters.lock().pair = Some(pair);
+            self.sight(Sighting::Moved);
         }
     }
 
-    /// Whether a packet comes from nobody we talk to. Checks of connectivity may come from anywhere; the engine would
-    /// take the rest from anywhere too, and warn about each that does not decrypt.
-    fn strange(&self, remote: SocketAddr, packet: &[u8]) -> bool {
-        let strange = packet.first().is_none_or(|&first| first >= 20)
-            && self.selected().is_some_and(|pair| pair.remote != remote);
-        if strange {
-            self.counters.lock().strangers += 1;
-        }
-        strange
-    }
-
-    fn arriving(&self, packet: &[u8]) {
-        // DTLS says the kind of a record in the clear; 21 is an alert (RFC 5246, section 6.2.1).
-        if packet.first() == Some(&21) {
-            self.sight(Sighting::Alert);
-        }
-    }
-
-    fn broken(&self, local: SocketAddr, remote: SocketAddr) {
+    pub(super) fn broken(&self, local: SocketAddr, remote: SocketAddr) {
         let ours = SelectedPair {
             rung: Rung::Tcp,
             local,
@@ -195,6 +477,41 @@ impl Wires {
             tracing::trace!("sightings enough are queued to act upon");
         }
     }
+
+    /// The relay behind a socket that the engine has bound, if it is one.
+    fn relay(self: &Arc<Self>, local: SocketAddr) -> Option<RelayedDatagrams> {
+        let rung = relay::rung(local.ip())?;
+        let relay = Arc::new(Relay::new(rung));
+        let given_up = CancellationToken::new();
+        let serving = turn::serve(Arc::clone(&relay), Arc::clone(self), given_up.clone());
+        self.relays.spawn(serving);
+        Some(RelayedDatagrams {
+            relay,
+            local,
+            wires: Arc::clone(self),
+            _given_up: given_up.drop_guard(),
+        })
+    }
+}
+
+/// A check (RFC 8489, section 5: the class request and the method Binding).
+const BINDING_REQUEST: u16 = 0x0001;
+
+/// The answer to one.
+const BINDING_SUCCESS: u16 = 0x0101;
+
+/// Type and transaction of a STUN message.
+fn stun(packet: &[u8]) -> Option<(u16, [u8; 12])> {
+    let (head, _) = packet.split_first_chunk::<20>()?;
+    let transaction = head.last_chunk::<12>()?;
+    Some((u16::from_be_bytes([head[0], head[1]]), *transaction))
+}
+
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(Instant::from_std(due)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The engine's view of tokio.
@@ -209,6 +526,9 @@ impl Runtime for Engine {
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
+        if let Some(relay) = self.0.relay(local) {
+            return Ok(Arc::new(relay));
+        }
         let socket = tokio::net::UdpSocket::from_std(socket)?;
         let wires = Arc::clone(&self.0);
         Ok(Arc::new(Datagrams {
@@ -222,8 +542,8 @@ impl Runtime for Engine {
         &self,
         listener: std::net::TcpListener,
     ) -> io::Result<Arc<dyn AsyncTcpListener>> {
-        // The engine makes its dialling candidates from listeners. Nobody is to call us, so the port is given back.
         let local = listener.local_addr()?;
+        locked(&self.0.listens).push(local);
         Ok(Arc::new(NoListener { local }))
     }
 
@@ -232,19 +552,8 @@ impl Runtime for Engine {
         remote: SocketAddr,
     ) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
         Box::pin(async move {
-            // The engine dials once and logs an error. While the search for a path goes on, dialling may too.
-            let stream = loop {
-                let dial = tokio::net::TcpStream::connect(remote);
-                match tokio::time::timeout(DIAL, dial).await {
-                    Ok(Ok(stream)) => break stream,
-                    Ok(Err(error)) => tracing::debug!(%error, "cannot dial {remote}"),
-                    Err(_) => tracing::debug!("{remote} does not answer the dial"),
-                }
-                tokio::time::sleep(REDIAL).await;
-            };
-            // A frame is complete when it is written; waiting for more only adds delay.
-            stream.set_nodelay(true)?;
-            Ok(Arc::new(Stream::new(&self.0, stream)?) as Arc<dyn AsyncTcpStream>)
+            let stream = stream::dial(&self.0, remote).await?;
+            Ok(Arc::new(stream) as Arc<dyn AsyncTcpStream>)
         })
     }
 
@@ -280,187 +589,5 @@ impl JoinHandle for Task {
 
     fn is_finished(&self) -> bool {
         self.0.is_finished()
-    }
-}
-
-/// A UDP socket without segmentation offload: it pays from sixteen equal packets in a row on, more than a picture
-/// has, and costs 100 kB of receive buffer per socket.
-#[derive(Debug)]
-struct Datagrams {
-    socket: tokio::net::UdpSocket,
-    local: SocketAddr,
-    wires: Arc<Wires>,
-}
-
-impl AsyncUdpSocket for Datagrams {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-
-    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let (packet, remote) = (transmit.contents, transmit.destination);
-        // The engine checks every pair; between loopback and the world no packet can travel, and trying is an error.
-        if self.local.ip().is_loopback() != remote.ip().is_loopback() {
-            return Poll::Ready(Ok(packet.len()));
-        }
-        self.wires.leaving(Rung::Udp, self.local, remote, packet);
-        match ready!(self.socket.poll_send_to(cx, packet, remote)) {
-            Ok(sent) => Poll::Ready(Ok(sent)),
-            Err(_) => {
-                // A network that is away fails every packet, and the engine would log an error for each. What is
-                // lost here is what a network loses: ICE notices its absence.
-                self.wires.counters.lock().packets_unsent += 1;
-                Poll::Ready(Ok(packet.len()))
-            }
-        }
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let (Some(buffer), Some(meta)) = (bufs.first_mut(), meta.first_mut()) else {
-            return Poll::Ready(Ok(0));
-        };
-        let mut buffer = ReadBuf::new(buffer);
-        let remote = loop {
-            let remote = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
-            if !self.wires.strange(remote, buffer.filled()) {
-                break remote;
-            }
-            buffer.clear();
-        };
-        let len = buffer.filled().len();
-        self.wires.arriving(buffer.filled());
-        meta.addr = remote;
-        meta.len = len;
-        meta.stride = len.max(1);
-        Poll::Ready(Ok(1))
-    }
-}
-
-#[derive(Debug)]
-struct NoListener {
-    local: SocketAddr,
-}
-
-impl AsyncTcpListener for NoListener {
-    fn accept<'a>(&'a self) -> Boxed<'a, io::Result<(Arc<dyn AsyncTcpStream>, SocketAddr)>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-}
-
-/// A TCP connection that carries frames of RFC 4571. Writing only queues; a task of its own feeds the socket.
-#[derive(Debug)]
-struct Stream {
-    read: OwnedReadHalf,
-    frames: mpsc::Sender<Bytes>,
-    local: SocketAddr,
-    remote: SocketAddr,
-    wires: Arc<Wires>,
-}
-
-impl Stream {
-    fn new(wires: &Arc<Wires>, stream: tokio::net::TcpStream) -> io::Result<Self> {
-        let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-        let (read, write) = stream.into_split();
-        let (frames, queue) = mpsc::channel(MOST_FRAMES);
-        let writer = Arc::clone(wires);
-        let feeding = async move {
-            if let Err(error) = feed(&writer, write, queue).await {
-                tracing::debug!(%error, "a TCP connection to {remote} broke");
-                writer.broken(local, remote);
-            }
-        };
-        wires.spawn(wires.writers.track_future(feeding));
-        Ok(Self {
-            read,
-            frames,
-            local,
-            remote,
-            wires: Arc::clone(wires),
-        })
-    }
-}
-
-/// Writes what is queued, whole bursts at once, until the queue's owner is gone and all is written.
-async fn feed(
-    wires: &Wires,
-    mut write: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Bytes>,
-) -> io::Result<()> {
-    let mut burst = BytesMut::new();
-    let mut frames = Vec::new();
-    while queue.recv_many(&mut frames, 64).await > 0 {
-        for frame in frames.drain(..) {
-            burst.extend_from_slice(&frame);
-        }
-        let written = write.write_all(&burst).await;
-        wires.backlog.fetch_sub(burst.len(), Ordering::AcqRel);
-        burst.clear();
-        if let Err(error) = written {
-            queue.close();
-            while let Some(frame) = queue.recv().await {
-                wires.backlog.fetch_sub(frame.len(), Ordering::AcqRel);
-            }
-            wires.drained.notify_waiters();
-            return Err(error);
-        }
-        wires.drained.notify_waiters();
-    }
-    write.shutdown().await
-}
-
-impl AsyncTcpStream for Stream {
-    fn read<'a, 'b>(&'a self, buffer: &'b mut [u8]) -> Boxed<'b, io::Result<usize>>
-    where
-        'a: 'b,
-    {
-        Box::pin(async move {
-            let result = loop {
-                self.read.readable().await?;
-                match self.read.try_read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => break result,
-                }
-            };
-            if let Ok(n @ 1..) = result {
-                self.wires.arriving(buffer.get(2..n).unwrap_or_default());
-                return Ok(n);
-            }
-            self.wires.broken(self.local, self.remote);
-            // However it ended, to the engine it has ended in order: it has nothing to add but an error in the log.
-            Ok(0)
-        })
-    }
-
-    fn write_all<'a, 'b>(&'a self, frame: &'b [u8]) -> Boxed<'b, io::Result<()>>
-    where
-        'a: 'b,
-    {
-        let packet = frame.get(2..).unwrap_or_default();
-        self.wires
-            .leaving(Rung::Tcp, self.local, self.remote, packet);
-        let backlog = &self.wires.backlog;
-        let full = backlog.fetch_add(frame.len(), Ordering::AcqRel) + frame.len() > MOST;
-        if full || self.frames.try_send(Bytes::copy_from_slice(frame)).is_err() {
-            backlog.fetch_sub(frame.len(), Ordering::AcqRel);
-            self.wires.counters.lock().frames_refused += 1;
-        }
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.remote)
     }
 }

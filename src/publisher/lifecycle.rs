@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::policy::{self, History, Verdict};
 use crate::session::{Ended, Progress};
-use crate::signal::Dialect;
 
 /// Where a publisher stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +49,8 @@ pub enum State {
         cause: String,
         /// What was decided.
         verdict: Verdict,
+        /// The server was out of reach, so that another network may be all that is needed.
+        unreachable: bool,
     },
 }
 
@@ -58,6 +59,8 @@ pub enum State {
 pub(super) enum Input {
     /// The session ended.
     Ended(Ended),
+    /// The network changed.
+    Network,
     /// The session came further.
     Progress(Progress),
     /// Somebody wants the publisher to run.
@@ -83,17 +86,15 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     state: State,
-    dialect: Dialect,
     history: History,
     rng: fastrand::Rng,
 }
 
 impl Lifecycle {
-    /// A stopped publisher of `dialect`; `rng` makes the jitter.
-    pub(super) fn new(dialect: Dialect, rng: fastrand::Rng) -> Self {
+    /// A stopped publisher; `rng` makes the jitter.
+    pub(super) fn new(rng: fastrand::Rng) -> Self {
         Self {
             state: State::Stopped,
-            dialect,
             history: History::default(),
             rng,
         }
@@ -119,7 +120,13 @@ impl Lifecycle {
         match (&self.state, input) {
             (State::Stopped, Input::Start) => self.connect(),
             (State::Waiting { due, .. }, Input::Tick) if *due <= now => self.connect(),
-            (State::Waiting { .. }, Input::Start) => self.connect(),
+            (State::Waiting { .. }, Input::Start)
+            | (
+                State::Waiting {
+                    unreachable: true, ..
+                },
+                Input::Network,
+            ) => self.connect(),
             (State::Waiting { .. }, Input::Stop) => {
                 self.state = State::Stopped;
                 Action::None
@@ -149,7 +156,12 @@ impl Lifecycle {
                 | State::Waiting { .. }
                 | State::Stopped
                 | State::Stopping,
-                Input::Ended(_) | Input::Progress(_) | Input::Start | Input::Stop | Input::Tick,
+                Input::Ended(_)
+                | Input::Network
+                | Input::Progress(_)
+                | Input::Start
+                | Input::Stop
+                | Input::Tick,
             ) => Action::None,
         }
     }
@@ -166,7 +178,7 @@ impl Lifecycle {
             now,
             &ended.reason,
             &ended.progress,
-            self.dialect,
+            ended.dialect,
             &mut self.history,
         );
         let wait = match &verdict {
@@ -181,6 +193,7 @@ impl Lifecycle {
             due: now + wait,
             cause: ended.reason.chain(),
             verdict,
+            unreachable: ended.reason.is_unreachable(),
         };
     }
 }
@@ -189,7 +202,7 @@ impl Lifecycle {
 mod tests {
     use super::*;
     use crate::session::EndReason;
-    use crate::signal;
+    use crate::signal::{self, Dialect};
 
     const S: Duration = Duration::from_secs(1);
 
@@ -199,6 +212,7 @@ mod tests {
         start: Instant,
         now: Instant,
         machine: Lifecycle,
+        dialect: Dialect,
     }
 
     impl World {
@@ -207,14 +221,20 @@ mod tests {
             Self {
                 start,
                 now: start,
-                machine: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
+                machine: Lifecycle::new(fastrand::Rng::with_seed(seed)),
+                dialect,
             }
         }
 
         fn ended(&mut self, reason: EndReason, progress: Progress) {
-            let action = self
-                .machine
-                .on(self.now, Input::Ended(Ended { reason, progress }));
+            let action = self.machine.on(
+                self.now,
+                Input::Ended(Ended {
+                    reason,
+                    progress,
+                    dialect: self.dialect,
+                }),
+            );
             assert_eq!(action, Action::None);
         }
 
@@ -344,6 +364,21 @@ mod tests {
         assert_eq!(world.machine.on(world.now, Input::Stop), Action::None);
         assert_eq!(*world.machine.state(), State::Stopped);
         assert_eq!(world.machine.next_deadline(), None);
+    }
+
+    #[test]
+    fn another_network_ends_a_wait_for_reach_but_not_for_a_refusal() {
+        let out_of_reach = EndReason::NeverConnected {
+            stage: None,
+            climbs: Vec::new(),
+        };
+        for (reason, hurried) in [(out_of_reach, true), (refused(403), false)] {
+            let mut world = World::new(Dialect::Ome, 1);
+            world.machine.on(world.now, Input::Start);
+            world.ended(reason, Progress::Signalling);
+            let action = world.machine.on(world.now, Input::Network);
+            assert_eq!(action == Action::Begin, hurried);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod lifecycle;
+mod memory;
 mod policy;
 
 use std::time::{Duration, Instant};
@@ -14,18 +15,24 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::config::{self, Server};
+use crate::config::secret::SecretSource;
+use crate::config::{self, Server, Transport, WowzaDialect};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
-use crate::session::{self, EndReason, Ended, Telemetry};
+use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::ome::Ome;
-use crate::signal::whip::Whip;
+use crate::signal::whip::{Picture, Reread, Token, Whip};
+use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
+use crate::signal::wowza_v2::WowzaV2;
 use crate::signal::{Dialect, Signaller};
 
+use crate::network::{Network, Route};
 pub use lifecycle::State;
+
 use lifecycle::{Action, Input, Lifecycle};
+use memory::Memory;
 pub use policy::Verdict;
 
 /// Everything a publisher shows of itself.
@@ -77,13 +84,17 @@ impl Publisher {
         config: &config::Publisher,
         feed: FeedHandle,
         clock: MediaClock,
+        network: watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, net::Error> {
         let dialer = Dialer::new(&config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
-            Server::Wowza { .. } => Dialect::WowzaV1,
+            Server::Wowza { dialect, .. } => match dialect {
+                WowzaDialect::Auto | WowzaDialect::V1 => Dialect::WowzaV1,
+                WowzaDialect::V2 => Dialect::WowzaV2,
+            },
         };
         let (snapshots, receiver) = watch::channel(Snapshot {
             state: State::Stopped,
@@ -103,10 +114,14 @@ impl Publisher {
                 transport: config.transport,
                 ice_servers: config.ice_servers.clone(),
                 dialer: dialer.clone(),
+                network,
+                first: None,
+                unreached: 0,
             },
             server: config.server.clone(),
             dialer,
-            lifecycle: Lifecycle::new(dialect, fastrand::Rng::with_seed(seed)),
+            lifecycle: Lifecycle::new(fastrand::Rng::with_seed(seed)),
+            memory: Memory::default(),
             stop: stop.clone(),
             snapshots,
             signaller: None,
@@ -152,6 +167,7 @@ struct Actor {
     server: Server,
     dialer: Dialer,
     lifecycle: Lifecycle,
+    memory: Memory,
     stop: CancellationToken,
     snapshots: watch::Sender<Snapshot>,
     /// Between sessions; the running session has it otherwise. It lives on, for a dialect may have to keep a
@@ -184,6 +200,10 @@ impl Actor {
                 () = self.stop.cancelled(), if !stopping => Input::Stop,
                 Some(outcome) = sessions.join_next() => self.ended(outcome, &telemetry),
                 Ok(()) = progress.changed() => Input::Progress(progress.borrow_and_update().progress.clone()),
+                Ok(()) = self.parameters.network.changed() => {
+                    self.parameters.network.mark_unchanged();
+                    Input::Network
+                }
                 () = until(self.lifecycle.next_deadline()) => Input::Tick,
             };
         }
@@ -199,8 +219,9 @@ impl Actor {
             .signaller
             .take()
             .unwrap_or_else(|| self.new_signaller());
-        let (parameters, telemetry, part) =
-            (self.parameters.clone(), telemetry.clone(), part.clone());
+        let mut parameters = self.parameters.clone();
+        parameters.first = self.memory.first(&self.network(), signaller.dialect());
+        let (telemetry, part) = (telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
         let mut n = 0;
         self.snapshots.send_modify(|s| {
@@ -230,17 +251,46 @@ impl Actor {
                 Ended {
                     reason: EndReason::Panicked(error.to_string()),
                     progress,
+                    dialect: self.snapshots.borrow().dialect,
                 }
             }
         };
+        self.remember(&ended, telemetry);
         self.down_since.get_or_insert_with(now);
         let sent = telemetry.borrow().frames_sent;
         telemetry.send_modify(|t| t.frames_sent = 0);
         self.snapshots.send_modify(|s| {
             s.frames_sent_before += sent;
             s.end_reason = Some(ended.reason.chain());
+            s.dialect = ended.dialect;
         });
         Input::Ended(ended)
+    }
+
+    /// What the network is called in the memory: how packets leave it.
+    fn network(&self) -> String {
+        let network = self.parameters.network.borrow();
+        let routes = [&network.route_v4, &network.route_v6];
+        let names = routes.map(|route| route.as_ref().map_or_else(String::new, Route::to_string));
+        names.join("; ")
+    }
+
+    /// Notes what the session teaches about the ways to the server.
+    fn remember(&mut self, ended: &Ended, telemetry: &watch::Sender<Telemetry>) {
+        let network = self.network();
+        match (&ended.reason, &ended.progress) {
+            (EndReason::NeverConnected { .. }, _) => {
+                self.memory.forget(&network, ended.dialect);
+                self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
+            }
+            (_, Progress::OnAir { .. }) => {
+                let pair = telemetry.borrow().peer.as_ref().and_then(|peer| peer.pair);
+                if let Some(pair) = pair {
+                    self.memory.won(&network, ended.dialect, pair.rung);
+                }
+            }
+            (_, Progress::Connecting | Progress::Sending | Progress::Signalling) => {}
+        }
     }
 
     /// Publishes the state, and says each change of it once.
@@ -264,6 +314,7 @@ impl Actor {
                 due,
                 cause,
                 verdict,
+                ..
             } = &state
         {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
@@ -290,22 +341,64 @@ impl Actor {
     fn new_signaller(&self) -> Box<dyn Signaller> {
         let dialer = self.dialer.clone();
         match &self.server {
-            Server::Ome { url } => Box::new(Ome::new(url, &[], dialer)),
-            // What Qencode's own kit adds to every URL (protocols.md 6.1).
-            Server::Qencode { url } => Box::new(Ome::new(url, &[("transport", "tcp")], dialer)),
+            Server::Ome { url } => {
+                let asks: &[_] = match self.parameters.transport {
+                    Transport::Auto => &["all", "tcp"],
+                    Transport::Relay => &["relay", "tcp"],
+                    Transport::Tcp => &["tcp", "relay"],
+                    Transport::Udp => &["udp"],
+                };
+                Box::new(Ome::new(url, asks, dialer))
+            }
+            Server::Qencode { url } => {
+                let asks: &[_] = match self.parameters.transport {
+                    // Qencode's own kit adds `tcp` to every URL (protocols.md 6.1).
+                    Transport::Auto => &["tcp", "all", "relay"],
+                    Transport::Relay => &["relay", "tcp"],
+                    Transport::Tcp => &["tcp", "relay"],
+                    Transport::Udp => &["udp"],
+                };
+                Box::new(Ome::new(url, asks, dialer))
+            }
             Server::Whip {
                 url,
                 bearer,
                 trickle,
-            } => Box::new(Whip::new(url, bearer.as_ref(), *trickle, dialer)),
+            } => {
+                let token = bearer.as_ref().map(|bearer| Token {
+                    value: bearer.token.clone(),
+                    reread: bearer.source.clone().map(reread),
+                });
+                let video = self.parameters.feed.tracks().video;
+                let picture = video.map(|video| Picture {
+                    size: video.size,
+                    fps: video.fps,
+                });
+                Box::new(Whip::new(url, token, *trickle, picture, dialer))
+            }
             Server::Wowza {
                 url,
                 application,
                 stream,
-                ..
-            } => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                dialect,
+            } => match dialect {
+                WowzaDialect::Auto => Box::new(Wowza::new(url, application, stream, dialer)),
+                WowzaDialect::V1 => Box::new(WowzaV1::new(url, application, stream, dialer)),
+                WowzaDialect::V2 => Box::new(WowzaV2::new(url, application, stream, dialer)),
+            },
         }
     }
+}
+
+/// Reads a token again where the configuration found it.
+fn reread(source: SecretSource) -> Reread {
+    Box::new(move || match config::load::reread(&source) {
+        Ok(token) => Some(token),
+        Err(why) => {
+            tracing::warn!("the bearer token cannot be read again: {why}");
+            None
+        }
+    })
 }
 
 /// Waits until `deadline`; for ever if there is none.

@@ -13,10 +13,15 @@
 //! | any | not a WebSocket (HTTP 2xx, 3xx, 4xx), unusable SDP | operator |
 //! | wowza | 400 | backoff; the second one in a row: operator |
 //! | wowza | 401, 403 | operator |
-//! | wowza | 404 | backoff; the third in a row: operator |
-//! | wowza | 502 (not running), 503 (name in use) | every 5 s for 2 min, then operator |
+//! | wowza-v1 | 404 | backoff; the third in a row: operator |
+//! | wowza-v2 | 404 | operator |
+//! | wowza | 503 (name in use) | every 5 s for 2 min, then operator |
+//! | wowza-v1 | 502 (not running) | every 5 s for 2 min, then operator |
+//! | wowza-v2 | 502, 514 (not running) | every 15 s for 2 min, then operator |
+//! | wowza | an answer in the other dialect, though one is configured | operator |
 //! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
+//! | whip | any status | see `policy/whip.rs` |
 
 mod ome;
 mod whip;
@@ -126,7 +131,13 @@ pub(super) fn verdict(
                 operator(format!("{error}: check the URL's host, port and path"))
             }
             net::Error::CaFile { .. } | net::Error::Url { .. } => operator(error.to_string()),
-            net::Error::Failed { .. } | net::Error::Status { .. } | net::Error::Timeout { .. } => {
+            net::Error::Proxy {
+                status: 300..=407, ..
+            } => operator(error.to_string()),
+            net::Error::Failed { .. }
+            | net::Error::Proxy { .. }
+            | net::Error::Status { .. }
+            | net::Error::Timeout { .. } => {
                 let later = age >= UNREACHABLE_FOR;
                 Verdict::RetryEvery(if later {
                     UNREACHABLE_LATER
@@ -136,6 +147,9 @@ pub(super) fn verdict(
             }
         },
         EndReason::Signal(signal::Error::Sdp { why, .. }) => operator(why.clone()),
+        EndReason::Signal(error @ signal::Error::OtherDialect { .. }) => {
+            operator(error.to_string())
+        }
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
@@ -154,7 +168,10 @@ pub(super) fn verdict(
                 Verdict::Backoff
             }
         }
-        EndReason::FeedEnded | EndReason::Stopped => Verdict::RetryNow,
+        // Not our fault and not the server's: what is there now may be better at once.
+        EndReason::FeedEnded | EndReason::NetworkChanged { .. } | EndReason::Stopped => {
+            Verdict::RetryNow
+        }
     };
     history.failures = history.failures.saturating_add(1);
     verdict
@@ -169,6 +186,7 @@ fn kind(reason: &EndReason) -> Kind {
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
+            | signal::Error::OtherDialect { .. }
             | signal::Error::Protocol { .. }
             | signal::Error::StreamGone { .. }
             | signal::Error::Sdp { .. }
@@ -177,6 +195,7 @@ fn kind(reason: &EndReason) -> Kind {
         | EndReason::Engine(_)
         | EndReason::FeedEnded
         | EndReason::Lost
+        | EndReason::NetworkChanged { .. }
         | EndReason::NeverConnected { .. }
         | EndReason::NotAccepted
         | EndReason::Panicked(_)
@@ -188,7 +207,8 @@ fn refused(dialect: Dialect, refusal: &Refusal<'_>) -> Verdict {
     match dialect {
         Dialect::Ome => ome::refused(refusal),
         Dialect::Whip => whip::refused(refusal),
-        Dialect::WowzaV1 | Dialect::WowzaV2 => wowza::refused(refusal),
+        Dialect::WowzaV1 => wowza::refused_v1(refusal),
+        Dialect::WowzaV2 => wowza::refused_v2(refusal),
     }
 }
 
@@ -216,9 +236,9 @@ const fn operator(advice: String) -> Verdict {
 mod tests {
     use super::*;
 
-    const S: Duration = Duration::from_secs(1);
+    pub(super) const S: Duration = Duration::from_secs(1);
 
-    fn refusal(status: u16) -> EndReason {
+    pub(super) fn refusal(status: u16) -> EndReason {
         EndReason::Signal(signal::Error::Refused {
             endpoint: "wss://server".to_owned(),
             status,
@@ -229,7 +249,7 @@ mod tests {
     }
 
     /// The verdicts on the same fact, met again and again every `period`.
-    fn verdicts(
+    pub(super) fn verdicts(
         dialect: Dialect,
         reason: impl Fn() -> EndReason,
         period: Duration,
@@ -254,69 +274,8 @@ mod tests {
     }
 
     /// Index of the first verdict that calls for a person.
-    fn calls_operator_at(verdicts: &[Verdict]) -> Option<usize> {
+    pub(super) fn calls_operator_at(verdicts: &[Verdict]) -> Option<usize> {
         verdicts.iter().position(is_operator)
-    }
-
-    #[test]
-    fn wowza_400_twice_is_for_the_operator() {
-        let seen = verdicts(Dialect::WowzaV1, || refusal(400), S, 3);
-        assert_eq!(seen[0], Verdict::Backoff);
-        assert_eq!(calls_operator_at(&seen), Some(1));
-    }
-
-    #[test]
-    fn wowza_401_and_403_are_for_the_operator_at_once() {
-        for status in [401, 403] {
-            assert_eq!(
-                calls_operator_at(&verdicts(Dialect::WowzaV1, || refusal(status), S, 1)),
-                Some(0)
-            );
-        }
-    }
-
-    #[test]
-    fn wowza_404_is_for_the_operator_after_three_spaced_tries() {
-        let seen = verdicts(Dialect::WowzaV1, || refusal(404), S, 4);
-        assert_eq!(seen[..2], [Verdict::Backoff, Verdict::Backoff]);
-        assert_eq!(calls_operator_at(&seen), Some(2));
-    }
-
-    #[test]
-    fn wowza_500_and_unknown_statuses_back_off() {
-        for status in [500, 425, 599, 999] {
-            let seen = verdicts(Dialect::WowzaV1, || refusal(status), S, 10);
-            assert!(
-                seen.iter().all(|v| *v == Verdict::Backoff),
-                "{status}: {seen:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn wowza_502_and_503_are_waited_out_for_two_minutes() {
-        for status in [502, 503] {
-            let seen = verdicts(Dialect::WowzaV1, || refusal(status), wowza::WAIT_PERIOD, 30);
-            assert_eq!(seen[0], Verdict::RetryEvery(wowza::WAIT_PERIOD));
-            assert_eq!(calls_operator_at(&seen), Some(24), "24 x 5 s");
-        }
-    }
-
-    #[test]
-    fn wowza_silence_backs_off() {
-        let silence = || {
-            let endpoint = "wss://server".to_owned();
-            EndReason::Signal(signal::Error::Timeout {
-                endpoint,
-                waiting_for: "the answer",
-                after: 20 * S,
-            })
-        };
-        assert!(
-            verdicts(Dialect::WowzaV1, silence, 20 * S, 5)
-                .iter()
-                .all(|v| *v == Verdict::Backoff)
-        );
     }
 
     #[test]
@@ -425,7 +384,7 @@ mod tests {
         assert_eq!(*advice, why);
     }
 
-    fn unreachable(status: Option<u16>) -> EndReason {
+    pub(super) fn unreachable(status: Option<u16>) -> EndReason {
         let endpoint = "wss://server".to_owned();
         EndReason::Signal(signal::Error::Connect(match status {
             Some(status) => net::Error::Status { endpoint, status },
@@ -439,7 +398,7 @@ mod tests {
 
     #[test]
     fn an_unreachable_server_is_tried_often_for_two_minutes_and_then_every_15_seconds() {
-        for dialect in [Dialect::Ome, Dialect::WowzaV1] {
+        for dialect in [Dialect::Ome, Dialect::WowzaV1, Dialect::WowzaV2] {
             let seen = verdicts(dialect, || unreachable(None), UNREACHABLE_PERIOD, 100);
             assert!(
                 seen[..80]
@@ -451,6 +410,32 @@ mod tests {
                     .iter()
                     .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER))
             );
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_refuses_is_for_the_operator_and_one_in_trouble_is_tried_again() {
+        let verdict = |status| {
+            let refused = || {
+                EndReason::Signal(signal::Error::Connect(net::Error::Proxy {
+                    endpoint: "wss://server:443".to_owned(),
+                    proxy: "http://proxy:3128".to_owned(),
+                    status,
+                }))
+            };
+            verdicts(Dialect::WowzaV1, refused, S, 1).remove(0)
+        };
+        for (status, says) in [(403, "forbids"), (407, "credentials"), (405, "CONNECT")] {
+            let Verdict::Operator { advice, .. } = verdict(status) else {
+                panic!("{status} is not for the operator")
+            };
+            assert!(
+                advice.contains("http://proxy:3128") && advice.contains(says),
+                "{advice}"
+            );
+        }
+        for status in [429, 502, 504] {
+            assert_eq!(verdict(status), Verdict::RetryEvery(UNREACHABLE_PERIOD));
         }
     }
 

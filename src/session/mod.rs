@@ -11,6 +11,7 @@ mod acceptance;
 mod gate;
 mod rate;
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -23,8 +24,9 @@ use crate::media::access_unit::Track;
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::net::Dialer;
-use crate::peer::{self, Ladder, Peer};
-use crate::signal::{self, Opening, Parting, RemoteDescription, Signaller};
+use crate::network::Network;
+use crate::peer::{self, Climb, Ladder, Outcome, Peer, Rung};
+use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signaller};
 
 use acceptance::Acceptance;
 use gate::Gate;
@@ -35,6 +37,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
+
+/// A search with no way left to try goes on this long, for the server may name more candidates.
+const LATE_CANDIDATES: Duration = Duration::from_secs(2);
+
+/// How long a restart of ICE may take, the exchange and the search together.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often standing conditions are looked at: acceptance, bitrate.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -54,6 +62,12 @@ pub struct Parameters {
     pub ice_servers: Vec<IceServer>,
     /// How connections are made.
     pub dialer: Dialer,
+    /// The network that this host is in, as it changes.
+    pub network: watch::Receiver<Network>,
+    /// The rung of the ladder to begin with, if one is known to work.
+    pub first: Option<Rung>,
+    /// Sessions so far in which no media path came up (see [`Signaller::open`]).
+    pub unreached: u32,
 }
 
 /// How far a session has come.
@@ -86,11 +100,19 @@ pub enum EndReason {
     /// The path to the server, once up, was lost.
     #[error("the media path to the server was lost")]
     Lost,
+    /// The network changed under the session, which cannot move with it.
+    #[error("the network changed: {what}")]
+    NetworkChanged {
+        /// What of it.
+        what: String,
+    },
     /// ICE or DTLS never came up.
-    #[error("no media path came up{}", stage.map(|s| format!(": {s} failed")).unwrap_or_default())]
+    #[error("no media path came up{}{}", stage.map(|s| format!(": {s} failed")).unwrap_or_default(), climbed(climbs))]
     NeverConnected {
         /// Where it stuck, as far as the engine knows.
         stage: Option<peer::Stage>,
+        /// What became of each way to the server.
+        climbs: Vec<Climb>,
     },
     /// Receiver reports come, but show that our media no longer arrives.
     #[error("the server's receiver reports stopped advancing")]
@@ -106,7 +128,33 @@ pub enum EndReason {
     Stopped,
 }
 
+/// The ways that failed, in words.
+fn climbed(climbs: &[Climb]) -> String {
+    let said = |climb: &Climb| match climb.outcome {
+        Outcome::Chosen | Outcome::Idle => None,
+        Outcome::Absent(_) | Outcome::Failed(_) | Outcome::Unanswered => {
+            Some(format!("{}: {}", climb.rung, climb.outcome))
+        }
+    };
+    let said: Vec<String> = climbs.iter().filter_map(said).collect();
+    if said.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", said.join("; "))
+}
+
 impl EndReason {
+    /// Whether the server was out of reach, as opposed to unwilling.
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost
+                | Self::NetworkChanged { .. }
+                | Self::NeverConnected { .. }
+                | Self::Signal(signal::Error::Connect(_) | signal::Error::Timeout { .. })
+        )
+    }
+
     /// The reason and its causes in one line; a cause that an error quotes itself is not said twice.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -129,6 +177,8 @@ pub struct Ended {
     pub reason: EndReason,
     /// The furthest point.
     pub progress: Progress,
+    /// The dialect that was spoken.
+    pub dialect: Dialect,
 }
 
 /// What a session tells while it runs.
@@ -138,6 +188,8 @@ pub struct Telemetry {
     pub progress: Progress,
     /// The engine's counters, once there is a peer connection.
     pub peer: Option<peer::Counters>,
+    /// What became of each way to the server, so far.
+    pub climbs: Vec<Climb>,
     /// Access units handed to the peer.
     pub frames_sent: u64,
 }
@@ -147,6 +199,7 @@ impl Default for Telemetry {
         Self {
             progress: Progress::Signalling,
             peer: None,
+            climbs: Vec::new(),
             frames_sent: 0,
         }
     }
@@ -173,7 +226,11 @@ pub async fn run(
     };
     signaller.close(parting).await;
     let progress = telemetry.borrow().progress.clone();
-    Ended { reason, progress }
+    Ended {
+        reason,
+        progress,
+        dialect: signaller.dialect(),
+    }
 }
 
 /// The peer connection is closed before the socket: the order of the official clients, which frees the name.
@@ -183,11 +240,18 @@ async fn attempt(
     telemetry: &watch::Sender<Telemetry>,
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, EndReason> {
-    let opening = until_stopped(stop, signaller.open(0)).await??;
+    let opening = until_stopped(stop, signaller.open(parameters.unreached)).await??;
     let payload_types = match &opening {
         Opening::SendOffer => PayloadTypes::OFFERED,
         Opening::Offered(offer) => offer.payload_types,
     };
+    let mut ice_servers = parameters.ice_servers.clone();
+    if let Opening::Offered(offer) = &opening {
+        ice_servers.extend(offer.ice_servers.iter().cloned());
+    }
+    // Changes from here on concern this session.
+    let mut network = parameters.network.clone();
+    network.mark_unchanged();
     let config = peer::Config {
         clock: parameters.clock,
         tracks: parameters.feed.tracks(),
@@ -195,9 +259,9 @@ async fn attempt(
         name: parameters.name.clone(),
         ladder: Ladder {
             transport: parameters.transport,
-            first: None,
+            first: parameters.first,
         },
-        ice_servers: parameters.ice_servers.clone(),
+        ice_servers,
         dialer: parameters.dialer.clone(),
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
@@ -207,15 +271,18 @@ async fn attempt(
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
         telemetry.send_modify(|t| t.progress = Progress::Connecting);
-        connect(&mut events, &peer, signaller, stop).await?;
-        let mut live = Live::new(parameters, telemetry);
+        connect(&mut events, &peer, signaller, &mut network, stop).await?;
+        let mut live = Live::new(parameters, telemetry, network);
         let ended = live.run(&mut peer, &mut events, signaller, stop).await;
         telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
         ended
     }
     .await;
     let stopped = matches!(result, Err(EndReason::Stopped));
-    telemetry.send_modify(|t| t.peer = Some(peer.counters()));
+    telemetry.send_modify(|t| {
+        t.peer = Some(peer.counters());
+        t.climbs = peer.climbs();
+    });
     peer.close(stopped).await;
     result
 }
@@ -234,6 +301,7 @@ async fn negotiate(
                 let why = "the dialect let us offer and returned no answer".to_owned();
                 return Err(EndReason::Engine(peer::Error::Description { why }));
             };
+            peer.add_ice_servers(&answer.ice_servers);
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
         }
@@ -255,33 +323,47 @@ async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndRea
     Ok(())
 }
 
-/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`].
+/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
     signaller: &mut dyn Signaller,
+    network: &mut watch::Receiver<Network>,
     stop: &CancellationToken,
 ) -> Result<(), EndReason> {
+    let never = |stage| EndReason::NeverConnected {
+        stage,
+        climbs: peer.climbs(),
+    };
     let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
     tokio::pin!(deadline);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let started = tokio::time::Instant::now();
+    let before = network.borrow().clone();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(EndReason::Stopped),
-            () = &mut deadline => {
-                return Err(EndReason::NeverConnected { stage: None });
+            () = &mut deadline => return Err(never(None)),
+            Ok(()) = network.changed() => {
+                let after = network.borrow_and_update().clone();
+                // What came with it, the search began without; what went, it may depend on.
+                let same_ways = after.route_v4 == before.route_v4 && after.route_v6 == before.route_v6;
+                if !same_ways || !after.addresses.is_superset(&before.addresses) {
+                    let what = "while a path was searched".to_owned();
+                    return Err(EndReason::NetworkChanged { what });
+                }
             }
             event = events.recv() => match event {
                 Some(peer::Event::Connected(pair)) => {
                     tracing::info!(%pair, "media path is up");
                     return Ok(());
                 }
-                Some(peer::Event::Failed(stage)) => {
-                    return Err(EndReason::NeverConnected { stage: Some(stage) });
+                Some(peer::Event::Candidates { lines, last }) => {
+                    signaller.trickle(&lines, last).await?;
                 }
-                Some(peer::Event::Closed) | None => {
-                    return Err(EndReason::NeverConnected { stage: None });
-                }
+                Some(peer::Event::Failed(stage)) => return Err(never(Some(stage))),
+                Some(peer::Event::Closed) | None => return Err(never(None)),
                 Some(
                     peer::Event::Disconnected
                     | peer::Event::KeyFrameRequested
@@ -292,6 +374,17 @@ async fn connect(
             event = signaller.next() => match event? {
                 signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
             },
+            _ = look.tick() => {
+                // Candidates may still come, but not much later than the description.
+                let searched = started.elapsed();
+                let climbs = peer.climbs();
+                let hopeless = |climb: &Climb| {
+                    matches!(climb.outcome, Outcome::Absent(_) | Outcome::Failed(_))
+                };
+                if searched >= LATE_CANDIDATES && !climbs.is_empty() && climbs.iter().all(hopeless) {
+                    return Err(EndReason::NeverConnected { stage: None, climbs });
+                }
+            }
         }
     }
 }
@@ -308,6 +401,32 @@ async fn until_stopped<T>(
     }
 }
 
+/// Whether the path to the server still stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Kept,
+    Lost,
+}
+
+/// What of the change from `before` to `after` takes the path away from `local`, the rung it lies on and our end of it.
+fn left(before: &Network, after: &Network, (rung, local): (Rung, IpAddr)) -> Option<String> {
+    if local.is_loopback() {
+        return None;
+    }
+    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
+    if direct && !after.addresses.contains(&local) {
+        return Some("our address is gone".to_owned());
+    }
+    let (was, is) = match local {
+        IpAddr::V4(_) => (&before.route_v4, &after.route_v4),
+        IpAddr::V6(_) => (&before.route_v6, &after.route_v6),
+    };
+    (was != is).then(|| match is {
+        Some(route) => format!("the way out is now over {}", route.interface),
+        None => "there is no way out any more".to_owned(),
+    })
+}
+
 /// The session while media flows.
 struct Live<'a> {
     subscription: Subscription,
@@ -318,10 +437,20 @@ struct Live<'a> {
     progress: Progress,
     frames_sent: u64,
     disconnected_at: Option<Instant>,
+    /// When a restart of ICE that is under way counts as failed.
+    restart_ends: Option<Instant>,
+    network: watch::Receiver<Network>,
+    /// The network in which the path came up.
+    stood_in: Network,
 }
 
 impl<'a> Live<'a> {
-    fn new(parameters: &Parameters, telemetry: &'a watch::Sender<Telemetry>) -> Self {
+    fn new(
+        parameters: &Parameters,
+        telemetry: &'a watch::Sender<Telemetry>,
+        network: watch::Receiver<Network>,
+    ) -> Self {
+        let stood_in = network.borrow().clone();
         let tracks = parameters.feed.tracks();
         let subscription = parameters.feed.subscribe();
         subscription.request_key_frame();
@@ -335,6 +464,9 @@ impl<'a> Live<'a> {
             progress: Progress::Sending,
             frames_sent: 0,
             disconnected_at: None,
+            restart_ends: None,
+            network,
+            stood_in,
         }
     }
 
@@ -352,11 +484,31 @@ impl<'a> Live<'a> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(EndReason::Stopped),
-                event = events.recv() => self.on_event(event)?,
+                event = events.recv() => match event {
+                    Some(peer::Event::Candidates { lines, last }) => {
+                        signaller.trickle(&lines, last).await?;
+                    }
+                    event => if self.on_event(event)? == Path::Lost {
+                        self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                    },
+                },
+                Ok(()) = self.network.changed() => {
+                    let network = self.network.borrow_and_update().clone();
+                    let local = peer.counters().pair.map(|pair| (pair.rung, pair.local.ip()));
+                    let changed = local.and_then(|local| left(&self.stood_in, &network, local));
+                    if let Some(what) = changed {
+                        tracing::info!(what, "the network changed under the session");
+                        self.stood_in = network;
+                        let reason = EndReason::NetworkChanged { what };
+                        self.move_on(peer, signaller, stop, reason).await?;
+                    }
+                }
                 event = signaller.next() => match event? {
                     signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
                 },
-                _ = look.tick() => self.look(peer)?,
+                _ = look.tick() => if self.look(peer)? == Path::Lost {
+                    self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
                     let passed = self.gate.pass(unit);
@@ -372,13 +524,51 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn on_event(&mut self, event: Option<peer::Event>) -> Result<(), EndReason> {
+    /// The path is lost for `reason`: ICE is restarted in place where the dialect can, or else the session ends.
+    async fn move_on(
+        &mut self,
+        peer: &Peer,
+        signaller: &mut dyn Signaller,
+        stop: &CancellationToken,
+        reason: EndReason,
+    ) -> Result<(), EndReason> {
+        // One restart at a time; one that leads nowhere is the end.
+        if self.restart_ends.is_some() || !signaller.can_restart() {
+            return Err(reason);
+        }
+        let Ok(offer) = peer.restart().await else {
+            return Err(reason);
+        };
+        tracing::info!(cause = %reason, "restarting ICE");
+        self.restart_ends = Some(now() + RESTART_TIMEOUT);
+        let answer = match until_stopped(stop, signaller.restart(&offer)).await? {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(%error, "the server does not restart ICE");
+                return Err(reason);
+            }
+        };
+        peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
+        add_candidates(peer, &answer.candidates).await
+    }
+
+    fn on_event(&mut self, event: Option<peer::Event>) -> Result<Path, EndReason> {
         match event {
-            Some(peer::Event::Connected(_)) => self.disconnected_at = None,
+            Some(peer::Event::Connected(pair)) => {
+                if self.restart_ends.take().is_some() {
+                    tracing::info!(%pair, "ICE is restarted");
+                    self.subscription.request_key_frame();
+                }
+                self.disconnected_at = None;
+            }
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
+            Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
+            Some(peer::Event::Failed(peer::Stage::Ice)) => return Ok(Path::Lost),
             Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
                 return Err(EndReason::Lost);
             }
+            // The caller's.
+            Some(peer::Event::Candidates { .. }) => {}
             Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
             Some(peer::Event::ReceiverReport(report)) => {
                 self.acceptance
@@ -396,25 +586,31 @@ impl<'a> Live<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(Path::Kept)
     }
 
     /// Looks at what no event announces.
-    fn look(&mut self, peer: &Peer) -> Result<(), EndReason> {
+    fn look(&mut self, peer: &Peer) -> Result<Path, EndReason> {
+        if self.restart_ends.is_some_and(|at| now() >= at) {
+            return Err(EndReason::Lost);
+        }
         if self
             .disconnected_at
             .is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE)
         {
-            return Err(EndReason::Lost);
+            self.disconnected_at = None;
+            return Ok(Path::Lost);
         }
         if let Some(rate) = &self.rate {
             self.subscription.set_bitrate(rate.target(now()));
         }
         self.telemetry.send_modify(|t| {
             t.peer = Some(peer.counters());
+            t.climbs = peer.climbs();
             t.frames_sent = self.frames_sent;
         });
-        self.judge()
+        self.judge()?;
+        Ok(Path::Kept)
     }
 
     fn judge(&mut self) -> Result<(), EndReason> {

@@ -5,13 +5,16 @@
 //! offers is data ([`Opening`]), not a second path through the session.
 
 pub(crate) mod candidate;
+mod ice_servers;
 pub mod ome;
 pub mod sdp;
 mod server;
 #[cfg(test)]
 mod testing;
 pub mod whip;
+pub mod wowza;
 pub mod wowza_v1;
+pub mod wowza_v2;
 
 use std::time::Duration;
 
@@ -96,8 +99,8 @@ pub trait Signaller: Send {
 
     /// Connects to the server and learns who offers.
     ///
-    /// `unreached` counts the sessions in a row, just before this one, in which no media path came up. A dialect in
-    /// which the server can be asked for other transports asks for others each time, in turn.
+    /// `unreached` counts the sessions so far in which no media path came up. A dialect in which the server can be asked
+    /// for one transport or another asks in turn as it grows, and stays with what led to a path.
     async fn open(&mut self, unreached: u32) -> Result<Opening, Error>;
 
     /// Hands over our description, an offer or an answer as [`Opening`] asked for. Returns the server's
@@ -154,6 +157,14 @@ pub enum Error {
     /// The dialect cannot restart ICE, or the server did not.
     #[error("ICE cannot be restarted in place")]
     NoRestart,
+    /// The server speaks Wowza's other dialect.
+    #[error("{endpoint} answers in Wowza's other dialect: set dialect = \"{}\", or \"auto\"", config_word(*.spoken))]
+    OtherDialect {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The dialect of its answer.
+        spoken: Dialect,
+    },
     /// The server said something this dialect does not allow.
     #[error("{endpoint} sent {got} while {expected} was expected")]
     Protocol {
@@ -213,6 +224,15 @@ pub enum Step {
     Live,
     /// Before any description was exchanged.
     Opening,
+}
+
+/// What the configuration calls a dialect of Wowza's.
+const fn config_word(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::WowzaV1 => "v1",
+        Dialect::WowzaV2 => "v2",
+        Dialect::Ome | Dialect::Whip => "auto",
+    }
 }
 
 fn code_text(code: Option<u16>, reason: &str) -> String {

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use self::kept::Kept;
+use super::ice_servers::{ICE_SERVERS_MAX, reachable};
 use super::server::{Message, Server, candidate_strings, number};
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
@@ -41,12 +42,14 @@ use crate::net::{Dialer, Target};
 
 /// Longest wait for the offer. It comes within milliseconds, unless a webhook decides first.
 const OFFER_DEADLINE: Duration = Duration::from_secs(10);
-/// Most ICE servers taken of one offer, by their URLs.
-const ICE_SERVERS_MAX: usize = 8;
 
 /// The signaller for OvenMediaEngine and Qencode.
 pub struct Ome {
     server: Server,
+    url: Secret,
+    /// Values of `transport=` to ask with, in turn; none where the URL itself says one.
+    asks: Vec<&'static str>,
+    dialer: Dialer,
     link: Option<Link>,
     /// The socket that a refusal left behind, while no session uses it.
     kept: Option<Kept>,
@@ -74,28 +77,22 @@ enum Phase {
 }
 
 impl Ome {
-    /// A signaller for `url`; `query` is set in it, `direction=send` always. An unusable URL is reported by
-    /// [`open`](Signaller::open).
-    pub fn new(url: &Secret, query: &[(&str, &str)], dialer: Dialer) -> Self {
-        let mut query: Vec<_> = query.to_vec();
-        if !query.iter().any(|(name, _)| *name == "direction") {
-            query.insert(0, ("direction", "send"));
-        }
-        let target = Target::parse(url.expose(), &query);
-        // Behind the application stands the stream's name.
-        let segments = target
-            .iter()
-            .flat_map(|target| target.expose().path_segments());
-        let names: Vec<String> = (segments.flat_map(|path| path.skip(1)))
-            .map(str::to_owned)
-            .collect();
+    /// A signaller for `url`, which gets `direction=send`, and `transport=` with one of `asks` if it has no such
+    /// parameter itself. What a value means has changed between versions (protocols.md 5.5), so nothing is concluded
+    /// from it: the offer says what there is. An unusable URL is reported by [`open`](Signaller::open).
+    pub fn new(url: &Secret, asks: &[&'static str], dialer: Dialer) -> Self {
+        let chosen = Target::parse(url.expose(), &[])
+            .is_ok_and(|target| target.expose().query_pairs().any(|(n, _)| n == "transport"));
+        let asks = if chosen { Vec::new() } else { asks.to_vec() };
         Self {
-            server: Server::new(target, dialer, names),
+            server: server(url, asks.first().copied(), dialer.clone()),
+            url: url.clone(),
+            asks,
+            dialer,
             link: None,
             kept: None,
         }
     }
-
     /// Takes a refused socket up again, if there is one that is still open.
     async fn take_up(&mut self) -> bool {
         if let Some(kept) = &mut self.kept {
@@ -118,6 +115,47 @@ impl Ome {
             self.kept = Some(Kept::new(link.socket));
         }
         found
+    }
+
+    /// The place in `asks` for a session after `unreached` others.
+    fn turn(&self, unreached: u32) -> usize {
+        let asks = self.asks.len().max(1);
+        usize::try_from(unreached).unwrap_or(0) % asks
+    }
+
+    /// Requests an offer, with the transport whose turn it is.
+    async fn ask(&mut self, unreached: u32) -> Result<Opening, Error> {
+        let ask = self.asks.get(self.turn(unreached)).copied();
+        self.server = server(&self.url, ask, self.dialer.clone());
+        if self.take_up().await {
+            let said = self.request().await;
+            // 500: a server with P2P on gives one offer per socket.
+            let served = match &said {
+                Ok(_) | Err(Error::Sdp { .. }) => true,
+                Err(Error::Refused { status, .. }) => *status != 500,
+                Err(
+                    Error::Closed { .. }
+                    | Error::Connect(_)
+                    | Error::NoRestart
+                    | Error::OtherDialect { .. }
+                    | Error::Protocol { .. }
+                    | Error::StreamGone { .. }
+                    | Error::Timeout { .. },
+                ) => false,
+            };
+            if served {
+                if said.is_err() {
+                    self.lay_aside();
+                }
+                return said;
+            }
+        }
+        self.connect().await?;
+        let opening = self.request().await;
+        if opening.is_err() {
+            self.link = None;
+        }
+        opening
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
@@ -169,6 +207,7 @@ impl Ome {
                         sdp::regular(offer, sdp::Kind::Offer).map_err(|why| server.unfit(&why))?;
                     remote.payload_types =
                         sdp::payload_types(&remote.sdp).map_err(|why| server.unfit(&why))?;
+                    remote.ice_servers = reachable(remote.ice_servers, server.host());
                     link.phase = Phase::Offered {
                         id: id.clone(),
                         peer_id: peer_id.clone(),
@@ -181,6 +220,20 @@ impl Ome {
     }
 }
 
+fn server(url: &Secret, ask: Option<&str>, dialer: Dialer) -> Server {
+    let mut query = vec![("direction", "send")];
+    query.extend(ask.map(|ask| ("transport", ask)));
+    let target = Target::parse(url.expose(), &query);
+    // Behind the application stands the stream's name.
+    let segments = target
+        .iter()
+        .flat_map(|target| target.expose().path_segments());
+    let names: Vec<String> = (segments.flat_map(|path| path.skip(1)))
+        .map(str::to_owned)
+        .collect();
+    Server::new(target, dialer, names)
+}
+
 #[async_trait]
 impl Signaller for Ome {
     fn dialect(&self) -> Dialect {
@@ -189,35 +242,26 @@ impl Signaller for Ome {
 
     /// Bounded by the deadlines of [`net`](crate::net) and ten seconds for the offer. A refused socket is asked first; if
     /// it does not serve any more, a new one is opened.
-    async fn open(&mut self, _unreached: u32) -> Result<Opening, Error> {
-        if self.take_up().await {
-            let said = self.request().await;
-            // 500: a server with P2P on gives one offer per socket.
-            let served = match &said {
-                Ok(_) | Err(Error::Sdp { .. }) => true,
-                Err(Error::Refused { status, .. }) => *status != 500,
-                Err(
-                    Error::Closed { .. }
-                    | Error::Connect(_)
-                    | Error::NoRestart
-                    | Error::Protocol { .. }
-                    | Error::StreamGone { .. }
-                    | Error::Timeout { .. },
-                ) => false,
-            };
-            if served {
-                if said.is_err() {
-                    self.lay_aside();
-                }
-                return said;
+    async fn open(&mut self, unreached: u32) -> Result<Opening, Error> {
+        let opening = self.ask(unreached).await?;
+        // A version that knows no `relay` offers plainly; the value that means a relay there is the next.
+        let other = match &opening {
+            Opening::Offered(offer) if offer.ice_servers.is_empty() => {
+                let asked = self.asks.get(self.turn(unreached));
+                asked == Some(&"relay") && self.asks.len() > 1
             }
+            Opening::Offered(_) | Opening::SendOffer => false,
+        };
+        if !other {
+            return Ok(opening);
         }
-        self.connect().await?;
-        let opening = self.request().await;
-        if opening.is_err() {
-            self.link = None;
+        // No answer was given, so closing harms nobody.
+        if !self.lay_aside()
+            && let Some(open) = self.link.take()
+        {
+            open.socket.close().await;
         }
-        opening
+        self.ask(unreached.wrapping_add(1)).await
     }
 
     /// Sends our answer, bounded by five seconds. An answer that the server would swallow without taking media

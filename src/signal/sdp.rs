@@ -43,6 +43,21 @@ pub fn regular(sdp: &str, kind: Kind) -> Result<String, String> {
     description.write(kind)
 }
 
+/// As [`regular`], for the answer to our `offer`: no section of ours may be left out, either.
+pub fn regular_answer(offer: &str, answer: &str) -> Result<String, String> {
+    let regular = regular(answer, Kind::Answer)?;
+    let has = |sdp: &str, kind: &str| {
+        (sdp.lines())
+            .filter_map(|line| line.strip_prefix("m="))
+            .any(|section| section.split(' ').next() == Some(kind))
+    };
+    let missing = |kind: &&str| has(offer, kind) && !has(&regular, kind);
+    match ["audio", "video"].into_iter().find(missing) {
+        Some(kind) => Err(refusal(kind)),
+        None => Ok(regular),
+    }
+}
+
 /// The payload types that a server's offer gives to H.264 (packetization mode 1, best profile `42e01f`) and
 /// Opus. A codec whose section is missing or rejected keeps the number of [`PayloadTypes::OFFERED`], which
 /// then is never used. `Err` is a sentence for the operator.
@@ -99,6 +114,15 @@ pub fn wowza_offer(local: &str) -> String {
         let extension = line.starts_with("a=extmap:") && line.contains("transport-wide-cc");
         !feedback && !extension
     })
+}
+
+/// Our offer as RFC 9725 wants it: RTCP has no port of its own (section 4.4.1). The candidates stay; with `open_ended`
+/// nothing says that there will be no more.
+pub fn whip_offer(local: &str, open_ended: bool) -> String {
+    let kept = kept_lines(local, |line| {
+        line != "a=rtcp-mux-only" && !(open_ended && line == "a=end-of-candidates")
+    });
+    kept.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
 }
 
 fn kept_lines(sdp: &str, keep: impl Fn(&str) -> bool) -> String {
@@ -313,7 +337,7 @@ impl Section {
             }
         }
         section.rejected =
-            !is_media || (port == 0 && !bundle_only) || section.direction == "inactive";
+            !is_media || (!bundle_only && (port == 0 || section.direction == "inactive"));
         Ok(section)
     }
 

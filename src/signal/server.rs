@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Error;
+use super::{Dialect, Error};
 use crate::config::secret::Secret;
 use crate::net::ws::{Ended, Received, Socket};
 use crate::net::{self, Dialer, Target};
@@ -18,7 +18,7 @@ const WORDS_MAX: usize = 200;
 /// Shortest secret that is looked for in a server's words; shorter ones hide nothing and occur everywhere.
 const SECRET_MIN: usize = 3;
 /// Parameters of a URL whose values are ordinary words.
-const HARMLESS: [&str; 2] = ["direction", "transport"];
+const HARMLESS: [&str; 4] = ["direction", "transport", "webrtcImplementation", "wzProbe"];
 /// Longest wait for a message of ours to leave.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -27,7 +27,10 @@ pub(super) struct Server {
     /// Or what is wrong with the URL, to be said when the socket is opened.
     target: Result<Target, String>,
     dialer: Dialer,
+    /// Texts that no error or log may hold, the longest first.
     secrets: Vec<Secret>,
+    /// Those of them that the configuration knows.
+    configured: Vec<Secret>,
 }
 
 /// A message of a server.
@@ -45,31 +48,41 @@ impl Server {
         dialer: Dialer,
         secrets: impl IntoIterator<Item = String>,
     ) -> Self {
-        let in_url = target.iter().flat_map(|target| {
-            let url = target.expose();
-            let raw = (url.query().unwrap_or_default().split('&'))
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
-            raw.chain(decoded)
-        });
-        let mut secrets: Vec<String> = in_url
-            .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
-            .map(|(_, value)| value)
-            .chain(secrets)
-            .collect();
-        secrets.retain(|secret| secret.chars().count() >= SECRET_MIN);
-        // The longest first: a name may begin with another secret.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self {
+        let in_url = target.iter().flat_map(query_values);
+        let mut server = Self {
+            configured: in_url.chain(secrets).map(Secret::new).collect(),
             target: target.map_err(|error| error.to_string()),
             dialer,
-            secrets: secrets.into_iter().map(Secret::new).collect(),
-        }
+            secrets: Vec::new(),
+        };
+        server.hide(Vec::new());
+        server
+    }
+
+    /// Names texts that must not be repeated either, in place of those named here before.
+    pub(super) fn hide(&mut self, secrets: Vec<String>) {
+        self.secrets = (self.configured.iter().cloned())
+            .chain(secrets.into_iter().map(Secret::new))
+            .filter(|secret| secret.expose().chars().count() >= SECRET_MIN)
+            .collect();
+        // The longest first: a name may begin with another secret.
+        self.secrets
+            .sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
     }
 
     pub(super) fn endpoint(&self) -> String {
         (self.target.as_ref()).map_or_else(|_| "the server".to_owned(), Target::to_string)
+    }
+
+    /// Name or address of the server, as dialled; empty for an unusable URL.
+    pub(super) fn host(&self) -> &str {
+        self.target.as_ref().map_or("", Target::host)
+    }
+
+    /// The whole URL, which nobody but the server may see.
+    #[cfg(test)]
+    pub(super) fn url(&self) -> Option<String> {
+        (self.target.as_ref().ok()).map(|target| target.expose().to_string())
     }
 
     pub(super) async fn connect(&self) -> Result<Socket, Error> {
@@ -188,6 +201,13 @@ impl Server {
         }
     }
 
+    pub(super) fn other_dialect(&self, spoken: Dialect) -> Error {
+        Error::OtherDialect {
+            endpoint: self.endpoint(),
+            spoken,
+        }
+    }
+
     /// `got` must be printable already.
     pub(super) fn unexpected(&self, expected: &'static str, got: String) -> Error {
         Error::Protocol {
@@ -203,6 +223,18 @@ impl Server {
             why: self.printable(why),
         }
     }
+}
+
+/// The values in the query of `target`, as they stand there and decoded, other than ordinary words.
+pub(super) fn query_values(target: &Target) -> impl Iterator<Item = String> + '_ {
+    let url = target.expose();
+    let raw = (url.query().unwrap_or_default().split('&'))
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let decoded = (url.query_pairs()).map(|(n, v)| (n.into_owned(), v.into_owned()));
+    raw.chain(decoded)
+        .filter(|(name, _)| !HARMLESS.contains(&name.as_str()))
+        .map(|(_, value)| value)
 }
 
 /// A number that some servers send as a string.

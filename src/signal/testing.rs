@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::DuplexStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -71,6 +72,15 @@ impl Far {
         }
     }
 
+    /// Closes the socket with `code`.
+    pub(super) async fn hang_up(&mut self, code: u16, reason: &str) {
+        let (code, reason) = (code.into(), reason.to_owned().into());
+        self.0
+            .close(Some(CloseFrame { code, reason }))
+            .await
+            .unwrap();
+    }
+
     /// Whether the connection was closed with code 1000; any other message fails the test.
     pub(super) async fn hear_goodbye(&mut self) -> bool {
         match self.0.next().await {
@@ -108,6 +118,15 @@ pub(super) fn ome_answer() -> &'static str {
 
 pub(super) fn wowza_answer() -> Value {
     recorded("wowza/v1-answer-synthetic.json")["answer"].clone()
+}
+
+/// The same answer in the words of the newer dialect.
+pub(super) fn wowza_v2_answer() -> Value {
+    json!({
+        "statusCode": 200,
+        "statusDescription": "OK",
+        "message": { "connectionId": "b4f0c2", "sdp": wowza_answer()["sdp"]["sdp"] },
+    })
 }
 
 /// An offer of ours, as far as a signaller looks at it.

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::secret::Secret;
 
-use super::testing::{OUR_OFFER, dialer, ome_answer, ome_offer, wowza_answer};
+use super::testing::{OUR_OFFER, dialer, ome_answer, ome_offer, wowza_answer, wowza_v2_answer};
 use super::*;
 
 const SECRETS: [&str; 5] = [
@@ -72,6 +72,10 @@ fn quotes() -> Vec<String> {
         json!({ "command": "offer", "id": 1, "sdp": all }).to_string(),
         json!({ "code": 404, "error": all }).to_string(),
         json!({ "status": 504, "statusDescription": all }).to_string(),
+        json!({ "statusCode": 504, "statusDescription": all }).to_string(),
+        json!({ "statusCode": 502, "statusDescription": all }).to_string(),
+        json!({ "statusCode": 200, "message": { "connectionId": all, "sdp": { "sdp": all } } }).to_string(),
+        json!({ "messageType": "CANDIDATE", "candidate": all }).to_string(),
         json!({ "status": 200, "sdp": all }).to_string(),
         json!({ "status": 502, "statusDescription": all }).to_string(),
         json!({ "status": 200, "sdp": { "type": "answer", "sdp": format!("v=0\r\nm={all} 0 x\r\n") } }).to_string(),
@@ -131,24 +135,33 @@ async fn no_secret_reaches_an_error_or_a_log() {
     assert_eq!(errors.len(), count);
     let mut said = format!("{errors:?}");
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let host = listener.local_addr().unwrap();
-    let url = Secret::new(format!(
-        "ws://{host}/webrtc-session.json?p=planted%2Fpolicy&c=planted-credential"
-    ));
-    let stream = Secret::new("planted-name?token=planted-token");
-    let mut scripts: Vec<Vec<String>> = quotes().into_iter().map(|quote| vec![quote]).collect();
-    let after_answer = quotes()
-        .into_iter()
-        .map(|quote| vec![wowza_answer().to_string(), quote]);
-    scripts.extend(after_answer);
-    let count = scripts.len();
-    let mut wowza = wowza_v1::WowzaV1::new(&url, "live", &stream, dialer());
-    let (errors, ()) = tokio::join!(sessions(&mut wowza, count), serve(listener, scripts));
-    assert!(errors.len() >= count / 2, "{}", errors.len());
-    said += &format!("{errors:?}");
-    for error in &errors {
-        said += &error.to_string();
+    for newer in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap();
+        let url = Secret::new(format!(
+            "ws://{host}/webrtc-session.json?p=planted%2Fpolicy&c=planted-credential"
+        ));
+        let stream = Secret::new("planted-name?token=planted-token");
+        let answer = if newer {
+            wowza_v2_answer()
+        } else {
+            wowza_answer()
+        };
+        let mut scripts: Vec<Vec<String>> = quotes().into_iter().map(|quote| vec![quote]).collect();
+        let after_answer = (quotes().into_iter()).map(|quote| vec![answer.to_string(), quote]);
+        scripts.extend(after_answer);
+        let count = scripts.len();
+        let mut wowza: Box<dyn Signaller> = if newer {
+            Box::new(wowza_v2::WowzaV2::new(&url, "live", &stream, dialer()))
+        } else {
+            Box::new(wowza_v1::WowzaV1::new(&url, "live", &stream, dialer()))
+        };
+        let (errors, ()) = tokio::join!(sessions(wowza.as_mut(), count), serve(listener, scripts));
+        assert!(errors.len() >= count / 2, "{}", errors.len());
+        said += &format!("{errors:?}");
+        for error in &errors {
+            said += &error.to_string();
+        }
     }
 
     drop(guard);

@@ -65,8 +65,8 @@ impl WowzaV1 {
         })
     }
 
-    /// Waits for the answer. Candidates that come in a message of their own before it are kept.
-    async fn answer(&mut self) -> Result<RemoteDescription, Error> {
+    /// Waits for the answer to `local_sdp`. Candidates that come in a message of their own before it are kept.
+    async fn answer(&mut self, local_sdp: &str) -> Result<RemoteDescription, Error> {
         const WAITING: &str = "its answer was awaited";
         let Self { server, socket, .. } = self;
         let socket = socket.as_mut().ok_or_else(|| server.not_open(WAITING))?;
@@ -86,8 +86,8 @@ impl WowzaV1 {
             };
             match read(&value) {
                 Some(Said::Answer { answer, candidates }) => {
-                    let sdp = sdp::regular(answer, sdp::Kind::Answer)
-                        .map_err(|why| server.unfit(&why))?;
+                    let sdp =
+                        sdp::regular_answer(local_sdp, answer).map_err(|why| server.unfit(&why))?;
                     let lines = early.iter().chain(&candidates).map(String::as_str);
                     return Ok(RemoteDescription {
                         candidates: candidate::usable(lines.chain(sdp::candidate_lines(answer))),
@@ -99,10 +99,7 @@ impl WowzaV1 {
                 Some(Said::Candidates(list)) => {
                     early = candidate::usable(early.iter().chain(&list).map(String::as_str))
                 }
-                Some(Said::Foreign) => {
-                    let expected = "an answer of the older Wowza dialect (status), not of the newer one (statusCode)";
-                    return Err(server.unexpected(expected, server.shape(&value)));
-                }
+                Some(Said::Foreign) => return Err(server.other_dialect(Dialect::WowzaV2)),
                 Some(Said::Misshapen(expected)) => {
                     return Err(server.unexpected(expected, server.shape(&value)));
                 }
@@ -142,7 +139,7 @@ impl Signaller for WowzaV1 {
         let Self { server, socket, .. } = self;
         let socket = socket.as_mut().ok_or_else(|| server.not_open(WAITING))?;
         server.send(socket, &offer, WAITING).await?;
-        self.answer().await.map(Some)
+        self.answer(local_sdp).await.map(Some)
     }
 
     async fn next(&mut self) -> Result<Event, Error> {
@@ -246,7 +243,7 @@ fn read_answer(message: &Value) -> Option<Said<'_>> {
 }
 
 /// What of a stream name must not be repeated: all of it, the name, and the values of its query.
-fn secrets(stream: &str) -> impl Iterator<Item = String> {
+pub(super) fn secrets(stream: &str) -> impl Iterator<Item = String> {
     let (name, query) = stream.split_once('?').unwrap_or((stream, ""));
     let values = query
         .split('&')

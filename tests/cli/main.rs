@@ -158,3 +158,44 @@ fn devices_lists_what_is_there_even_if_nothing_is() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(document["cameras"].is_array() && document["microphones"].is_array());
 }
+
+#[test]
+fn the_lab_says_where_its_relays_and_its_proxy_are_and_what_is_to_be_trusted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let output = onair(&[
+        "lab",
+        "--profile",
+        "ome-0.20",
+        "--turn",
+        "--turn-tls",
+        "0",
+        "--self-signed",
+        path,
+        "--proxy",
+        "0",
+        "--for",
+        "100ms",
+    ]);
+    let said = text(&output.stdout);
+    for line in [
+        "lab ome-0.20 wss://127.0.0.1:",
+        "turn turn:127.0.0.1:",
+        "turn turns:127.0.0.1:",
+        "turn-user lab ",
+        "proxy http://127.0.0.1:",
+        "page http://127.0.0.1:",
+        &format!("ca {path}/ca.pem"),
+    ] {
+        assert!(
+            said.lines().any(|said| said.starts_with(line)),
+            "{line}: {said}"
+        );
+    }
+    let certificate = std::fs::read_to_string(folder.path().join("ca.pem")).expect("a file");
+    assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(!certificate.contains("KEY"));
+    let wildcard = onair(&["lab", "--listen", "0.0.0.0:0", "--for", "100ms"]);
+    assert_eq!(wildcard.status.code(), Some(1));
+    assert!(text(&wildcard.stderr).contains("--media-ip"));
+}

@@ -26,6 +26,7 @@ export class Onair {
     const onair = new Onair();
     onair.report = join(folder, "report.json");
     onair.endpoints = {};
+    onair.turn = [];
     onair.child = spawn(ONAIR, [verb, ...args, "--for", `${seconds}s`, "--report", onair.report], {
       stdio: ["ignore", "pipe", "inherit"],
     });
@@ -41,9 +42,13 @@ export class Onair {
 
   async #ready() {
     for await (const line of createInterface({ input: this.child.stdout })) {
-      const lab = line.match(/^lab (\S+) (ws:\S+)/);
+      const lab = line.match(/^lab (\S+) ((?:ws|http)s?:\S+)/);
       if (lab) this.endpoints[lab[1]] = lab[2];
-      const page = line.match(/(http:\S+)/);
+      const turn = line.match(/^turn (\S+)/);
+      if (turn) this.turn.push(turn[1]);
+      const user = line.match(/^turn-user (\S+) (\S+)/);
+      if (user) [, this.turnUser, this.turnPassword] = user;
+      const page = line.match(/^(?!proxy|lab ).*?(http:\S+)/);
       if (page) { this.page = page[1]; break; }
     }
     this.child.stdout.resume();
@@ -91,23 +96,25 @@ export async function serveFolder() {
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-export function launch() {
+/** A browser; `more` are further flags of it. */
+export function launch(more = []) {
   return chromium.launch({
     executablePath: CHROMIUM,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
       "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
+      ...more,
     ],
   });
 }
 
-/** Opens a page with `kit` and lets it publish to `url`. */
-export async function publish(context, site, kit, url, size = { width: 640, height: 360 }) {
+/** Opens a page with `kit` and lets it publish to `url`, with the kit's own settings in `connection`. */
+export async function publish(context, site, kit, url, connection = {}, size = { width: 640, height: 360 }) {
   const page = await context.newPage();
   await page.goto(`${site.url}/publisher.html?kit=${encodeURIComponent(KITS[kit])}`);
   await page.waitForFunction(() => window.ready);
-  await page.evaluate(([url, size]) => publish(url, size), [url, size]);
+  await page.evaluate(args => publish(...args), [url, size, connection]);
   return page;
 }
 

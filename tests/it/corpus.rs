@@ -35,8 +35,18 @@ fn annex_b() {
 }
 
 #[test]
+fn candidate() {
+    replay("candidate", fuzz::candidate, 12);
+}
+
+#[test]
 fn config() {
     replay("config", fuzz::config, 8);
+}
+
+#[test]
+fn link_header() {
+    replay("link_header", fuzz::link_header, 8);
 }
 
 #[test]
@@ -50,13 +60,28 @@ fn sdp() {
 }
 
 #[test]
+fn sdpfrag() {
+    replay("sdpfrag", fuzz::sdpfrag, 8);
+}
+
+#[test]
 fn wav() {
     replay("wav", fuzz::wav, 8);
 }
 
 #[test]
+fn whip_reply() {
+    replay("whip_reply", fuzz::whip_reply, 12);
+}
+
+#[test]
 fn wowza_message() {
     replay("wowza_message", fuzz::wowza_message, 12);
+}
+
+#[test]
+fn wowza_v2_message() {
+    replay("wowza_v2_message", fuzz::wowza_v2_message, 25);
 }
 
 #[test]
@@ -85,11 +110,16 @@ fn no_target_is_forgotten() {
         names("targets"),
         [
             "annex_b",
+            "candidate",
             "config",
+            "link_header",
             "ome_message",
             "sdp",
+            "sdpfrag",
             "wav",
+            "whip_reply",
             "wowza_message",
+            "wowza_v2_message",
             "y4m"
         ]
     );

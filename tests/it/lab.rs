@@ -110,9 +110,13 @@ async fn begin(lab: &Lab, profile: Profile, socket: &mut Socket, habits: Habits)
     let endpoint = lab.endpoint(profile).expect("this profile");
     let name = (&*endpoint.application, &*endpoint.stream);
     let begun = match profile {
-        Profile::Ome021 | Profile::Qencode => Publisher::ome(socket, habits).await,
+        Profile::Ome016 | Profile::Ome020 | Profile::Ome021 | Profile::Qencode => {
+            Publisher::ome(socket, habits).await
+        }
         Profile::WowzaCloud | Profile::WowzaSe => Publisher::wowza(socket, name, habits).await,
-        other => panic!("{other} is rehearsed elsewhere"),
+        Profile::Whip | Profile::WhipOme | Profile::WhipWowza | Profile::WowzaV2 => {
+            panic!("{profile} speaks otherwise")
+        }
     };
     begun.expect("the lab agrees")
 }
@@ -132,7 +136,7 @@ fn rules(session: &report::Session) -> Vec<&str> {
     session.violations.iter().map(|v| &*v.rule).collect()
 }
 
-fn is_clean(session: &report::Session, transport: &str) {
+pub(crate) fn is_clean(session: &report::Session, transport: &str) {
     assert!(session.violations.is_empty(), "{:?}", session.violations);
     assert_eq!(session.transport.as_deref(), Some(transport));
     let video = &session.video;

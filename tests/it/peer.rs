@@ -27,7 +27,7 @@ const STR0M: PayloadTypes = PayloadTypes {
     opus: 111,
 };
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         clock: MediaClock::new(Instant::now(), SystemTime::now()),
         tracks: Tracks {
@@ -72,7 +72,7 @@ fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
     }
 }
 
-fn sound(captured: MediaTime) -> AccessUnit {
+pub(crate) fn sound(captured: MediaTime) -> AccessUnit {
     AccessUnit {
         track: Track::Audio,
         captured,
@@ -89,7 +89,7 @@ async fn next(events: &mut mpsc::Receiver<Event>, what: &str) -> Event {
     }
 }
 
-async fn until<T>(
+pub(crate) async fn until<T>(
     events: &mut mpsc::Receiver<Event>,
     what: &str,
     mut pick: impl FnMut(&Event) -> Option<T>,
@@ -101,7 +101,7 @@ async fn until<T>(
     }
 }
 
-async fn connected(events: &mut mpsc::Receiver<Event>) -> Rung {
+pub(crate) async fn connected(events: &mut mpsc::Receiver<Event>) -> Rung {
     until(events, "connected", |event| match event {
         Event::Connected(pair) => Some(pair.rung),
         _ => None,
@@ -110,7 +110,7 @@ async fn connected(events: &mut mpsc::Receiver<Event>) -> Rung {
 }
 
 /// Sends both tracks in real time until `enough`; the peer's clock is `clock`.
-async fn publish(
+pub(crate) async fn publish(
     peer: &mut Peer,
     clock: MediaClock,
     server: &Receiver,
@@ -131,7 +131,10 @@ async fn publish(
     }
 }
 
-async fn offered(config: Config, options: Options) -> (Peer, mpsc::Receiver<Event>, Receiver) {
+pub(crate) async fn offered(
+    config: Config,
+    options: Options,
+) -> (Peer, mpsc::Receiver<Event>, Receiver) {
     let (peer, events) = Peer::new(config).await.expect("a peer");
     let offer = peer.offer().await.expect("an offer");
     let (server, answer) = Receiver::answering(&offer, options).await;
@@ -140,7 +143,10 @@ async fn offered(config: Config, options: Options) -> (Peer, mpsc::Receiver<Even
     (peer, events, server)
 }
 
-async fn answered(config: Config, options: Options) -> (Peer, mpsc::Receiver<Event>, Receiver) {
+pub(crate) async fn answered(
+    config: Config,
+    options: Options,
+) -> (Peer, mpsc::Receiver<Event>, Receiver) {
     let (peer, events) = Peer::new(config).await.expect("a peer");
     let (offering, offer, candidate) = Receiver::offering(options).await;
     let answer = peer.answer(&offer).await.expect("an answer");
@@ -149,7 +155,7 @@ async fn answered(config: Config, options: Options) -> (Peer, mpsc::Receiver<Eve
     (peer, events, server)
 }
 
-fn whole_pictures(seen: &Seen) -> usize {
+pub(crate) fn whole_pictures(seen: &Seen) -> usize {
     seen.video().filter(|p| p.marker).count()
 }
 

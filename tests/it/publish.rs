@@ -39,6 +39,11 @@ async fn as_wowza_streaming_engine_over_udp() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_wowza_in_its_newer_dialect_over_udp() {
+    publishes(Profile::WowzaV2, "udp").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_ovenmediaengine_over_udp() {
     publishes(Profile::Ome021, "udp").await;
 }

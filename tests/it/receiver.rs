@@ -7,7 +7,7 @@
 )]
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,7 +20,7 @@ use str0m::rtp::rtcp::Rtcp;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Payload types of Opus: str0m's own, and OvenMediaEngine's.
 const AUDIO: [u8; 2] = [111, 102];
@@ -54,6 +54,8 @@ pub(crate) struct Seen {
     pub(crate) goodbyes: HashSet<u32>,
     pub(crate) closed: bool,
     pub(crate) dropped: usize,
+    /// Where packets came from.
+    pub(crate) sources: HashSet<IpAddr>,
 }
 
 impl Seen {
@@ -76,6 +78,8 @@ pub(crate) enum Order {
     KeyFrame(u32, KeyframeRequestKind),
     /// Close in order, with a DTLS close_notify.
     Close,
+    /// Answer another offer.
+    Answer(String, oneshot::Sender<String>),
     /// Keep the sockets and never touch them again.
     Freeze,
 }
@@ -91,6 +95,10 @@ pub(crate) struct Options {
     pub(crate) ome: bool,
     /// Forget packets once they are counted (for long runs).
     pub(crate) forget: bool,
+    /// Where it is, other than on 127.0.0.1.
+    pub(crate) ip: Option<IpAddr>,
+    /// Hear only what comes from there, as behind a network that drops the rest.
+    pub(crate) only_from: Option<IpAddr>,
 }
 
 /// The server, ready to be offered to or offering.
@@ -115,13 +123,14 @@ enum Socket {
 }
 
 impl Socket {
-    async fn bind(tcp: bool) -> Self {
-        if tcp {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    async fn bind(options: Options) -> Self {
+        let at = (options.ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
+        if options.tcp {
+            let listener = TcpListener::bind(at).await.expect("a listener");
             let local = listener.local_addr().expect("its address");
             Self::Tcp(listener, local)
         } else {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+            let socket = UdpSocket::bind(at).await.expect("a socket");
             let local = socket.local_addr().expect("its address");
             Self::Udp(socket, local)
         }
@@ -168,7 +177,7 @@ impl Receiver {
     /// Answers `offer`. The answer holds no candidate: that is [`Self::candidate`].
     pub(crate) async fn answering(offer: &str, options: Options) -> (Self, String) {
         let mut rtc = rtc(options);
-        let socket = Socket::bind(options.tcp).await;
+        let socket = Socket::bind(options).await;
         rtc.add_local_candidate(socket.candidate());
         let offer = SdpOffer::from_sdp_string(offer).expect("an offer str0m reads");
         let answer = rtc.sdp_api().accept_offer(offer).expect("an answer");
@@ -179,7 +188,7 @@ impl Receiver {
     /// Offers to receive a picture and a sound; the offer holds no candidate.
     pub(crate) async fn offering(options: Options) -> (Offering, String, String) {
         let mut rtc = rtc(options);
-        let socket = Socket::bind(options.tcp).await;
+        let socket = Socket::bind(options).await;
         let candidate = socket.candidate();
         rtc.add_local_candidate(candidate.clone());
         let mut changes = rtc.sdp_api();
@@ -467,6 +476,11 @@ impl Server {
     }
 
     fn take(&mut self, proto: Protocol, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
+        if self.options.only_from.is_some_and(|ip| ip != source.ip()) {
+            return;
+        }
+        self.seen
+            .send_if_modified(|seen| seen.sources.insert(source.ip()));
         if self.loses(data) {
             self.seen.send_modify(|seen| seen.dropped += 1);
             return;
@@ -508,6 +522,12 @@ impl Server {
             }
             Order::Close => {
                 self.rtc.close().expect("closing begins");
+                self.tick();
+            }
+            Order::Answer(offer, answer) => {
+                let offer = SdpOffer::from_sdp_string(&offer).expect("an offer str0m reads");
+                let answered = self.rtc.sdp_api().accept_offer(offer).expect("an answer");
+                drop(answer.send(without_candidates(&answered.to_sdp_string())));
                 self.tick();
             }
             Order::Freeze => {}

@@ -30,6 +30,7 @@ async fn a_restarted_server_is_found_again() {
             lab_config,
             agent,
             publisher,
+            network,
         } = pair;
         lab.stop().await;
         let mut watch = publisher.clone();
@@ -45,6 +46,7 @@ async fn a_restarted_server_is_found_again() {
             lab_config,
             agent,
             publisher,
+            network,
         };
         pair.until("back on air", |p| p.is_on_air() && p.sessions > 1)
             .await;

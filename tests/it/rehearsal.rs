@@ -55,6 +55,10 @@ use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::relay::Client;
+use crate::relay::Line;
+use crate::relay::Met;
+
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// SSRCs of the tracks.
@@ -76,6 +80,33 @@ pub(crate) struct Habits {
     pub(crate) sound_early: Duration,
     /// It hangs up without BYE and `close_notify`.
     pub(crate) no_goodbye: bool,
+    /// Whether it takes the first ICE server that it is offered.
+    pub(crate) relaying: Relaying,
+    /// It sends no sender report.
+    pub(crate) no_reports: bool,
+}
+
+impl Habits {
+    /// Those of a publisher that keeps every rule.
+    pub(crate) const PLAIN: Self = Self {
+        no_ssrc: false,
+        no_first_idr: false,
+        no_marker: false,
+        deaf: false,
+        sound_early: Duration::ZERO,
+        no_goodbye: false,
+        relaying: Relaying::No,
+        no_reports: false,
+    };
+}
+
+/// How a publisher goes through a TURN server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Relaying {
+    #[default]
+    No,
+    ByIndications,
+    ByChannel,
 }
 
 /// Opens a signalling socket.
@@ -120,14 +151,23 @@ impl Offered {
 
     /// A new engine.
     pub(crate) fn new(habits: Habits) -> Self {
-        let mut rtc = Publisher::engine(Self::TYPES);
+        let mut rtc = Publisher::engine(Self::TYPES, habits);
         let sdp = offer(&mut rtc, habits);
         Self { rtc, habits, sdp }
     }
 
     /// Takes the answer, and one candidate.
     pub(crate) async fn answered(self, answer: &str, candidate: &str) -> Publisher {
-        Publisher::start(self.rtc, Self::TYPES, answer, candidate, self.habits, true).await
+        Publisher::start(
+            self.rtc,
+            Self::TYPES,
+            answer,
+            candidate,
+            self.habits,
+            true,
+            None,
+        )
+        .await
     }
 }
 
@@ -159,17 +199,23 @@ pub(crate) struct Publisher {
 }
 
 enum Path {
+    Relay(Box<Client>),
     Tcp(TcpStream, Vec<u8>),
     Udp(UdpSocket),
 }
 
 impl Publisher {
     /// An engine with payload types for H.264 and Opus.
-    fn engine((h264, opus): (u8, u8)) -> Box<Rtc> {
+    fn engine((h264, opus): (u8, u8), habits: Habits) -> Box<Rtc> {
+        let every = if habits.no_reports {
+            Duration::from_secs(3_600)
+        } else {
+            Duration::from_millis(400)
+        };
         let mut config = Rtc::builder()
             .set_rtp_mode(true)
-            .set_rtcp_report_interval_audio(Duration::from_millis(400))
-            .set_rtcp_report_interval_video(Duration::from_millis(400))
+            .set_rtcp_report_interval_audio(every)
+            .set_rtcp_report_interval_video(every)
             .clear_codecs();
         let codecs = config.codec_config();
         codecs.add_h264(h264.into(), None, true, 0x42_e0_1f);
@@ -181,6 +227,15 @@ impl Publisher {
 
     /// Publishes by OvenMediaEngine's handshake on `socket`. The error is the lab's.
     pub(crate) async fn ome(socket: &mut Socket, habits: Habits) -> Result<Self, Value> {
+        Self::ome_through(socket, habits, None).await
+    }
+
+    /// As [`Publisher::ome`], with the media through `relay`.
+    pub(crate) async fn ome_through(
+        socket: &mut Socket,
+        habits: Habits,
+        relay: Option<Client>,
+    ) -> Result<Self, Value> {
         say(socket, &json!({"command": "request_offer"})).await;
         let offer = hear(socket, Duration::from_secs(5)).await.expect("a reply");
         if offer["command"] != "offer" {
@@ -189,7 +244,7 @@ impl Publisher {
         let sdp = offer["sdp"]["sdp"].as_str().expect("an offer").to_owned();
         let mids: Vec<&str> = values(&sdp, "a=mid:").collect();
         let types = (100, 102);
-        let mut rtc = Self::engine(types);
+        let mut rtc = Self::engine(types, habits);
         let answer = format!(
             "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {} {}\r\n{}{}",
             mids[0],
@@ -205,7 +260,11 @@ impl Publisher {
         )
         .await;
         let candidate = offer["candidates"][0]["candidate"].as_str().expect("one");
-        Ok(Self::start(rtc, types, &sdp, candidate, habits, false).await)
+        let relay = match habits.relaying {
+            Relaying::No => relay,
+            Relaying::ByIndications | Relaying::ByChannel => Some(offered_relay(&offer).await),
+        };
+        Ok(Self::start(rtc, types, &sdp, candidate, habits, false, relay).await)
     }
 
     /// Publishes by Wowza's handshake on `socket`. The error is the lab's.
@@ -268,12 +327,22 @@ impl Publisher {
         candidate: &str,
         habits: Habits,
         controlling: bool,
+        relay: Option<Client>,
     ) -> Self {
         let words: Vec<&str> = candidate.split(' ').collect();
         let address = format!("{}:{}", words[4], words[5]);
         let remote: SocketAddr = address.parse().expect("an address");
         let (path, local, mine, theirs);
-        if words[2] == "TCP" {
+        if let Some(mut client) = relay {
+            client.permit(remote).await;
+            if habits.relaying == Relaying::ByChannel {
+                client.bind_channel(remote).await;
+            }
+            local = client.relayed;
+            let side = |address| Candidate::host(address, Protocol::Udp);
+            (mine, theirs) = (side(local), side(remote));
+            path = Path::Relay(Box::new(client));
+        } else if words[2] == "TCP" {
             let stream = TcpStream::connect(remote).await.expect("it listens");
             local = stream.local_addr().expect("bound");
             let side = |address, role| {
@@ -380,6 +449,7 @@ impl Publisher {
                     break;
                 }
                 Ok(Output::Transmit(packet)) => match &mut self.path {
+                    Path::Relay(client) => client.send(self.remote, &packet.contents).await,
                     Path::Udp(socket) => {
                         let socket = match &self.left {
                             Some((at, old)) if *at == packet.source => old,
@@ -413,7 +483,7 @@ impl Publisher {
             Some(packet) => {
                 let protocol = match self.path {
                     Path::Tcp(..) => Protocol::Tcp,
-                    Path::Udp(_) => Protocol::Udp,
+                    Path::Relay(_) | Path::Udp(_) => Protocol::Udp,
                 };
                 match Receive::new(protocol, self.remote, self.local, packet) {
                     Ok(received) => Input::Receive(now, received),
@@ -540,6 +610,13 @@ async fn next(media: Option<&mut mpsc::Receiver<AccessUnit>>) -> Option<AccessUn
 
 async fn receive(path: &mut Path, buffer: &mut [u8]) -> Option<Vec<u8>> {
     match path {
+        Path::Relay(client) => loop {
+            match client.meet(Duration::from_secs(60)).await {
+                Met::Data(_, packet) => return Some(packet),
+                Met::Event(_) | Met::Nothing => {}
+                Met::Closed => return std::future::pending().await,
+            }
+        },
         Path::Udp(socket) => {
             let length = socket.recv(buffer).await.ok()?;
             Some(buffer[..length].to_vec())
@@ -559,6 +636,19 @@ async fn receive(path: &mut Path, buffer: &mut [u8]) -> Option<Vec<u8>> {
             }
         },
     }
+}
+
+/// An allocation at the first ICE server of `offer`.
+async fn offered_relay(offer: &Value) -> Client {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let server = &offer["iceServers"][0];
+    let url = text(&server["urls"][0]);
+    let address = url.trim_start_matches("turn:");
+    let address = address.trim_end_matches("?transport=tcp");
+    let at = address.parse().expect("an address");
+    let (user, password) = (text(&server["username"]), text(&server["credential"]));
+    let client = Client::allocate(Line::tcp(at).await, at, (&user, &password)).await;
+    client.expect("an allocation")
 }
 
 /// Test card and tone, encoded on threads of their own until nobody listens.

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use onair::config::secret::Secret;
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Server, Size, Trickle, Video,
-    VideoSource, WowzaDialect,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
 };
 use onair::lab::hub::State;
-use onair::lab::{Endpoint, Lab, LabConfig, Profile};
+use onair::lab::{Lab, LabConfig, Profile};
 use onair::media::time::MediaClock;
+use onair::network::Network;
 use onair::publisher::Snapshot;
 use onair::supervisor::Supervisor;
 use tokio::sync::watch;
@@ -49,36 +48,13 @@ pub(crate) fn small_feed() -> Feed {
     }
 }
 
-/// The configuration that publishes `feed` to each of `endpoints`; publishers are named after the profiles.
-pub(crate) fn config(feed: Feed, endpoints: &[(Profile, Endpoint)]) -> Config {
-    let publisher = |(profile, endpoint): &(Profile, Endpoint)| {
-        let url = Secret::new(endpoint.url.clone());
-        let server = match profile {
-            Profile::Ome021 => Server::Ome { url },
-            Profile::Qencode => Server::Qencode { url },
-            Profile::WowzaCloud | Profile::WowzaSe => Server::Wowza {
-                url,
-                application: endpoint.application.clone(),
-                stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V1,
-            },
-            Profile::WowzaV2 => Server::Wowza {
-                url,
-                application: endpoint.application.clone(),
-                stream: Secret::new(endpoint.stream.clone()),
-                dialect: WowzaDialect::V2,
-            },
-            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Server::Whip {
-                url,
-                bearer: None,
-                trickle: Trickle::Sdpfrag,
-            },
-        };
-        (profile.to_string(), Publisher::new("feed", server))
-    };
+/// The configuration that publishes `feed` to `profile` of `lab`, by a publisher of that name.
+pub(crate) fn config(feed: Feed, lab: &Lab, profile: Profile) -> Config {
+    let server = lab.server(profile).expect("the lab has the profile");
+    let publisher = Publisher::new("feed", server);
     Config {
         feeds: BTreeMap::from([("feed".to_owned(), feed)]),
-        publishers: endpoints.iter().map(publisher).collect(),
+        publishers: BTreeMap::from([(profile.to_string(), publisher)]),
     }
 }
 
@@ -88,11 +64,22 @@ pub(crate) struct Pair {
     pub(crate) lab_config: LabConfig,
     pub(crate) agent: Supervisor,
     pub(crate) publisher: watch::Receiver<Snapshot>,
+    /// The network that the agent believes to be in.
+    pub(crate) network: watch::Sender<Network>,
 }
 
 impl Pair {
     /// Starts both, with the lab as `change` wants it.
     pub(crate) async fn start(profile: Profile, change: impl FnOnce(&mut LabConfig)) -> Self {
+        Self::start_with(profile, change, |_, _| {}).await
+    }
+
+    /// Starts both, with the lab and then the publisher as wanted.
+    pub(crate) async fn start_with(
+        profile: Profile,
+        change: impl FnOnce(&mut LabConfig),
+        publish: impl FnOnce(&mut Publisher, &Lab),
+    ) -> Self {
         let clock = clock();
         let mut lab_config = LabConfig::new(vec![profile], clock);
         change(&mut lab_config);
@@ -104,9 +91,13 @@ impl Pair {
             .iter()
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
-        let endpoint = lab.endpoint(profile).expect("the lab has the profile");
-        let config = config(small_feed(), &[(profile, endpoint)]);
-        let agent = Supervisor::start(&config, clock, 1).expect("the agent starts");
+        let mut config = config(small_feed(), &lab, profile);
+        if let Some(publisher) = config.publishers.values_mut().next() {
+            publish(publisher, &lab);
+        }
+        let network = watch::Sender::new(Network::default());
+        let agent =
+            Supervisor::start(&config, clock, &network.subscribe(), 1).expect("the agent starts");
         let publisher = agent
             .publishers()
             .remove(&profile.to_string())
@@ -116,6 +107,7 @@ impl Pair {
             lab_config,
             agent,
             publisher,
+            network,
         }
     }
 

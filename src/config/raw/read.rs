@@ -52,14 +52,24 @@ impl Reader<'_> {
 
     /// Every key must be in `keys` or `more`.
     pub(super) fn only(&mut self, table: &Table<'_>, keys: &[&str], more: &[&str]) {
-        const ELSEWHERE: [&str; 4] = ["application", "device", "path", "stream"];
+        const ELSEWHERE: [&str; 9] = [
+            "application",
+            "bearer",
+            "credential",
+            "device",
+            "dialect",
+            "path",
+            "stream",
+            "trickle",
+            "username",
+        ];
         let known = || keys.iter().chain(more).copied();
         for (key, _) in table.entries {
             let name = key.get_ref().as_ref();
             if known().any(|k| k == name) {
                 continue;
             }
-            let what = if ELSEWHERE.contains(&name) && keys.len() > 2 {
+            let what = if ELSEWHERE.contains(&name) {
                 "means nothing here"
             } else {
                 "is no known key"
@@ -142,6 +152,23 @@ pub(super) fn text(value: &DeValue<'_>) -> Read<String> {
 pub(super) fn one_of<'w>(value: &DeValue<'_>, words: &[&'w str]) -> Read<&'w str> {
     let word = words.iter().find(|word| value.as_str() == Some(**word));
     word.copied().ok_or_else(|| words.join(", "))
+}
+
+pub(super) fn truth(value: &DeValue<'_>) -> Read<bool> {
+    value.as_bool().ok_or_else(|| "true, false".to_owned())
+}
+
+/// A list of values of one kind.
+pub(super) fn each<T>(
+    value: &DeValue<'_>,
+    allowed: &str,
+    read: impl Fn(&DeValue<'_>) -> Option<T>,
+) -> Read<Vec<T>> {
+    let list = value.as_array().into_iter().flatten();
+    let all: Option<Vec<T>> = list.map(|v| read(v.get_ref())).collect();
+    let is_list = value.as_array().is_some();
+    all.filter(|_| is_list)
+        .ok_or_else(|| format!("a list of {allowed}"))
 }
 
 pub(super) fn whole<T: TryFrom<i64>>(value: &DeValue<'_>, least: i64, most: i64) -> Read<T> {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::secret::{Bearer, Secret};
+use crate::config::{Proxy, Server, Transport, Trickle, Trust, WowzaDialect, pin};
 
 const MINIMAL: &str = r#"[feed.a]
 video = { source = "testcard" }
@@ -12,9 +14,9 @@ fn read(text: &str) -> Result<Config, Vec<Fault>> {
     let env = Env {
         base: Path::new("/etc/onair"),
         fetch: &|source| match source {
-            SecretSource::Credential(name) => Ok(format!("wss://credential.example/{name}")),
+            SecretSource::Credential(name) => Ok(Some(format!("wss://credential.example/{name}"))),
             SecretSource::Env(_) => Err("the environment has no such variable".to_owned()),
-            SecretSource::File(path) => Ok(path.display().to_string()),
+            SecretSource::File(path) => Ok(Some(path.display().to_string())),
         },
         open: &|path| match path.ends_with("gone") {
             true => Err("it is gone".to_owned()),
@@ -39,7 +41,10 @@ fn minimal_file_gets_the_defaults() {
     assert_eq!(config.feeds["a"].audio, None);
     let publisher = &config.publishers["p"];
     assert_eq!(publisher.transport, Transport::Auto);
-    assert_eq!(publisher.trust.ca_file, None);
+    let server = Server::Ome {
+        url: Secret::new("wss://host/app/stream"),
+    };
+    assert_eq!(publisher, &Publisher::new("a", server));
 }
 
 #[test]
@@ -66,7 +71,7 @@ transprot = "tcp"
 6:8: publisher.main.feed: names the feed "fornt", which is not in this file (did you mean `front`?)
 8:7: publisher.main.url: is no ws:// or wss:// URL with a host
 9:10: publisher.main.stream: the environment has no such variable
-10:1: publisher.main.transprot: is no known key; allowed: feed, to, url, transport, ca_file, application, stream (did you mean `transport`?)
+10:1: publisher.main.transprot: is no known key; allowed: feed, to, url, transport, ice_servers, proxy, ca_file, pins, insecure_tls, application, stream, dialect (did you mean `transport`?)
 12:2: publishers: is no known key; allowed: feed, publisher (did you mean `publisher`?)
 "#;
     assert_eq!(faults(text), expected);
@@ -195,6 +200,7 @@ fn shortest_files_per_server_are_valid() {
         include_str!("../../../config/demo.toml"),
         include_str!("../../../config/ome.toml"),
         include_str!("../../../config/qencode.toml"),
+        include_str!("../../../config/whip.toml"),
         include_str!("../../../config/wowza.toml"),
     ] {
         assert!(read(text).is_ok(), "{}", faults(text));
@@ -235,16 +241,47 @@ fn file_of_all_keys_states_the_defaults() {
         "bitrate",
         "channels",
         "device",
+        "dialect",
         "fps",
+        "ice_servers",
+        "insecure_tls",
         "key_frame_interval",
+        "pins",
+        "proxy",
         "size",
         "transport",
+        "trickle",
     ];
     assert_eq!(optional.into_iter().collect::<Vec<_>>(), expected);
 
-    let uncommented = full.replace("# ca_file", "ca_file");
-    let config = read(&uncommented).unwrap();
-    assert!(config.publishers["engine"].trust.ca_file.is_some());
+    // The examples behind a # are valid too; a second line of a key is a second example of it.
+    let mut shown = std::collections::BTreeSet::new();
+    for line in full.lines() {
+        let example = line.strip_prefix("# ").and_then(|l| l.split_once(" = "));
+        let Some((key, _)) = example.filter(|(key, _)| !key.contains(' ')) else {
+            continue;
+        };
+        let plain = format!("\n{key} = ");
+        let at = full.find(line).unwrap();
+        let table = full[..at].rfind("\n[").unwrap();
+        let end = full[at..].find("\n[").map_or(full.len(), |n| at + n);
+        let mut text = full[table..end].to_owned();
+        if let Some(stated) = text.find(&plain) {
+            let end = stated + 1 + text[stated + 1..].find('\n').unwrap();
+            text.replace_range(stated..end, "");
+        }
+        let text = format!(
+            "{}{}{}",
+            &full[..table],
+            text.replacen(line, &line[2..], 1),
+            &full[end..]
+        );
+        let changed = read(&text).unwrap_or_else(|_| panic!("{line}\n{}", faults(&text)));
+        assert_ne!(changed, config, "{line}");
+        shown.insert(key);
+    }
+    let expected = ["bearer", "ca_file", "ice_servers", "pins", "proxy"];
+    assert_eq!(shown.into_iter().collect::<Vec<_>>(), expected);
 
     // What a table allows is listed when it holds an unknown key; each of these must be shown in the file.
     let tables = [
@@ -253,9 +290,10 @@ fn file_of_all_keys_states_the_defaults() {
         "[feed.front.audio]",
         "[feed.film.audio]",
     ];
-    for header in tables
-        .iter()
-        .chain(&["[publisher.engine]", "[publisher.oven]"])
+    for header in
+        tables
+            .iter()
+            .chain(&["[publisher.engine]", "[publisher.oven]", "[publisher.any]"])
     {
         let found = faults(&full.replace(header, &format!("{header}\nqqqqqq = 1")));
         let (_, allowed) = found.trim().split_once("allowed: ").unwrap();
@@ -266,6 +304,303 @@ fn file_of_all_keys_states_the_defaults() {
             );
         }
     }
+}
+
+/// A publisher with `lines` to a server of that kind.
+fn publisher(to: &str, url: &str, lines: &str) -> String {
+    format!(
+        "[feed.a]\nvideo = {{ source = \"testcard\" }}\n[publisher.p]\nfeed = \"a\"\nto = \"{to}\"\nurl = \"{url}\"\n{lines}\n"
+    )
+}
+
+fn whip(lines: &str) -> String {
+    publisher("whip", "https://host/whip", lines)
+}
+
+fn read_one(text: &str) -> Publisher {
+    let config = read(text).unwrap_or_else(|_| panic!("{}", faults(text)));
+    config.publishers["p"].clone()
+}
+
+#[test]
+fn a_whip_server_is_read() {
+    let server = |lines: &str| read_one(&whip(lines)).server;
+    let url = Secret::new("https://host/whip");
+    assert_eq!(
+        server(""),
+        Server::Whip {
+            url: url.clone(),
+            bearer: None,
+            trickle: Trickle::Sdpfrag,
+        }
+    );
+    for (word, trickle) in [
+        ("sdpfrag", Trickle::Sdpfrag),
+        ("bare", Trickle::Bare),
+        ("off", Trickle::Off),
+    ] {
+        let lines = format!("bearer = \"a.b-c_d=\"\ntrickle = \"{word}\"");
+        let bearer = Some(Bearer {
+            token: Secret::new("a.b-c_d="),
+            source: None,
+        });
+        let url = url.clone();
+        assert_eq!(
+            server(&lines),
+            Server::Whip {
+                url,
+                bearer,
+                trickle
+            }
+        );
+    }
+    let Server::Whip { bearer, .. } = server("bearer = { credential = \"token\" }") else {
+        panic!("no WHIP server")
+    };
+    let source = Some(SecretSource::Credential("token".to_owned()));
+    assert_eq!(bearer.unwrap().source, source);
+    assert!(read(&publisher("whip", "http://host/whip", "")).is_ok());
+
+    let one = |text: &str, fault: &str| assert_eq!(faults(text), format!("{fault}\n"));
+    one(
+        &publisher("whip", "wss://planted/whip", ""),
+        "6:7: publisher.p.url: is no http:// or https:// URL with a host",
+    );
+    one(
+        &publisher("ome", "https://planted/whip", ""),
+        "6:7: publisher.p.url: is no ws:// or wss:// URL with a host",
+    );
+    for user in ["planted", "planted:planted", ":planted"] {
+        one(
+            &publisher("whip", &format!("https://{user}@host/whip"), ""),
+            "6:7: publisher.p.url: holds a user name or a password, which have no place in it",
+        );
+    }
+    one(
+        &whip("bearer = \"planted planted\""),
+        "7:10: publisher.p.bearer: holds a character that no token has",
+    );
+    one(
+        &whip("bearer = 1"),
+        "7:10: publisher.p.bearer: found integer, allowed: a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }",
+    );
+    one(
+        &whip("trickle = \"barr\""),
+        "7:11: publisher.p.trickle: found \"barr\", allowed: bare, off, sdpfrag (did you mean `bare`?)",
+    );
+    assert!(faults(&whip("stream = \"x\"")).contains("publisher.p.stream: means nothing here"));
+    assert!(faults(&whip("dialect = \"v1\"")).contains("publisher.p.dialect: means nothing here"));
+    let ome = publisher("ome", "wss://host/a/b", "bearer = \"x\"\ntrickle = \"off\"");
+    assert!(faults(&ome).contains("publisher.p.bearer: means nothing here"));
+    assert!(faults(&ome).contains("publisher.p.trickle: means nothing here"));
+    assert!(
+        faults(&publisher("whep", "https://host/whip", ""))
+            .contains("found \"whep\", allowed: ome, qencode, whip, wowza (did you mean `whip`?)")
+    );
+}
+
+#[test]
+fn wowza_has_two_dialects() {
+    let wowza = |dialect: &str| {
+        let lines = format!("application = \"live\"\nstream = \"s\"\n{dialect}");
+        publisher("wowza", "wss://host/webrtc-session.json", &lines)
+    };
+    for (line, expected) in [
+        ("", WowzaDialect::Auto),
+        ("dialect = \"auto\"", WowzaDialect::Auto),
+        ("dialect = \"v1\"", WowzaDialect::V1),
+        ("dialect = \"v2\"", WowzaDialect::V2),
+    ] {
+        let Server::Wowza { dialect, .. } = read_one(&wowza(line)).server else {
+            panic!("no Wowza server")
+        };
+        assert_eq!(dialect, expected);
+    }
+    assert!(faults(&wowza("dialect = \"v3\"")).contains("found \"v3\", allowed: auto, v1, v2"));
+}
+
+#[test]
+fn every_transport_has_its_word() {
+    for (word, expected) in [
+        ("auto", Transport::Auto),
+        ("relay", Transport::Relay),
+        ("tcp", Transport::Tcp),
+        ("udp", Transport::Udp),
+    ] {
+        let text = whip(&format!("transport = \"{word}\""));
+        assert_eq!(read_one(&text).transport, expected);
+    }
+    assert!(
+        faults(&whip("transport = \"TCP\""))
+            .contains("publisher.p.transport: found \"TCP\", allowed: auto, relay, tcp, udp")
+    );
+}
+
+#[test]
+fn ice_servers_are_read_and_each_fault_has_its_place() {
+    let text = whip(
+        r#"ice_servers = [
+    { url = "stun:stun.example" },
+    { url = "turns:turn.example:443", username = "u", credential = { credential = "turn" } },
+]"#,
+    );
+    let servers = read_one(&text).ice_servers;
+    let urls: Vec<String> = servers
+        .iter()
+        .map(|server| server.url.to_string())
+        .collect();
+    assert_eq!(
+        urls,
+        [
+            "stun:stun.example:3478",
+            "turns:turn.example:443?transport=tcp"
+        ]
+    );
+    assert_eq!(
+        (servers[0].username.as_str(), servers[0].credential.expose()),
+        ("", "")
+    );
+    assert_eq!(servers[1].username, "u");
+    assert_eq!(
+        servers[1].credential.expose(),
+        "wss://credential.example/turn"
+    );
+
+    let tables = whip("[[publisher.p.ice_servers]]\nurl = \"stun:stun.example\"");
+    assert_eq!(read_one(&tables).ice_servers.len(), 1);
+
+    let text = whip(
+        r#"ice_servers = [
+    { url = "stun:stun.example", username = "u" },
+    { url = "turn:turn.example", username = "u" },
+    { url = "turn:turn.example", credential = "planted" },
+    { url = "turn:planted:planted@turn.example", username = "u", credential = "c" },
+    { urls = ["turn:turn.example"], username = "u", credential = "c" },
+    "turn:turn.example",
+]"#,
+    );
+    let expected = r#"8:34: publisher.p.ice_servers[0].username: means nothing here; allowed: url
+9:5: publisher.p.ice_servers[1].credential: is missing; it must be a text, or { credential = "NAME" }, { file = "PATH" } or { env = "NAME" }
+10:5: publisher.p.ice_servers[2].username: is missing; it must be a text
+11:13: publisher.p.ice_servers[3].url: is no STUN or TURN URL, such as "turn:host:3478?transport=tcp" or "turns:host:443"
+12:5: publisher.p.ice_servers[4].url: is missing; it must be a text
+13:5: publisher.p.ice_servers[5]: found string, allowed: a table
+"#;
+    assert_eq!(faults(&text), expected);
+
+    let found = faults(&whip("ice_servers = \"planted\""));
+    assert!(
+        found.contains("publisher.p.ice_servers: found string, allowed: a list of {"),
+        "{found}"
+    );
+    assert!(!found.contains("planted"), "{found}");
+    let nine = "{ url = \"stun:a\" },".repeat(9);
+    let found = faults(&whip(&format!("ice_servers = [{nine}]")));
+    assert!(
+        found.contains("has 9 servers, allowed: at most 8"),
+        "{found}"
+    );
+    let relay = whip("transport = \"relay\"");
+    assert_eq!(read_one(&relay).transport, Transport::Relay);
+}
+
+#[test]
+fn a_proxy_is_a_word_or_a_secret() {
+    let proxy = |value: &str| read_one(&whip(&format!("proxy = {value}"))).proxy;
+    assert_eq!(proxy("\"environment\""), Proxy::Environment);
+    assert_eq!(proxy("\"none\""), Proxy::None);
+    for url in [
+        "http://u:p@proxy.example:3128",
+        "https://proxy.example/",
+        "http://[::1]:3128",
+    ] {
+        assert_eq!(proxy(&format!("\"{url}\"")), Proxy::Url(Secret::new(url)));
+    }
+    for bad in [
+        "planted",
+        "socks5://planted",
+        "http://",
+        "http://h/planted",
+        "http://h?planted",
+        "wss://planted",
+    ] {
+        let found = faults(&whip(&format!("proxy = \"{bad}\"")));
+        assert_eq!(
+            found,
+            "7:9: publisher.p.proxy: is neither \"environment\" nor \"none\" nor the URL of a proxy, \
+             such as \"http://user:password@proxy.example:3128\"\n"
+        );
+    }
+    assert!(faults(&whip("proxy = { env = \"P\" }")).contains("has no such variable"));
+    assert!(faults(&whip("proxy = true")).contains("found boolean, allowed: a text, or {"));
+}
+
+#[test]
+fn trust_is_read_and_each_fault_has_its_place() {
+    let pin = "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    let text = whip(&format!("pins = [\"{pin}\"]\ninsecure_tls = true"));
+    let trust = read_one(&text).trust;
+    assert_eq!(trust.pins.len(), 1);
+    assert_eq!(pin::written(&trust.pins[0]), pin);
+    assert!(trust.insecure);
+    assert_eq!(
+        read_one(&whip("pins = []\ninsecure_tls = false")).trust,
+        Trust::default()
+    );
+    for bad in ["\"x\"", "[\"x\"]", "[1]", "[\"sha256:AAAA\"]"] {
+        let found = faults(&whip(&format!("pins = {bad}")));
+        assert!(found.contains("publisher.p.pins: found "), "{found}");
+        assert!(
+            found.contains("allowed: a list of pins such as \"sha256:"),
+            "{found}"
+        );
+    }
+    for bad in ["\"yes\"", "1"] {
+        let found = faults(&whip(&format!("insecure_tls = {bad}")));
+        assert!(
+            found.contains("publisher.p.insecure_tls: found "),
+            "{found}"
+        );
+        assert!(found.contains("allowed: true, false"), "{found}");
+    }
+}
+
+#[test]
+fn a_stream_is_the_same_whatever_the_token_and_the_language() {
+    let twice = |one: &str, more: &str, other: &str| {
+        let first = format!(
+            "[feed.a]\nvideo = {{ source = \"testcard\" }}\n[publisher.p]\nfeed = \"a\"\n{one}\n{more}\n"
+        );
+        faults(&format!(
+            "{first}[publisher.q]\nfeed = \"a\"\n{one}\n{other}\n"
+        ))
+    };
+    let whip = "to = \"whip\"\nurl = \"https://host/whip\"";
+    let wowza = "to = \"wowza\"\nurl = \"wss://host/w\"\napplication = \"a\"\nstream = \"s\"";
+    for found in [
+        twice(whip, "bearer = \"a\"", "trickle = \"off\""),
+        twice(wowza, "dialect = \"v1\"", "dialect = \"v2\""),
+    ] {
+        assert!(
+            found.contains("publisher.q: publishes to the same stream as publisher.p"),
+            "{found}"
+        );
+    }
+}
+
+/// `onair check --offline` has no secrets: their form is not judged, and they are not taken for one another.
+#[test]
+fn secrets_that_are_not_fetched_are_no_faults() {
+    let env = Env {
+        base: Path::new("/etc/onair"),
+        fetch: &|_| Ok(None),
+        open: &|_| Ok(()),
+    };
+    let text = whip("bearer = { env = \"B\" }\nproxy = { env = \"P\" }\nice_servers = [{ url = \"turn:a\", username = \"u\", credential = { env = \"C\" } }]")
+        .replace("\"https://host/whip\"", "{ env = \"U\" }");
+    let other = text.replace(".p]", ".q]").replace("\"U\"", "\"V\"");
+    let (_, other) = other.split_once("[publisher").unwrap();
+    assert!(parse(&format!("{text}[publisher{other}"), &env).is_ok());
 }
 
 proptest::proptest! {

@@ -227,16 +227,23 @@ async fn no_answer_ends_after_twenty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newer_dialect_is_recognized() {
+async fn the_newer_dialect_is_recognized_and_the_key_to_change_named() {
     for said in [
         json!({ "statusCode": 200, "message": {} }),
         json!({ "messageType": "OFFER" }),
     ] {
-        let result = exchange(&[said]).await;
+        let error = exchange(&[said]).await.unwrap_err();
         assert!(
-            matches!(&result, Err(Error::Protocol { expected, .. }) if expected.contains("newer")),
-            "{result:?}"
+            matches!(
+                error,
+                Error::OtherDialect {
+                    spoken: Dialect::WowzaV2,
+                    ..
+                }
+            ),
+            "{error:?}"
         );
+        assert!(error.to_string().contains("dialect = \"v2\""), "{error}");
     }
 }
 

@@ -132,7 +132,7 @@ async fn a_refused_publisher_asks_again_on_the_same_socket() {
 async fn each_session_opens_a_socket_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    let mut ome = Ome::new(&Secret::new(url), &[("transport", "tcp")], dialer());
+    let mut ome = Ome::new(&Secret::new(url), &["tcp"], dialer());
     let server = async {
         let mut uris = Vec::new();
         for said in [error(404, "Cannot create offer"), ome_offer()] {
@@ -171,7 +171,7 @@ async fn a_refused_socket_that_has_died_is_replaced() {
     drop(far);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
-    ome.server = Ome::new(&Secret::new(url), &[], dialer()).server;
+    ome.url = Secret::new(url);
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
         let mut far = tokio_tungstenite::accept_async(stream).await.unwrap();
@@ -216,5 +216,90 @@ async fn an_unusable_url_is_reported_when_the_socket_is_opened() {
     assert_eq!(
         error.to_string(),
         "unusable server URL: the scheme must be ws or wss"
+    );
+}
+
+/// Asks the server at `listener` as `ome` does, answers each request with the next of `said`; returns the values of
+/// `transport` that were asked with.
+async fn asked(listener: &TcpListener, said: Vec<Value>) -> Vec<String> {
+    let mut asked = Vec::new();
+    for said in said {
+        let mut uris = Vec::new();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut far = tokio_tungstenite::accept_hdr_async(stream, Uri(&mut uris))
+            .await
+            .unwrap();
+        far.next().await.unwrap().unwrap();
+        far.send(Frame::text(said.to_string())).await.unwrap();
+        while let Some(Ok(_)) = far.next().await {}
+        let transport = uris[0]
+            .0
+            .rsplit_once("transport=")
+            .map(|(_, t)| t.to_owned());
+        asked.extend(transport);
+    }
+    asked
+}
+
+#[tokio::test]
+async fn transports_are_asked_for_in_turn_while_no_path_comes_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
+    let mut ome = Ome::new(&Secret::new(url), &["all", "tcp"], dialer());
+    let client = async {
+        for unreached in [0, 1, 1, 2] {
+            ome.open(unreached).await.unwrap();
+            ome.close(Parting::Abandon).await;
+        }
+    };
+    let (asked, ()) = tokio::join!(asked(&listener, vec![ome_offer(); 4]), client);
+    assert_eq!(asked, ["all", "tcp", "tcp", "all"]);
+}
+
+#[tokio::test]
+async fn a_version_without_the_word_relay_is_asked_in_its_own_words_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/app/name", listener.local_addr().unwrap());
+    let mut ome = Ome::new(&Secret::new(url), &["relay", "tcp"], dialer());
+    let plain = ome_offer();
+    let mut relayed = plain.clone();
+    relayed["iceServers"] = json!([
+        { "urls": ["turn:10.255.255.1:3478?transport=tcp"], "username": "u", "credential": "c" }
+    ]);
+    let client = async {
+        let Opening::Offered(offer) = ome.open(0).await.unwrap() else {
+            panic!("the server offers")
+        };
+        ome.close(Parting::Abandon).await;
+        let urls = offer.ice_servers.iter().map(|s| s.url.to_string());
+        urls.collect::<Vec<_>>()
+    };
+    let (asked, urls) = tokio::join!(asked(&listener, vec![plain, relayed]), client);
+    assert_eq!(asked, ["relay", "tcp"]);
+    let wanted =
+        ["turn:10.255.255.1:3478", "turn:127.0.0.1:3478"].map(|u| format!("{u}?transport=tcp"));
+    assert_eq!(
+        urls, wanted,
+        "and the host we dialled stands beside the inner address"
+    );
+}
+
+#[tokio::test]
+async fn the_transport_that_the_url_names_is_the_operators_choice() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "ws://{}/app/name?transport=udp",
+        listener.local_addr().unwrap()
+    );
+    let mut ome = Ome::new(&Secret::new(url), &["all", "tcp"], dialer());
+    let client = async {
+        ome.open(1).await.unwrap();
+        ome.close(Parting::Abandon).await;
+    };
+    let (asked, ()) = tokio::join!(asked(&listener, vec![ome_offer()]), client);
+    assert_eq!(
+        asked,
+        ["udp&direction=send"],
+        "every other byte of the URL stays"
     );
 }

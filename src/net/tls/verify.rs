@@ -1,0 +1,109 @@
+//! Which certificates of servers are taken: those that authorities vouch for, and of these the pinned ones.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+
+use crate::config::pin;
+
+/// The rule for one publisher's servers.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// Who vouches for name, time and chain; `None` takes any certificate.
+    pub(super) authorities: Option<Arc<WebPkiServerVerifier>>,
+    /// Digests of the keys that are taken; none, and any key is.
+    pub(super) pins: Vec<[u8; 32]>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(authorities) = &self.authorities {
+            authorities.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?;
+        }
+        if !self.pins.is_empty() {
+            let seen = digest(end_entity)?;
+            if !self.pins.contains(&seen) {
+                let other = OtherError(Arc::new(NotPinned { seen }));
+                return Err(CertificateError::Other(other).into());
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // That the server holds the key of its certificate is checked always: a pin means nothing otherwise.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The server's key is none of the pinned ones.
+#[derive(Debug)]
+pub(super) struct NotPinned {
+    seen: [u8; 32],
+}
+
+impl fmt::Display for NotPinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the server's key has none of the pins; if it was changed on purpose: pins = [\"{}\"]",
+            pin::written(&self.seen)
+        )
+    }
+}
+
+impl std::error::Error for NotPinned {}
+
+/// SHA-256 of the certificate's SubjectPublicKeyInfo (RFC 7469, section 2.4).
+pub(super) fn digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], rustls::Error> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    let sha256 = TLS13_AES_128_GCM_SHA256
+        .tls13()
+        .ok_or_else(|| rustls::Error::General("no SHA-256".to_owned()))?
+        .common
+        .hash_provider
+        .hash(&parsed.subject_public_key_info());
+    sha256
+        .as_ref()
+        .try_into()
+        .map_err(|_| rustls::Error::General("SHA-256 of another length".to_owned()))
+}
