@@ -417,14 +417,14 @@ async fn each_wowza_answers_the_other_dialect_in_its_own_words_or_not_at_all() {
 
 /// A reply by HTTP.
 #[derive(Debug)]
-struct Http {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: String,
+pub(crate) struct Http {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Http {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let mut headers = self.headers.iter();
         headers
             .find(|(of, _)| of == name)
@@ -468,7 +468,8 @@ async fn http(
     })
 }
 
-async fn ask(url: &str, method: &str, headers: &str, body: &str) -> Http {
+/// One request, which must be answered.
+pub(crate) async fn ask(url: &str, method: &str, headers: &str, body: &str) -> Http {
     let reply = http(url, method, headers, body, SOON).await;
     reply.unwrap_or_else(|| panic!("no reply to {method} {url}"))
 }

@@ -1,5 +1,6 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
+mod contract;
 mod corpus;
 mod dialects;
 mod lab;
