@@ -593,6 +593,7 @@ impl<'a> Live<'a> {
         };
         tracing::info!(cause = %reason, "restarting ICE");
         self.restart_ends = Some(now() + RESTART_TIMEOUT);
+        self.disconnected_at = None;
         let answer = match until_stopped(stop, signaller.restart(&offer)).await? {
             Ok(answer) => answer,
             Err(error) => {
@@ -614,6 +615,8 @@ impl<'a> Live<'a> {
                 self.disconnected_at = None;
                 self.stalled = false;
             }
+            // The restart has its own deadline.
+            Some(peer::Event::Disconnected) if self.restart_ends.is_some() => {}
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
             Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
             Some(peer::Event::Failed(peer::Stage::Ice)) => return Ok(Path::Lost),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use onair::lab::Profile;
+use serde_json::Value;
 
 use super::cells::{Cell, Network};
 use super::program::Program;
@@ -34,13 +35,13 @@ pub(crate) fn start_services(
     Ok(services)
 }
 
-/// Starts the lab as the cell's profile and returns where it takes publishers.
+/// Starts the lab as the cell's profile and returns where it takes publishers, and its page.
 pub(crate) fn start_lab(
     world: &World,
     cell: &Cell,
     folder: &Path,
     certificates: &Path,
-) -> Result<(Program, String), String> {
+) -> Result<(Program, String, String), String> {
     let profile = cell.profile;
     let listen = if cell.network == Network::Ipv6 {
         format!("[{}]:0", world::INGEST_V6)
@@ -64,14 +65,31 @@ pub(crate) fn start_lab(
     let mut lab = Program::start(&mut command, &folder.join("lab.log"))?;
     let mut url = None;
     let prefix = format!("lab {profile} ");
-    lab.until("the lab is ready", READY, |said| {
+    let page = lab.until("the lab is ready", READY, |said| {
         if let Some(address) = said.line.strip_prefix(&prefix) {
             url = Some(address.to_owned());
         }
-        said.line.starts_with("page ").then_some(())
+        said.line.strip_prefix("page ").map(str::to_owned)
     })?;
     let url = url.ok_or("the lab does not say where it takes publishers")?;
-    Ok((lab, url))
+    Ok((lab, url, page))
+}
+
+/// Pictures that the lab with this page has decoded so far.
+pub(crate) fn decoded(world: &World, page: &str) -> Result<u64, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut asking = world.command(Place::Server, &this);
+    let asked = asking.args([services::ASK, page]).output();
+    let asked = asked.map_err(|error| error.to_string())?;
+    let sessions: Value = serde_json::from_slice(&asked.stdout)
+        .map_err(|error| format!("the lab does not say how it stands: {error}"))?;
+    let of = |session: &Value| session["video"]["frames_decoded"].as_u64();
+    Ok(sessions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(of)
+        .sum())
 }
 
 /// The port in `url`.

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Some((word, [certificates])) if word == services::ROLE => {
             return services::serve(Path::new(certificates));
         }
+        Some((word, [page])) if word == services::ASK => return services::ask(page),
         _ => {}
     }
     match sandboxed(&arguments) {

@@ -86,6 +86,11 @@ impl Program {
         }
     }
 
+    /// What it says within a tenth of a second.
+    pub(crate) fn soon(&mut self) -> Option<Said> {
+        self.next(now() + Duration::from_millis(100)).ok()
+    }
+
     /// Tells it to end in order and waits for that; every line that it still says goes to `each`.
     pub(crate) fn end(mut self, mut each: impl FnMut(&Said)) -> Result<(), String> {
         let pid = self.child.id().to_string();

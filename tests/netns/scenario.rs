@@ -17,6 +17,9 @@ use super::world::{self, Place, World, now};
 /// takes 30 s.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Pictures that show a session to be alive: more than may have been on their way.
+const FURTHER: u64 = 10;
+
 /// What was seen in a cell.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -37,7 +40,7 @@ pub(crate) struct Back {
     pub(crate) noticed: Option<Duration>,
     /// From the network's return to media accepted.
     pub(crate) after: Duration,
-    /// By a new session or by a restart of ICE.
+    /// By a new session or by a restart of ICE, or that the session was kept as it was.
     pub(crate) how: &'static str,
 }
 
@@ -62,7 +65,8 @@ fn word(said: &Said) -> Option<Word> {
     if message == "ICE is restarted" {
         return Some(Word::Restarted);
     }
-    if message == "restarting ICE" || message == "the network changed under the session" {
+    let changed = message.starts_with("the network has changed");
+    if changed || message == "restarting ICE" {
         return Some(Word::Noticed);
     }
     if message.starts_with("session ended") || message.starts_with("needs a person") {
@@ -81,7 +85,7 @@ pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Se
     }
     let world = World::build(&format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)))?;
     let services = cast::start_services(&world, folder, certificates)?;
-    let (lab, url) = cast::start_lab(&world, cell, folder, certificates)?;
+    let (lab, url, page) = cast::start_lab(&world, cell, folder, certificates)?;
     let rules = cell.network.rules(cast::port(&url)?);
     world.filter(if cell.scenario == Scenario::Returns {
         ""
@@ -124,7 +128,14 @@ pub(crate) fn play(cell: &Cell, folder: &Path, certificates: &Path) -> Result<Se
             };
             let lifted = now();
             restore(&world, cell.scenario, &rules)?;
-            let (at, how) = actor.on_air("back on air")?;
+            let (at, how) = match cell.scenario {
+                Scenario::LinkFlap => actor.on_air_or_kept(&world, &page)?,
+                Scenario::Start
+                | Scenario::Returns
+                | Scenario::Outage
+                | Scenario::NewAddress
+                | Scenario::NewRoute => actor.on_air("back on air")?,
+            };
             Some(Back {
                 noticed: noticed.map(|at| at - begun),
                 after: at - lifted,
@@ -175,6 +186,29 @@ impl Actor {
             Some(cause) => format!("{why}; the last session ended so: {cause}"),
             None => why,
         })
+    }
+
+    /// Waits until media is accepted again, or until the lab decodes further pictures without that.
+    fn on_air_or_kept(
+        &mut self,
+        world: &World,
+        page: &str,
+    ) -> Result<(Instant, &'static str), String> {
+        let before = cast::decoded(world, page)?;
+        let deadline = now() + PATIENCE;
+        while now() < deadline {
+            match self.program.soon().as_ref().and_then(word) {
+                Some(Word::OnAir) => return Ok((now(), "new session")),
+                Some(Word::Restarted) => return Ok((now(), "ICE restart")),
+                Some(Word::Ended(cause)) => self.ends.push(cause),
+                Some(Word::Noticed) => {}
+                None if cast::decoded(world, page)? >= before + FURTHER => {
+                    return Ok((now(), "session kept"));
+                }
+                None => {}
+            }
+        }
+        Err(format!("back on air: not within {} s", PATIENCE.as_secs()))
     }
 
     /// Waits until the agent says that it is off the air or about to be.

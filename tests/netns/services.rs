@@ -1,7 +1,8 @@
 //! What stands on the way beside the ingest server: a TURN server, at the usual ports and at 443 by TLS, and a proxy that
 //! opens tunnels. This program is both, started again in the server's namespace.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,6 +16,8 @@ use super::world::{PROXY, TURN};
 
 /// The word that makes this program the services.
 pub(crate) const ROLE: &str = "--be-the-services";
+/// The word that makes this program ask a lab, by its page's URL, for the sessions of its report.
+pub(crate) const ASK: &str = "--ask-the-lab";
 /// Port of the proxy.
 pub(crate) const PROXY_PORT: u16 = 3128;
 /// What the services say once they listen.
@@ -90,4 +93,26 @@ async fn until_told(folder: &Path) -> Result<(), String> {
     proxy.stop().await;
     turn.stop().await;
     Ok(())
+}
+
+/// Prints the sessions in the report of the lab that has `page`.
+pub(crate) fn ask(page: &str) -> ExitCode {
+    let asked = || -> std::io::Result<String> {
+        let address = page.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(address)?;
+        write!(stream, "GET /v1/report HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
+    };
+    match asked() {
+        Ok(reply) => {
+            println!(
+                "{}",
+                reply.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+            );
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
 }
