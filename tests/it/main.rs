@@ -1,6 +1,7 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
 mod corpus;
+mod dialects;
 mod lab;
 mod ladder;
 mod layering;
