@@ -17,7 +17,8 @@ RIG_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rig
 export RIG_CACHE
 
 # openh264 (C++, with its assembly by nasm), opus (cmake), cpal (ALSA); libclang is added by name below.
-PACKAGES := build-essential cmake libasound2-dev nasm pkg-config
+# The tests in network namespaces: iproute2, nftables.
+PACKAGES := build-essential cmake iproute2 libasound2-dev nasm nftables pkg-config
 RIG_PACKAGES := debian-archive-keyring perl python3
 RIG_UML_PACKAGES := bc bison flex libc6-dev make gcc xz-utils
 
@@ -56,7 +57,7 @@ demo: toolchain packages
 	cargo build --locked
 	cargo run --locked --quiet -- demo $(ARGS)
 
-## test: format, lints, docs, all tests, then the vendors' own clients in Chromium
+## test: format, lints, docs, all tests (as root also those in real networks), then the vendors' own clients in Chromium
 .PHONY: test
 test: lint
 	@$(call say,tests)

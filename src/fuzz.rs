@@ -15,6 +15,7 @@ use crate::media::access_unit::nal_units;
 use crate::net::Target;
 use crate::net::http::Reply;
 use crate::peer::candidate::Candidate;
+use crate::peer::turn;
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
 use crate::signal::whip::redirect::{Trail, Turn};
@@ -155,6 +156,11 @@ pub fn whip_reply(data: &[u8]) {
             assert!(retry_after.is_none_or(|wait| wait.as_secs() <= 3600));
         }
     }
+}
+
+/// What a TURN server sends on a stream: answered by few and well-formed messages.
+pub fn turn(data: &[u8]) {
+    turn::survive(data);
 }
 
 /// A WAV file: samples are finite, within the full scale, and end.

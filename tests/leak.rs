@@ -16,12 +16,16 @@ mod held;
 #[expect(dead_code, reason = "the other tests look closer")]
 mod receiver;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use held::Held;
-use onair::config::{Bitrate, Proxy, Size, Trust};
+use onair::config::ice_server::IceServer;
+use onair::config::secret::Secret;
+use onair::config::{Bitrate, Proxy, Size, Transport, Trust};
 use onair::feed::{AudioTrack, Tracks, VideoTrack};
+use onair::lab::turn::{TurnConfig, TurnServer};
 use onair::media::access_unit::{AccessUnit, Track};
 use onair::media::payload_types::PayloadTypes;
 use onair::media::time::MediaClock;
@@ -64,9 +68,17 @@ enum Way {
     WrongFingerprint,
     /// The server dies while media flows.
     ServerDies,
+    /// Through a TURN server over UDP, media flows, farewell.
+    RelayUdp,
+    /// Through a TURN server over TCP, media flows, farewell.
+    RelayTcp,
+    /// Through a TURN server over TCP, media flows, dropped without closing.
+    DroppedRelay,
+    /// The TURN server never answers.
+    DeafRelay,
 }
 
-const WAYS: [Way; 12] = [
+const WAYS: [Way; 16] = [
     Way::OfferUdp,
     Way::OfferTcp,
     Way::AnswerUdp,
@@ -79,7 +91,62 @@ const WAYS: [Way; 12] = [
     Way::Refused,
     Way::WrongFingerprint,
     Way::ServerDies,
+    Way::RelayUdp,
+    Way::RelayTcp,
+    Way::DroppedRelay,
+    Way::DeafRelay,
 ];
+
+/// Where TURN servers are.
+#[derive(Clone, Copy)]
+struct Relays {
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    /// Takes everything and says nothing.
+    deaf: SocketAddr,
+}
+
+/// Starts the TURN servers, in a runtime of their own: their tasks are not the peers'.
+fn relays() -> Relays {
+    let (ready, started) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let turn = TurnServer::start(TurnConfig::loopback(None))
+                .await
+                .expect("a TURN server");
+            let deaf = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+            let relays = Relays {
+                udp: turn.udp().expect("UDP"),
+                tcp: turn.tcp().expect("TCP"),
+                deaf: deaf.local_addr().expect("bound"),
+            };
+            ready.send(relays).expect("the test waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    started.recv().expect("they start")
+}
+
+impl Relays {
+    fn of(self, way: Way) -> Option<IceServer> {
+        let (at, transport) = match way {
+            Way::RelayUdp => (self.udp, "udp"),
+            Way::RelayTcp | Way::DroppedRelay => (self.tcp, "tcp"),
+            Way::DeafRelay => (self.deaf, "udp"),
+            _ => return None,
+        };
+        let url = format!("turn:{at}?transport={transport}");
+        Some(IceServer {
+            url: url.parse().expect("a URL"),
+            username: "lab".to_owned(),
+            credential: Secret::new("relayed"),
+        })
+    }
+}
 
 /// Short where a failure is waited for; where a connection must come up, a busy machine gets its time.
 fn limits(way: Way) -> Limits {
@@ -90,7 +157,7 @@ fn limits(way: Way) -> Limits {
         handshake: Duration::from_millis(200),
     };
     match way {
-        Way::BlackHole | Way::Refused | Way::WrongFingerprint => short,
+        Way::BlackHole | Way::Refused | Way::WrongFingerprint | Way::DeafRelay => short,
         Way::ServerDies => Limits {
             failed: Duration::from_secs(1),
             handshake: Limits::default().handshake,
@@ -100,7 +167,8 @@ fn limits(way: Way) -> Limits {
     }
 }
 
-fn config(way: Way) -> Config {
+fn config(way: Way, relays: Relays) -> Config {
+    let relay = relays.of(way);
     Config {
         clock: MediaClock::new(Instant::now(), SystemTime::now()),
         tracks: Tracks {
@@ -122,8 +190,14 @@ fn config(way: Way) -> Config {
             opus: 111,
         },
         name: "leak".to_owned(),
-        ladder: Ladder::default(),
-        ice_servers: Vec::new(),
+        ladder: Ladder {
+            transport: match relay {
+                Some(_) => Transport::Relay,
+                None => Transport::Auto,
+            },
+            first: None,
+        },
+        ice_servers: relay.into_iter().collect(),
         dialer: Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read"),
         first_sequence: 1,
         limits: limits(way),
@@ -175,8 +249,8 @@ async fn flow(peer: &mut Peer, clock: MediaClock, server: &Receiver) {
     server.until("media", |seen| !seen.packets.is_empty()).await;
 }
 
-async fn one(way: Way) {
-    let config = config(way);
+async fn one(way: Way, relays: Relays) {
+    let config = config(way, relays);
     let clock = config.clock;
     let options = Options {
         tcp: matches!(way, Way::OfferTcp | Way::AnswerTcp | Way::DroppedTcp),
@@ -214,7 +288,10 @@ async fn one(way: Way) {
         }
         peer.accept(&answer).await.expect("accepted");
         peer.add_candidate(&candidate).await.expect("added");
-        if matches!(way, Way::BlackHole | Way::Refused | Way::WrongFingerprint) {
+        if matches!(
+            way,
+            Way::BlackHole | Way::Refused | Way::WrongFingerprint | Way::DeafRelay
+        ) {
             wait(&mut events, "a failure", ended).await;
             peer.close(true).await;
             server.kill().await;
@@ -228,8 +305,8 @@ async fn one(way: Way) {
     .await;
     flow(&mut peer, clock, &server).await;
     match way {
-        Way::Dropped | Way::DroppedTcp => drop(peer),
-        Way::OfferUdp | Way::OfferTcp => peer.close(true).await,
+        Way::Dropped | Way::DroppedTcp | Way::DroppedRelay => drop(peer),
+        Way::OfferUdp | Way::OfferTcp | Way::RelayUdp | Way::RelayTcp => peer.close(true).await,
         Way::ServerDies => {
             server.kill().await;
             wait(&mut events, "the death", ended).await;
@@ -253,13 +330,13 @@ fn shortened_fingerprints(sdp: &str) -> String {
     lines.collect()
 }
 
-async fn many(way: Way, cycles: usize) {
+async fn many(way: Way, cycles: usize, relays: Relays) {
     let mut left = cycles;
     while left > 0 {
         let now = left.min(AT_ONCE);
         let mut batch = tokio::task::JoinSet::new();
         for _ in 0..now {
-            batch.spawn(one(way));
+            batch.spawn(one(way, relays));
         }
         while let Some(done) = batch.join_next().await {
             done.expect("a connection without a panic");
@@ -287,18 +364,19 @@ async fn connections_leave_nothing_behind_however_they_end() {
     let cycles: usize = std::env::var("ONAIR_LEAK_CYCLES")
         .ok()
         .map_or(40, |cycles| cycles.parse().expect("a number of cycles"));
+    let relays = relays();
     // What is made once (the runtime's timers, the allocator's pools) is made before anything is measured.
     for way in WAYS {
-        many(way, AT_ONCE).await;
+        many(way, AT_ONCE, relays).await;
     }
     let before = Held::idle().await;
     let mut faults = Vec::new();
     println!("way               cycles   KiB each   tasks threads fds   ms each");
     for way in WAYS {
-        many(way, 2 * AT_ONCE).await;
+        many(way, 2 * AT_ONCE, relays).await;
         before.settled().await;
         let (memory, start) = (rss(), Instant::now());
-        many(way, cycles).await;
+        many(way, cycles, relays).await;
         let ms = start.elapsed().as_millis() as f64 / cycles as f64;
         let after = before.settled().await;
         let each = (rss() - memory) / cycles as f64;
@@ -320,7 +398,9 @@ async fn connections_leave_nothing_behind_however_they_end() {
     assert!(faults.is_empty(), "{faults:#?}");
 
     // The gate sees what it is to see: a connection that is forgotten holds tasks, sockets and memory.
-    let (peer, _events) = Peer::new(config(Way::OfferUdp)).await.expect("a peer");
+    let (peer, _events) = Peer::new(config(Way::OfferUdp, relays))
+        .await
+        .expect("a peer");
     std::mem::forget(peer);
     let leaked = Held::now();
     assert!(leaked.tasks > before.tasks && leaked.descriptors > before.descriptors);

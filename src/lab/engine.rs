@@ -396,15 +396,17 @@ impl Engine {
     fn command(&mut self, command: Command) {
         let now = now();
         match command {
-            Command::Drop { orderly: false } => self.end = Some(End::Told),
             // The goodbye may still be on its way on the other path; `tick` ends it.
-            Command::Drop { orderly: true } => {
+            Command::Drop { orderly: true } if self.connected.is_some() => {
                 self.stopping = true;
                 self.reception.judge.ended(now);
                 self.tick(now);
             }
             Command::Candidate(text) => self.candidate(&text, now),
+            Command::Drop { .. } => self.end = Some(End::Told),
             Command::KeyFrame => self.ask_key_frame(now),
+            // Without a media path there is nothing to say goodbye on.
+            Command::Left if self.connected.is_none() => {}
             Command::Left => self.reception.judge.ended(now),
             Command::Restart { local, remote } => self.restart(local, remote, now),
             Command::Shut => {

@@ -368,7 +368,12 @@ impl Lab {
                 url,
                 application: endpoint.application,
                 stream: Secret::new(endpoint.stream),
-                dialect: WowzaDialect::Auto,
+                // Servers of today speak the older one too, where nothing asks for the newer.
+                dialect: if profile == Profile::WowzaV2 {
+                    WowzaDialect::V2
+                } else {
+                    WowzaDialect::Auto
+                },
             },
         })
     }

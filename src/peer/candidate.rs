@@ -131,6 +131,18 @@ pub(super) fn relayed(n: u8, address: SocketAddr) -> String {
     format!("candidate:{foundation} 1 udp {priority} {ip} {port} typ relay raddr 0.0.0.0 rport 0")
 }
 
+/// What a STUN server sees as the address of our socket `base`, as the `n`-th such candidate.
+pub(super) fn server_reflexive(n: u8, address: SocketAddr, base: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    let (base_ip, base_port) = (base.ip(), base.port());
+    // The type preference of server-reflexive candidates is 100 (RFC 8445, section 5.1.2.2).
+    let priority = (100 << 24) | (u32::from(u16::MAX - u16::from(n)) << 8) | 255;
+    let foundation = 51 + u32::from(n);
+    format!(
+        "candidate:{foundation} 1 udp {priority} {ip} {port} typ srflx raddr {base_ip} rport {base_port}"
+    )
+}
+
 /// Takes the candidates out of `sdp`: the SDP without them, and their lines without `a=`.
 ///
 /// The engine dials TCP candidates only when they are added one by one, so none may reach it inside an SDP.

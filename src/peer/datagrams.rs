@@ -15,7 +15,7 @@ use super::wires::Wires;
 /// has, and costs 100 kB of receive buffer per socket.
 #[derive(Debug)]
 pub(super) struct Datagrams {
-    pub(super) socket: tokio::net::UdpSocket,
+    pub(super) socket: Arc<tokio::net::UdpSocket>,
     pub(super) local: SocketAddr,
     pub(super) wires: Arc<Wires>,
 }

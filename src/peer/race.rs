@@ -194,18 +194,23 @@ impl Race {
     /// Why a rung cannot even be tried.
     fn absence(&self, rung: Rung) -> Option<&'static str> {
         let entry = &self.entries[rung as usize];
-        match rung {
-            Rung::Udp if !entry.offered => Some("the server offers no UDP candidate"),
-            Rung::Tcp if !entry.offered => Some("the server offers no TCP candidate"),
-            Rung::TurnUdp if !entry.served => Some("no TURN server over UDP is known"),
-            Rung::TurnTcp if !entry.served => Some("no TURN server over TCP is known"),
-            Rung::TurnTls if !entry.served => Some("no TURN server over TLS is known"),
+        let unserved = match rung {
+            Rung::Udp | Rung::Tcp => None,
+            Rung::TurnUdp => Some("no TURN server over UDP is known"),
+            Rung::TurnTcp => Some("no TURN server over TCP is known"),
+            Rung::TurnTls => Some("no TURN server over TLS is known"),
+        };
+        let unoffered = match rung {
+            Rung::Udp => "the server offers no UDP candidate",
+            Rung::Tcp => "the server offers no TCP candidate",
             // Relaying to TCP candidates would take RFC 6062, which no TURN server in this field speaks.
-            _ if !entry.offered => {
-                Some("the server offers no IPv4 UDP candidate for a relay to reach")
+            Rung::TurnUdp | Rung::TurnTcp | Rung::TurnTls => {
+                "the server offers no IPv4 UDP candidate for a relay to reach"
             }
-            _ => None,
-        }
+        };
+        unserved
+            .filter(|_| !entry.served)
+            .or((!entry.offered).then_some(unoffered))
     }
 }
 

@@ -141,11 +141,20 @@ impl AsyncUdpSocket for RelayedDatagrams {
         // Before there is an allocation a check is lost, as on a network; the next one follows in 50 ms.
         if self.relay.stands.load(Ordering::Acquire) && self.wires.leaves(rung, packet) {
             self.wires.leaving(rung, self.local, remote, packet);
+            let counted = rung != Rung::TurnUdp;
+            if counted {
+                // Before the task can take it and count it off again.
+                self.wires.queued(packet.len());
+            }
             let queued = Bytes::copy_from_slice(packet);
+            let counted = rung != Rung::TurnUdp;
+            if counted {
+                // Before the packet can be taken, or it would be written before it is queued.
+                self.wires.queued(packet.len());
+            }
             let (packets, bytes) = self.relay.outbound.push(remote, queued);
             self.wires.counters.lock().frames_refused += packets as u64;
-            if rung != Rung::TurnUdp {
-                self.wires.queued(packet.len());
+            if counted {
                 self.wires.written(bytes);
             }
         }

@@ -21,7 +21,7 @@ const DIAL: Duration = Duration::from_secs(7);
 const REDIAL: Duration = Duration::from_millis(500);
 
 /// Head start of the direct way over the proxy's.
-const PROXY_AFTER: Duration = Duration::from_millis(300);
+const PROXY_AFTER: Duration = Duration::from_millis(150);
 
 /// Frames queued on a connection beyond which whole ones are thrown away: small ones count too.
 const MOST_FRAMES: usize = 2_048;

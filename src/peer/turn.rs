@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ice_server::{IceKind, IceServer};
+use crate::config::secret::Secret;
 use crate::net::{Dialer, Stream};
 
 use super::ladder::Rung;
@@ -236,6 +237,8 @@ impl Line {
                 };
                 let socket = UdpSocket::bind(any).await.map_err(said)?;
                 socket.connect((ip, port)).await.map_err(said)?;
+                // Before tokio has seen it writable, nothing can be sent without waiting.
+                socket.writable().await.map_err(said)?;
                 let buffer = vec![0; DATAGRAM];
                 return Ok(Self::Datagrams { socket, buffer });
             }
@@ -439,7 +442,10 @@ impl Standing {
                     let now = Instant::now();
                     while let Some((peer, packet)) = relay.outbound.pop() {
                         held += packet.len();
-                        self.allocation.send(peer, &packet, now.into_std());
+                        // A farewell goes out; of a rung that is beaten nothing does.
+                        if given_up.is_cancelled() {
+                            self.allocation.send(peer, &packet, now.into_std());
+                        }
                     }
                     self.allocation.release(now.into_std());
                     released = Some(now + RELEASE);
@@ -485,5 +491,38 @@ impl Drop for Standing {
                 }
             }
         }
+    }
+}
+
+/// Reads `data` as what a hostile TURN server sends on a stream, its answers matched to what was asked.
+pub(crate) fn survive(data: &[u8]) {
+    let Ok(crypto) = rtc::crypto::default_provider() else {
+        return;
+    };
+    let now = Instant::now().into_std();
+    let secret = Secret::new("airen");
+    let mut allocation = Allocation::new(crypto, "ome", &secret, true, now);
+    let mut frames = Frames::default();
+    frames.buffer.extend_from_slice(data);
+    let peer = SocketAddr::from(([192, 0, 2, 1], 10_000));
+    let mut later = now;
+    while let Ok(Some(frame)) = frames.next() {
+        let mut frame = frame.to_vec();
+        if let (Some(id), Some(place)) = (allocation.waits_for(), frame.get_mut(8..20)) {
+            place.copy_from_slice(&id);
+        }
+        allocation.read(&Bytes::from(frame), later);
+        allocation.send(peer, b"check", later);
+        later += Duration::from_secs(1);
+        allocation.tick(later);
+        let mut sent = 0;
+        while let Some(output) = allocation.poll() {
+            sent += 1;
+            if let Output::Send(message) = output {
+                assert!(message.len().is_multiple_of(4), "framing on a stream");
+            }
+        }
+        // A packet sets off a request or two, and time a refresh of each peer.
+        assert!(sent <= 16, "{sent} answers to one message");
     }
 }

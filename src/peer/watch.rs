@@ -14,6 +14,7 @@ use webrtc::peer_connection::{
 };
 
 use super::candidate;
+use super::reflexive;
 use super::wires::{Sighting, Wires};
 use super::{Event, Stage};
 
@@ -153,21 +154,28 @@ fn tell(events: &mpsc::Sender<Event>, event: Event) {
     }
 }
 
-/// Tells our candidates beyond those of our description: lines of SDP that were `found`, then relays as they come,
-/// until none is worth waiting for.
+/// Tells our candidates beyond those of our description: lines of SDP that were `found`, then what STUN servers say and
+/// relays as they come, until none is worth waiting for.
 pub(super) async fn announce(wires: Arc<Wires>, events: mpsc::Sender<Event>, found: Vec<String>) {
     let bare = |line: String| line.trim_start_matches("a=").to_owned();
     let mut lines: Vec<String> = found.into_iter().map(bare).collect();
-    let mut told = 0;
+    let (mut relays_told, mut reflexive_told) = (0, 0);
     let end = Instant::now() + CANDIDATES;
+    let mut asking = std::pin::pin!(reflexive::ask(Arc::clone(&wires)));
+    let mut asked = wires.stun_servers().is_empty();
     loop {
         let changed = wires.changed.notified();
         let (relays, settled) = wires.relays_found();
-        for (n, (_, address)) in (0..).zip(&relays).skip(told) {
+        for (n, (_, address)) in (0..).zip(&relays).skip(relays_told) {
             lines.push(candidate::relayed(n, *address));
         }
-        told = relays.len().max(told);
-        let last = settled || Instant::now() >= end;
+        relays_told = relays.len();
+        let reflexive = wires.reflexive();
+        for (n, (address, base)) in (0..).zip(&reflexive).skip(reflexive_told) {
+            lines.push(candidate::server_reflexive(n, *address, *base));
+        }
+        reflexive_told = reflexive.len();
+        let last = (settled && asked) || Instant::now() >= end;
         if last || !lines.is_empty() {
             let lines = std::mem::take(&mut lines);
             tell(&events, Event::Candidates { lines, last });
@@ -177,6 +185,7 @@ pub(super) async fn announce(wires: Arc<Wires>, events: mpsc::Sender<Event>, fou
         }
         tokio::select! {
             () = changed => {}
+            () = &mut asking, if !asked => asked = true,
             () = tokio::time::sleep_until(end) => {}
         }
     }

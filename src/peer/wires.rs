@@ -12,9 +12,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,13 +25,14 @@ use webrtc::runtime::{
     TokioRuntime,
 };
 
-use crate::config::ice_server::IceServer;
+use crate::config::ice_server::{IceServer, IceUrl};
 use crate::net::Dialer;
 
 use super::counters::Shared;
 use super::datagrams::Datagrams;
 use super::ladder::{Climb, Ladder, Rung};
 use super::race::Race;
+use super::reflexive;
 use super::relay::{self, Relay, RelayedDatagrams};
 use super::stream::{self, NoListener};
 use super::turn;
@@ -84,6 +86,13 @@ pub(super) struct Wires {
     pub(super) writers: TaskTracker,
     race: Mutex<Race>,
     servers: Mutex<Vec<IceServer>>,
+    stun_servers: Mutex<Vec<IceUrl>>,
+    /// The host's UDP sockets that the engine holds.
+    sockets: Mutex<Vec<Weak<UdpSocket>>>,
+    /// Questions to STUN servers without an answer: whom, and from where.
+    questions: Mutex<HashMap<[u8; 12], (SocketAddr, SocketAddr)>>,
+    /// What STUN servers say of us, with the socket they say it of.
+    reflexive: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     /// Relayed addresses as candidates, in the order of their becoming.
     relayed: Mutex<Vec<(Rung, SocketAddr)>>,
     /// TCP candidates that are dialled, with the reason of those that cannot be reached.
@@ -132,6 +141,10 @@ impl Wires {
             writers: TaskTracker::new(),
             race: Mutex::new(Race::new(ladder)),
             servers: Mutex::new(Vec::new()),
+            stun_servers: Mutex::new(Vec::new()),
+            sockets: Mutex::new(Vec::new()),
+            questions: Mutex::new(HashMap::new()),
+            reflexive: Mutex::new(Vec::new()),
             relayed: Mutex::new(Vec::new()),
             dials: Mutex::new(HashMap::new()),
             listens: Mutex::new(Vec::new()),
@@ -230,6 +243,8 @@ impl Wires {
     pub(super) fn restart(&self) {
         locked(&self.race).restart();
         locked(&self.relayed).clear();
+        locked(&self.reflexive).clear();
+        locked(&self.sockets).clear();
         locked(&self.dials).clear();
         locked(&self.listens).clear();
         *locked(&self.selected) = None;
@@ -247,11 +262,15 @@ impl Wires {
         self.changed.notify_waiters();
     }
 
-    /// More TURN servers are known; those known already are passed over.
+    /// More STUN and TURN servers are known; those known already are passed over.
     pub(super) fn add_servers(&self, more: &[IceServer]) {
         let mut servers = locked(&self.servers);
         for server in more {
             let Some(rung) = turn::rung(server.url.kind) else {
+                let mut stun = locked(&self.stun_servers);
+                if stun.len() < MOST_SERVERS && !stun.contains(&server.url) {
+                    stun.push(server.url.clone());
+                }
                 continue;
             };
             if servers.len() < MOST_SERVERS && !servers.contains(server) {
@@ -365,6 +384,62 @@ impl Wires {
         (relayed, settled)
     }
 
+    /// The STUN servers known.
+    pub(super) fn stun_servers(&self) -> Vec<IceUrl> {
+        locked(&self.stun_servers).clone()
+    }
+
+    /// The host's UDP sockets.
+    pub(super) fn sockets(&self) -> Vec<Arc<UdpSocket>> {
+        let sockets = locked(&self.sockets);
+        sockets.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A question to a STUN server goes out from `local`.
+    pub(super) fn asked(&self, id: [u8; 12], server: SocketAddr, local: SocketAddr) {
+        locked(&self.questions).insert(id, (server, local));
+    }
+
+    /// Whether no question to a STUN server is open.
+    pub(super) fn all_answered(&self) -> bool {
+        locked(&self.questions).is_empty()
+    }
+
+    /// Answers from now on come too late.
+    pub(super) fn forget_questions(&self) {
+        locked(&self.questions).clear();
+    }
+
+    /// What STUN servers say of our sockets, where that is news.
+    pub(super) fn reflexive(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        locked(&self.reflexive).clone()
+    }
+
+    /// Takes a STUN server's answer to a question of ours; whether it was one.
+    fn told(&self, remote: SocketAddr, packet: &[u8]) -> bool {
+        let Some((BINDING_SUCCESS, id)) = stun(packet) else {
+            return false;
+        };
+        let mut questions = locked(&self.questions);
+        let Some(&(server, local)) = questions.get(&id) else {
+            return false;
+        };
+        if server != remote {
+            return false;
+        }
+        questions.remove(&id);
+        drop(questions);
+        if let Some(mapped) = reflexive::answer(packet) {
+            let mut known = locked(&self.reflexive);
+            let news = mapped != local && !known.iter().any(|(address, _)| *address == mapped);
+            if news && known.len() < MOST_SERVERS {
+                known.push((mapped, local));
+            }
+        }
+        self.changed.notify_waiters();
+        true
+    }
+
     /// How a dial over TCP went; `why` it failed, if it did. The rung fails when no candidate can be reached.
     pub(super) fn dialled(&self, remote: SocketAddr, why: Option<String>) {
         let mut dials = locked(&self.dials);
@@ -390,7 +465,9 @@ impl Wires {
         locked(&self.dials).entry(remote).or_insert(None);
     }
 
-    /// One of our own addresses that the engine knows for TCP towards `remote`.
+    /// One of our own addresses that the engine knows for TCP towards `remote`, with the port that stands for that of a
+    /// dialled connection: at the listener's own, the engine would take it for one that it accepted, and as the
+    /// controlling side never select it.
     pub(super) fn local_for(&self, remote: SocketAddr) -> Option<SocketAddr> {
         let listens = locked(&self.listens);
         let family = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
@@ -400,6 +477,7 @@ impl Wires {
             .find(|local| !local.ip().is_loopback())
             .copied()
             .or(first)
+            .map(|local| SocketAddr::new(local.ip(), DIALLED))
     }
 
     /// Whether a packet may leave over this rung now. Our checks are noted on the way.
@@ -416,6 +494,9 @@ impl Wires {
     /// race. Checks may come from anywhere; the engine would take the rest from anywhere too, and warn about each
     /// that does not decrypt.
     pub(super) fn arrives(&self, rung: Rung, remote: SocketAddr, packet: &[u8]) -> bool {
+        if rung == Rung::Udp && self.told(remote, packet) {
+            return false;
+        }
         let mut race = locked(&self.race);
         if !race.passes(rung) {
             return false;
@@ -494,6 +575,9 @@ impl Wires {
     }
 }
 
+/// The port of a candidate that dials (RFC 6544, section 4.5).
+const DIALLED: u16 = 9;
+
 /// A check (RFC 8489, section 5: the class request and the method Binding).
 const BINDING_REQUEST: u16 = 0x0001;
 
@@ -529,7 +613,8 @@ impl Runtime for Engine {
         if let Some(relay) = self.0.relay(local) {
             return Ok(Arc::new(relay));
         }
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        locked(&self.0.sockets).push(Arc::downgrade(&socket));
         let wires = Arc::clone(&self.0);
         Ok(Arc::new(Datagrams {
             socket,

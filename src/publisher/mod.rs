@@ -334,6 +334,7 @@ impl Actor {
         self.snapshots.send_modify(|s| {
             s.state = state;
             s.session = telemetry.borrow().clone();
+            s.dialect = s.session.dialect.unwrap_or(s.dialect);
             s.time_to_on_air = reached.or(s.time_to_on_air);
         });
     }

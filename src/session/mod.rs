@@ -9,6 +9,7 @@
 
 mod acceptance;
 mod gate;
+mod ground;
 mod rate;
 
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signalle
 
 use acceptance::Acceptance;
 use gate::Gate;
+use ground::{Change, Ground};
 use rate::Rate;
 
 /// ICE and DTLS of one attempt (protocols.md 1.6).
@@ -37,6 +39,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
+
+/// The same in Wowza's older dialect: nothing said or closed frees the name there, only the server's own time-out
+/// does, so a session given up early would meet its own ghost.
+const HELD_GRACE: Duration = Duration::from_secs(20);
 
 /// A search with no way left to try goes on this long, for the server may name more candidates.
 const LATE_CANDIDATES: Duration = Duration::from_secs(2);
@@ -186,6 +192,8 @@ pub struct Ended {
 pub struct Telemetry {
     /// How far it has come.
     pub progress: Progress,
+    /// The dialect that the server took; `None` until it has.
+    pub dialect: Option<Dialect>,
     /// The engine's counters, once there is a peer connection.
     pub peer: Option<peer::Counters>,
     /// What became of each way to the server, so far.
@@ -198,6 +206,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             progress: Progress::Signalling,
+            dialect: None,
             peer: None,
             climbs: Vec::new(),
             frames_sent: 0,
@@ -270,9 +279,13 @@ async fn attempt(
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
-        telemetry.send_modify(|t| t.progress = Progress::Connecting);
-        connect(&mut events, &peer, signaller, &mut network, stop).await?;
-        let mut live = Live::new(parameters, telemetry, network);
+        telemetry.send_modify(|t| {
+            t.progress = Progress::Connecting;
+            t.dialect = Some(signaller.dialect());
+        });
+        let unreached = parameters.unreached;
+        connect(&mut events, &peer, signaller, &mut network, unreached, stop).await?;
+        let mut live = Live::new(parameters, telemetry, network, signaller.dialect());
         let ended = live.run(&mut peer, &mut events, signaller, stop).await;
         telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
         ended
@@ -315,25 +328,30 @@ async fn negotiate(
 }
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {
-    for candidate in candidates {
-        peer.add_candidate(candidate)
-            .await
-            .map_err(EndReason::Engine)?;
-    }
-    Ok(())
+    peer.add_candidates(candidates)
+        .await
+        .map_err(EndReason::Engine)
 }
 
-/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try.
+/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try, or if the server might
+/// be asked for others.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
     signaller: &mut dyn Signaller,
     network: &mut watch::Receiver<Network>,
+    unreached: u32,
     stop: &CancellationToken,
 ) -> Result<(), EndReason> {
     let never = |stage| EndReason::NeverConnected {
         stage,
         climbs: peer.climbs(),
+    };
+    let longest = if signaller.asks_otherwise() {
+        // Longer each time: on a network this slow no way at all might be found otherwise.
+        (CONNECT_TIMEOUT / 4 * unreached.saturating_add(1).min(4)).min(CONNECT_TIMEOUT)
+    } else {
+        CONNECT_TIMEOUT
     };
     let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
     tokio::pin!(deadline);
@@ -381,7 +399,12 @@ async fn connect(
                 let hopeless = |climb: &Climb| {
                     matches!(climb.outcome, Outcome::Absent(_) | Outcome::Failed(_))
                 };
-                if searched >= LATE_CANDIDATES && !climbs.is_empty() && climbs.iter().all(hopeless) {
+                let found = |climb: &Climb| climb.outcome == Outcome::Chosen;
+                let hopeless = searched >= LATE_CANDIDATES
+                    && !climbs.is_empty()
+                    && climbs.iter().all(hopeless);
+                let late = searched >= longest && !climbs.iter().any(found);
+                if hopeless || late {
                     return Err(EndReason::NeverConnected { stage: None, climbs });
                 }
             }
@@ -401,30 +424,18 @@ async fn until_stopped<T>(
     }
 }
 
+/// Whether the search under way has found a path.
+fn is_found(peer: &Peer) -> bool {
+    peer.climbs()
+        .iter()
+        .any(|climb| climb.outcome == Outcome::Chosen)
+}
+
 /// Whether the path to the server still stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
     Kept,
     Lost,
-}
-
-/// What of the change from `before` to `after` takes the path away from `local`, the rung it lies on and our end of it.
-fn left(before: &Network, after: &Network, (rung, local): (Rung, IpAddr)) -> Option<String> {
-    if local.is_loopback() {
-        return None;
-    }
-    let direct = matches!(rung, Rung::Udp | Rung::Tcp);
-    if direct && !after.addresses.contains(&local) {
-        return Some("our address is gone".to_owned());
-    }
-    let (was, is) = match local {
-        IpAddr::V4(_) => (&before.route_v4, &after.route_v4),
-        IpAddr::V6(_) => (&before.route_v6, &after.route_v6),
-    };
-    (was != is).then(|| match is {
-        Some(route) => format!("the way out is now over {}", route.interface),
-        None => "there is no way out any more".to_owned(),
-    })
 }
 
 /// The session while media flows.
@@ -439,9 +450,12 @@ struct Live<'a> {
     disconnected_at: Option<Instant>,
     /// When a restart of ICE that is under way counts as failed.
     restart_ends: Option<Instant>,
+    /// The path takes nothing any more; what is meant for it is dropped until there is another.
+    stalled: bool,
+    /// How long a path may be disconnected before it counts as lost.
+    grace: Duration,
     network: watch::Receiver<Network>,
-    /// The network in which the path came up.
-    stood_in: Network,
+    ground: Ground,
 }
 
 impl<'a> Live<'a> {
@@ -449,8 +463,13 @@ impl<'a> Live<'a> {
         parameters: &Parameters,
         telemetry: &'a watch::Sender<Telemetry>,
         network: watch::Receiver<Network>,
+        dialect: Dialect,
     ) -> Self {
-        let stood_in = network.borrow().clone();
+        let grace = match dialect {
+            Dialect::WowzaV1 => HELD_GRACE,
+            Dialect::Ome | Dialect::Whip | Dialect::WowzaV2 => DISCONNECTED_GRACE,
+        };
+        let ground = Ground::new(network.borrow().clone());
         let tracks = parameters.feed.tracks();
         let subscription = parameters.feed.subscribe();
         subscription.request_key_frame();
@@ -465,8 +484,10 @@ impl<'a> Live<'a> {
             frames_sent: 0,
             disconnected_at: None,
             restart_ends: None,
+            stalled: false,
+            grace,
             network,
-            stood_in,
+            ground,
         }
     }
 
@@ -488,6 +509,8 @@ impl<'a> Live<'a> {
                     Some(peer::Event::Candidates { lines, last }) => {
                         signaller.trickle(&lines, last).await?;
                     }
+                    // Of the old path, which came back while the server was asked.
+                    Some(peer::Event::Connected(_)) if self.restart_ends.is_some() && !is_found(peer) => {}
                     event => if self.on_event(event)? == Path::Lost {
                         self.move_on(peer, signaller, stop, EndReason::Lost).await?;
                     },
@@ -495,11 +518,7 @@ impl<'a> Live<'a> {
                 Ok(()) = self.network.changed() => {
                     let network = self.network.borrow_and_update().clone();
                     let local = peer.counters().pair.map(|pair| (pair.rung, pair.local.ip()));
-                    let changed = local.and_then(|local| left(&self.stood_in, &network, local));
-                    if let Some(what) = changed {
-                        tracing::info!(what, "the network changed under the session");
-                        self.stood_in = network;
-                        let reason = EndReason::NetworkChanged { what };
+                    if let Some(reason) = local.and_then(|local| self.moved(network, local)) {
                         self.move_on(peer, signaller, stop, reason).await?;
                     }
                 }
@@ -511,15 +530,48 @@ impl<'a> Live<'a> {
                 },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
+                    if self.stalled {
+                        continue;
+                    }
                     let passed = self.gate.pass(unit);
                     if passed.wants_key_frame {
                         self.subscription.request_key_frame();
                     }
                     for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
-                        peer.send(&unit).await.map_err(EndReason::Engine)?;
+                        match peer.send(&unit).await {
+                            // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
+                            Err(peer::Error::Stalled) if self.ground.is_stranded() => self.stalled = true,
+                            Err(peer::Error::Stalled) => {
+                                self.stalled = true;
+                                self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                            }
+                            sent => sent.map_err(EndReason::Engine)?,
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    /// What the change to `network` means for a path on a rung that ends with us at an address: why it must be left,
+    /// if so.
+    fn moved(&mut self, network: Network, (rung, local): (Rung, IpAddr)) -> Option<EndReason> {
+        match self.ground.change(network, rung, local) {
+            Change::Back => {
+                tracing::info!("the network is back as it was");
+                // The server gets the usual grace from here on.
+                self.disconnected_at = self.disconnected_at.map(|_| now());
+                self.stalled.then_some(EndReason::Lost)
+            }
+            Change::Left(what) => {
+                tracing::info!(what, "the network changed under the session");
+                Some(EndReason::NetworkChanged { what })
+            }
+            Change::None => None,
+            Change::Stranded => {
+                tracing::warn!("there is no way out of this host; holding still until there is");
+                None
             }
         }
     }
@@ -541,6 +593,7 @@ impl<'a> Live<'a> {
         };
         tracing::info!(cause = %reason, "restarting ICE");
         self.restart_ends = Some(now() + RESTART_TIMEOUT);
+        self.disconnected_at = None;
         let answer = match until_stopped(stop, signaller.restart(&offer)).await? {
             Ok(answer) => answer,
             Err(error) => {
@@ -560,7 +613,10 @@ impl<'a> Live<'a> {
                     self.subscription.request_key_frame();
                 }
                 self.disconnected_at = None;
+                self.stalled = false;
             }
+            // The restart has its own deadline.
+            Some(peer::Event::Disconnected) if self.restart_ends.is_some() => {}
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
             Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
             Some(peer::Event::Failed(peer::Stage::Ice)) => return Ok(Path::Lost),
@@ -596,7 +652,8 @@ impl<'a> Live<'a> {
         }
         if self
             .disconnected_at
-            .is_some_and(|at| now().saturating_duration_since(at) >= DISCONNECTED_GRACE)
+            .is_some_and(|at| now().saturating_duration_since(at) >= self.grace)
+            && !self.ground.is_stranded()
         {
             self.disconnected_at = None;
             return Ok(Path::Lost);

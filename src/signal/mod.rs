@@ -103,6 +103,12 @@ pub trait Signaller: Send {
     /// for one transport or another asks in turn as it grows, and stays with what led to a path.
     async fn open(&mut self, unreached: u32) -> Result<Opening, Error>;
 
+    /// Whether another session might be offered other ways for media (see [`open`](Self::open)), so that a search on those
+    /// of this one need not take its full time.
+    fn asks_otherwise(&self) -> bool {
+        false
+    }
+
     /// Hands over our description, an offer or an answer as [`Opening`] asked for. Returns the server's
     /// answer where we offered.
     async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error>;

@@ -240,6 +240,10 @@ impl Signaller for Ome {
         Dialect::Ome
     }
 
+    fn asks_otherwise(&self) -> bool {
+        self.asks.len() > 1
+    }
+
     /// Bounded by the deadlines of [`net`](crate::net) and ten seconds for the offer. A refused socket is asked first; if
     /// it does not serve any more, a new one is opened.
     async fn open(&mut self, unreached: u32) -> Result<Opening, Error> {

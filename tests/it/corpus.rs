@@ -65,6 +65,11 @@ fn sdpfrag() {
 }
 
 #[test]
+fn turn() {
+    replay("turn", fuzz::turn, 7);
+}
+
+#[test]
 fn wav() {
     replay("wav", fuzz::wav, 8);
 }
@@ -116,6 +121,7 @@ fn no_target_is_forgotten() {
             "ome_message",
             "sdp",
             "sdpfrag",
+            "turn",
             "wav",
             "whip_reply",
             "wowza_message",

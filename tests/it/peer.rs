@@ -55,7 +55,7 @@ pub(crate) fn config() -> Config {
 }
 
 /// A picture of `bytes` bytes; every `n`-th is an IDR with its parameter sets.
-fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
+pub(crate) fn picture(captured: MediaTime, key: bool, bytes: usize) -> AccessUnit {
     let mut data = Vec::new();
     if key {
         data.extend([
@@ -94,10 +94,16 @@ pub(crate) async fn until<T>(
     what: &str,
     mut pick: impl FnMut(&Event) -> Option<T>,
 ) -> T {
-    loop {
-        if let Some(picked) = pick(&next(events, what).await) {
-            return picked;
+    let waiting = async {
+        loop {
+            if let Some(picked) = pick(&next(events, what).await) {
+                return picked;
+            }
         }
+    };
+    match tokio::time::timeout(Duration::from_secs(30), waiting).await {
+        Ok(picked) => picked,
+        Err(_) => panic!("never: {what}"),
     }
 }
 

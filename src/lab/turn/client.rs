@@ -45,6 +45,8 @@ use crate::lab::now;
 const DATAGRAM: usize = 4_096;
 /// A client without allocation from which nothing is heard for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(60);
+/// And after it has given its allocation back: it may want to hear that again.
+const GONE: Duration = Duration::from_secs(1);
 /// Two looks at the time are at least this far apart.
 const GRAIN: Duration = Duration::from_millis(10);
 /// Life of a nonce; the protocol's crate allows none that is shorter than 30 seconds.
@@ -68,6 +70,7 @@ pub(super) struct Client {
     address: SocketAddr,
     outlet: Outlet,
     relay: Option<Relay>,
+    gave_back: bool,
     began: std::time::Instant,
     /// By how much the protocol's clock is ahead: a nonce is made stale by letting its life pass.
     ahead: Duration,
@@ -110,6 +113,7 @@ impl Client {
             address,
             outlet,
             relay: None,
+            gave_back: false,
             began,
             ahead: Duration::ZERO,
             heard: began,
@@ -153,8 +157,12 @@ impl Client {
         Instant::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
+    const fn patience(&self) -> Duration {
+        if self.gave_back { GONE } else { IDLE }
+    }
+
     fn is_over(&self) -> bool {
-        let idle = now().saturating_duration_since(self.heard) > IDLE;
+        let idle = now().saturating_duration_since(self.heard) > self.patience();
         let dropped = matches!(
             self.shared.fault(),
             Some(TurnFault::Drop { after_bytes }) if self.n_relayed > after_bytes
@@ -175,11 +183,14 @@ impl Client {
                     family,
                     ..
                 } => self.allocate(allocation_transport, family).await,
-                TurnServerPollRet::SocketClose { .. } => self.relay = None,
+                TurnServerPollRet::SocketClose { .. } => {
+                    self.relay = None;
+                    self.gave_back = true;
+                }
                 // Without allocations of TCP there are no connections to peers.
                 TurnServerPollRet::TcpConnect { .. } | TurnServerPollRet::TcpClose { .. } => {}
                 TurnServerPollRet::WaitUntil(due) => {
-                    return now() + due.duration_since(time).clamp(GRAIN, IDLE);
+                    return now() + due.duration_since(time).clamp(GRAIN, self.patience());
                 }
             }
         }

@@ -231,7 +231,7 @@ impl Allocation {
         });
         let refresh = match self.state {
             State::Standing { refresh } => Some(refresh),
-            _ => None,
+            State::Allocating | State::Over | State::Releasing => None,
         };
         let renewals = self.peers.values().filter(|p| !p.refused).map(|p| p.renew);
         let renewals = refresh.is_some().then(|| renewals.min()).flatten();
@@ -377,6 +377,11 @@ impl Allocation {
             State::Allocating => self.released(),
             State::Over | State::Releasing => {}
         }
+    }
+
+    /// The transaction that was begun last and is not answered.
+    pub(super) fn waits_for(&self) -> Option<[u8; 12]> {
+        self.pending.last().map(|pending| pending.id.0)
     }
 
     fn indication(&mut self, message: &Message, now: Instant) {

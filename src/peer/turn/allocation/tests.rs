@@ -1,5 +1,10 @@
 //! An allocation against a scripted server, on told time.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of all that could come, one thing is expected"
+)]
+
 use rtc::stun::attributes::{
     ATTR_CHANNEL_NUMBER, ATTR_ERROR_CODE, ATTR_LIFETIME, ATTR_MESSAGE_INTEGRITY,
     ATTR_XORMAPPED_ADDRESS, AttrType,

@@ -1,0 +1,167 @@
+//! The network under a session: whether a change of it takes the media path away. Pure.
+
+use std::net::IpAddr;
+
+use crate::network::Network;
+use crate::peer::Rung;
+
+/// The network in which the path of a session came up, and whether it is there.
+#[derive(Debug)]
+pub(super) struct Ground {
+    stood_in: Network,
+    stranded: bool,
+}
+
+/// What a change of the network means for the path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The way out that was missing is back as it was.
+    Back,
+    /// The path must be left; says why.
+    Left(String),
+    /// Nothing for this path.
+    None,
+    /// There is no way out of this host any more. With none, nothing better could be begun, so a session does best to
+    /// hold still: often the same network comes back, and with it the path.
+    Stranded,
+}
+
+impl Ground {
+    /// A path that came up in `network`.
+    pub(super) const fn new(network: Network) -> Self {
+        Self {
+            stood_in: network,
+            stranded: false,
+        }
+    }
+
+    /// Whether there is no way out at present.
+    pub(super) const fn is_stranded(&self) -> bool {
+        self.stranded
+    }
+
+    /// Takes a change to `network`, for a path on `rung` that ends with us at `local`.
+    pub(super) fn change(&mut self, network: Network, rung: Rung, local: IpAddr) -> Change {
+        let direct = matches!(rung, Rung::Udp | Rung::Tcp);
+        // A server on this host. A relay's end has an address of loopback too, but its packets leave the host.
+        if direct && local.is_loopback() {
+            return Change::None;
+        }
+        let route = |network: &Network| match local {
+            IpAddr::V4(_) => network.route_v4.clone(),
+            IpAddr::V6(_) => network.route_v6.clone(),
+        };
+        let (was, is) = (route(&self.stood_in), route(&network));
+        let gone = direct && !network.addresses.contains(&local);
+        if !gone && was == is {
+            return if std::mem::take(&mut self.stranded) {
+                Change::Back
+            } else {
+                Change::None
+            };
+        }
+        // Hosts that never had a default route live on their own links alone.
+        if network.addresses.is_empty() || (was.is_some() && is.is_none()) {
+            if std::mem::replace(&mut self.stranded, true) {
+                return Change::None;
+            }
+            return Change::Stranded;
+        }
+        self.stranded = false;
+        self.stood_in = network;
+        Change::Left(match is {
+            _ if gone => "our address is gone".to_owned(),
+            Some(route) => format!("the way out is now over {}", route.interface),
+            None => "the way out is gone".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Route;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn network(addresses: &[&str], interface: Option<&str>) -> Network {
+        Network {
+            addresses: addresses.iter().map(|a| ip(a)).collect(),
+            route_v4: interface.map(|name| Route {
+                interface: name.to_owned(),
+                gateway: None,
+            }),
+            route_v6: None,
+        }
+    }
+
+    fn home() -> Network {
+        network(&["192.0.2.7"], Some("eth0"))
+    }
+
+    #[test]
+    fn an_address_that_goes_and_a_way_that_changes_end_the_path() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(home());
+        let moved = network(&["192.0.2.8"], Some("eth0"));
+        let change = ground.change(moved.clone(), Rung::Udp, local);
+        assert_eq!(change, Change::Left("our address is gone".to_owned()));
+        let again = ground.change(moved, Rung::Udp, ip("192.0.2.8"));
+        assert_eq!(again, Change::None, "told once");
+        let mut ground = Ground::new(home());
+        let other = network(&["192.0.2.7", "198.51.100.2"], Some("wwan0"));
+        let change = ground.change(other, Rung::TurnTls, ip("127.59.7.4"));
+        assert_eq!(
+            change,
+            Change::Left("the way out is now over wwan0".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_concerns_other_paths_changes_nothing() {
+        let mut ground = Ground::new(home());
+        let more = network(&["192.0.2.7", "172.17.0.1"], Some("eth0"));
+        assert_eq!(
+            ground.change(more, Rung::Udp, ip("192.0.2.7")),
+            Change::None
+        );
+        let nothing = Network::default();
+        let here = ground.change(nothing, Rung::Tcp, ip("127.0.0.1"));
+        assert_eq!(here, Change::None, "a server on this host");
+    }
+
+    #[test]
+    fn without_any_way_out_a_session_holds_still_until_there_is_one() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(home());
+        let gone = Network::default();
+        assert_eq!(
+            ground.change(gone.clone(), Rung::Udp, local),
+            Change::Stranded
+        );
+        assert_eq!(ground.change(gone.clone(), Rung::Udp, local), Change::None);
+        assert!(ground.is_stranded());
+        // The address is back before the route.
+        let half = network(&["192.0.2.7"], None);
+        assert_eq!(ground.change(half, Rung::Udp, local), Change::None);
+        assert_eq!(ground.change(home(), Rung::Udp, local), Change::Back);
+        assert!(!ground.is_stranded());
+        // Or another one comes instead.
+        assert_eq!(ground.change(gone, Rung::Udp, local), Change::Stranded);
+        let other = network(&["198.51.100.2"], Some("wwan0"));
+        assert!(matches!(
+            ground.change(other, Rung::Udp, local),
+            Change::Left(_)
+        ));
+        assert!(!ground.is_stranded());
+    }
+
+    #[test]
+    fn a_host_without_a_default_route_moves_between_its_own_links() {
+        let mut ground = Ground::new(network(&["192.0.2.7", "10.0.0.2"], None));
+        let change = ground.change(network(&["10.0.0.2"], None), Rung::Udp, ip("192.0.2.7"));
+        assert_eq!(change, Change::Left("our address is gone".to_owned()));
+    }
+}
