@@ -4,6 +4,11 @@
 //! OvenMediaEngine and of Wowza Streaming Engine. A port beside each takes publishers that are redirected to another
 //! origin, and minds that no bearer comes along.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of all profiles only the three by WHIP come here"
+)]
+
 pub(super) mod sdpfrag;
 mod session;
 

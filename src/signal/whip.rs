@@ -95,6 +95,8 @@ pub struct Whip {
     /// meanwhile, for the server may have let us on.
     posted: Option<BoxFuture<'static, Result<Asked, Error>>>,
     session: Option<Session>,
+    /// A session that could not be deleted when we parted from it: it holds the name until it is.
+    orphan: Option<Target>,
     /// Whether the server takes candidates; `None` until it was told some.
     hears: Option<bool>,
     /// The server restarts no ICE.
@@ -160,6 +162,7 @@ impl Whip {
             picture,
             posted: None,
             session: None,
+            orphan: None,
             hears: None,
             rigid: false,
         };
@@ -348,6 +351,7 @@ impl Signaller for Whip {
     /// again once, and a new one tried at once.
     async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error> {
         self.session = None;
+        delete(self.client.clone().ok(), self.orphan.take()).await;
         let offer = sdp::whip_offer(local_sdp, self.trickle != Trickle::Off);
         let mut asked = self.post(&offer).await?;
         let refused = matches!(asked.reply.status, 401 | 403) && !asked.withheld;
@@ -482,31 +486,48 @@ impl Signaller for Whip {
 
     /// Deletes the session, whatever the parting: it is ours alone, and deleting it frees the name.
     async fn close(&mut self, _parting: Parting) {
-        let Ok(client) = self.client().cloned() else {
-            return;
-        };
         let posted = self.posted.take();
         let mut url = self.session.take().and_then(|session| session.url);
-        let parting = async {
+        let let_on = async {
             if let Some(posted) = posted
                 && let Ok(Asked { reply, at, .. }) = posted.await
                 && let Said::Answer { session, .. } = reply::read(&reply, &at)
             {
                 url = session;
             }
-            let question = Question {
-                method: Method::Delete,
-                target: url?,
-                headers: Vec::new(),
-                body: String::new(),
-            };
-            Some(client.ask(question).await)
         };
-        match timeout(CLOSE_DEADLINE, parting).await {
-            Ok(Some(Ok(asked))) => tracing::debug!(status = asked.reply.status, "session deleted"),
-            Ok(Some(Err(error))) => tracing::debug!(%error, "the session could not be deleted"),
-            Ok(None) => {}
-            Err(_) => tracing::debug!("deleting the session took too long"),
+        let deadline = Instant::now() + CLOSE_DEADLINE;
+        drop(timeout_at(deadline, let_on).await);
+        let deleting = delete(self.client.clone().ok(), url.clone());
+        if !matches!(timeout_at(deadline, deleting).await, Ok(true)) {
+            self.orphan = url;
+        }
+    }
+}
+
+/// Ends the session at `url`, if there is one, within two seconds; whether the server replied.
+async fn delete(client: Option<Client>, url: Option<Target>) -> bool {
+    let (Some(client), Some(target)) = (client, url) else {
+        return true;
+    };
+    let question = Question {
+        method: Method::Delete,
+        target,
+        headers: Vec::new(),
+        body: String::new(),
+    };
+    match timeout(CLOSE_DEADLINE, client.ask(question)).await {
+        Ok(Ok(asked)) => {
+            tracing::debug!(status = asked.reply.status, "session deleted");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the session could not be deleted");
+            false
+        }
+        Err(_) => {
+            tracing::debug!("deleting the session took too long");
+            false
         }
     }
 }

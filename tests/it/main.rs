@@ -1,6 +1,8 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
+mod contract;
 mod corpus;
+mod dialects;
 mod lab;
 mod ladder;
 mod layering;

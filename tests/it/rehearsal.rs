@@ -137,10 +137,55 @@ pub(crate) async fn hear(socket: &mut Socket, patience: Duration) -> Option<Valu
     tokio::time::timeout(patience, next).await.ok().flatten()
 }
 
+/// An engine and its offer, before the answer is known.
+pub(crate) struct Offered {
+    rtc: Box<Rtc>,
+    habits: Habits,
+    /// The offer.
+    pub(crate) sdp: String,
+}
+
+impl Offered {
+    /// Payload types of H.264 and Opus.
+    const TYPES: (u8, u8) = (108, 111);
+
+    /// A new engine.
+    pub(crate) fn new(habits: Habits) -> Self {
+        let mut rtc = Publisher::engine(Self::TYPES, habits);
+        let sdp = offer(&mut rtc, habits);
+        Self { rtc, habits, sdp }
+    }
+
+    /// Takes the answer, and one candidate.
+    pub(crate) async fn answered(self, answer: &str, candidate: &str) -> Publisher {
+        Publisher::start(
+            self.rtc,
+            Self::TYPES,
+            answer,
+            candidate,
+            self.habits,
+            true,
+            None,
+        )
+        .await
+    }
+}
+
+/// An offer of both tracks.
+fn offer(rtc: &mut Rtc, habits: Habits) -> String {
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n{}{}",
+        section(rtc, "audio", "0", "111", "actpass", AUDIO, habits),
+        section(rtc, "video", "1", "108", "actpass", VIDEO, habits),
+    )
+}
+
 /// A publisher whose descriptions are exchanged.
 pub(crate) struct Publisher {
     rtc: Box<Rtc>,
     path: Path,
+    /// Where it was before a restart.
+    left: Option<(SocketAddr, UdpSocket)>,
     local: SocketAddr,
     remote: SocketAddr,
     habits: Habits,
@@ -228,19 +273,13 @@ impl Publisher {
         (application, stream): (&str, &str),
         habits: Habits,
     ) -> Result<Self, Value> {
-        let types = (108, 111);
-        let mut rtc = Self::engine(types, habits);
-        let offer = format!(
-            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n{}{}",
-            section(&mut rtc, "audio", "0", "111", "actpass", AUDIO, habits),
-            section(&mut rtc, "video", "1", "108", "actpass", VIDEO, habits),
-        );
+        let offered = Offered::new(habits);
         say(
             socket,
             &json!({
                 "direction": "publish", "command": "sendOffer",
                 "streamInfo": {"applicationName": application, "streamName": stream, "sessionId": "[empty]"},
-                "sdp": {"type": "offer", "sdp": offer}, "userData": {},
+                "sdp": {"type": "offer", "sdp": offered.sdp}, "userData": {},
             }),
         )
         .await;
@@ -252,7 +291,33 @@ impl Publisher {
         let candidate = reply["iceCandidates"][0]["candidate"]
             .as_str()
             .expect("one");
-        Ok(Self::start(rtc, types, &sdp, candidate, habits, true, None).await)
+        Ok(offered.answered(&sdp, candidate).await)
+    }
+
+    /// Takes new credentials and moves to another UDP port; what is under way goes on from the old one. Returns the
+    /// offer that says so.
+    pub(crate) async fn restart(&mut self) -> String {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
+        let local = socket.local_addr().expect("bound");
+        let host = |at| Candidate::host(at, Protocol::Udp).expect("a candidate");
+        self.rtc.add_local_candidate(host(local));
+        let mut api = self.rtc.direct_api();
+        api.invalidate_candidate(&host(self.local));
+        api.set_local_ice_credentials(IceCreds::new());
+        if let Path::Udp(old) = std::mem::replace(&mut self.path, Path::Udp(socket)) {
+            self.left = Some((self.local, old));
+        }
+        self.local = local;
+        offer(&mut self.rtc, self.habits)
+    }
+
+    /// Takes the server's new credentials out of an answer or a fragment.
+    pub(crate) fn restarted(&mut self, sdp: &str) {
+        let first = |key: &str| values(sdp, key).next().expect("new credentials").to_owned();
+        self.rtc.direct_api().set_remote_ice_credentials(IceCreds {
+            ufrag: first("a=ice-ufrag:"),
+            pass: first("a=ice-pwd:"),
+        });
     }
 
     async fn start(
@@ -321,6 +386,7 @@ impl Publisher {
         Self {
             rtc,
             path,
+            left: None,
             local,
             remote,
             habits,
@@ -385,6 +451,10 @@ impl Publisher {
                 Ok(Output::Transmit(packet)) => match &mut self.path {
                     Path::Relay(client) => client.send(self.remote, &packet.contents).await,
                     Path::Udp(socket) => {
+                        let socket = match &self.left {
+                            Some((at, old)) if *at == packet.source => old,
+                            _ => socket,
+                        };
                         socket.try_send_to(&packet.contents, self.remote).ok();
                     }
                     Path::Tcp(stream, _) => {

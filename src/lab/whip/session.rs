@@ -3,6 +3,11 @@
 //! There is no connection that could end: a session lasts until it is deleted, until its media is parted from and the
 //! deletion stays away, or until nothing is heard.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of all profiles only the three by WHIP come here"
+)]
+
 use std::sync::Arc;
 
 use tokio::sync::mpsc;

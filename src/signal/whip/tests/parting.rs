@@ -23,6 +23,23 @@ async fn parting_takes_two_seconds_at_most() {
     drop(kept);
 }
 
+/// With the network away when we part, the session would hold the name against our next one.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_could_not_be_deleted_is_deleted_before_the_next_one() {
+    let (mut whip, mut far) = let_on(Trickle::Sdpfrag).await;
+    let (_, unanswered) = tokio::join!(whip.close(Parting::Abandon), far.hear());
+    drop(unanswered);
+    let body = answer();
+    let server = async {
+        let first = far.status(200).await;
+        (first, far.serve(SESSION, &body).await)
+    };
+    let (remote, (first, then)) = tokio::join!(whip.exchange(OUR_OFFER), server);
+    assert!(remote.unwrap().is_some());
+    assert_eq!(first.asked, "DELETE https://h.example:3334/app/s/8chars");
+    assert!(then.asked.starts_with("POST "), "{}", then.asked);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_elsewhere_is_deleted_without_the_token() {
     let (mut whip, mut far) = whip(URL, token("hush-hush"), Trickle::Sdpfrag);
