@@ -15,7 +15,7 @@ use crate::config::ice_server::{IceKind, IceServer};
 use crate::config::{Publisher, Server};
 use crate::net::{Dialer, Error, Target};
 use crate::peer::Rung;
-use crate::signal::Dialect;
+use crate::signal::{Dialect, Parting, Signaller as _};
 
 /// What was found out.
 #[derive(Debug, Default)]
@@ -123,9 +123,11 @@ async fn ask(
         });
     }
     let mut ice_servers = publisher.ice_servers.clone();
+    // What was offered may stand only as long as the sockets on which it was.
+    let mut asked = Vec::new();
     match &publisher.server {
         Server::Ome { url } | Server::Qencode { url } => {
-            ome::ask(url, &dialer, chance, findings, &mut ice_servers).await;
+            asked = ome::ask(url, &dialer, chance, findings, &mut ice_servers).await;
         }
         Server::Whip { url, bearer, .. } => {
             whip::ask(url, bearer.as_ref(), &dialer, findings, &mut ice_servers).await;
@@ -139,6 +141,9 @@ async fn ask(
     }
     findings.ice_servers = ice_servers.iter().map(|s| s.url.to_string()).collect();
     ways(publisher, &dialer, &ice_servers, findings).await;
+    for mut ome in asked {
+        ome.close(Parting::Abandon).await;
+    }
     Ok(())
 }
 

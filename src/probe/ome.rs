@@ -10,95 +10,98 @@ use crate::config::ice_server::IceServer;
 use crate::config::secret::Secret;
 use crate::net::{Dialer, Target};
 use crate::signal::ome::Ome;
-use crate::signal::{Dialect, Error, Opening, Parting, RemoteDescription, Signaller};
+use crate::signal::{Dialect, Error, Opening, Parting, RemoteDescription, Signaller as _};
 
 /// Asks for all transports in the words of each version (protocols.md 5.5).
 const ASKS: [&str; 2] = ["all", "tcp"];
 
+/// Asks, and returns the sockets on which offers stand, to be closed when nothing depends on them any more.
 pub(super) async fn ask(
     url: &Secret,
     dialer: &Dialer,
     chance: &mut fastrand::Rng,
     findings: &mut Findings,
     ice_servers: &mut Vec<IceServer>,
-) {
-    let other = sibling(url.expose(), chance).map(Secret::new);
-    let mut offered = None;
-    if let Some(other) = &other {
-        offered = Some(request(other, dialer, findings).await);
-    }
-    let refused = !matches!(offered, Some(Ok(_)));
-    if refused {
-        // Signed URLs and keyed ingest are for one name.
-        if let Some(Err(error @ (Error::Connect(_) | Error::Timeout { .. }))) = &offered {
-            findings.against.push(error.to_string());
-            return;
-        }
-        offered = Some(request(url, dialer, findings).await);
-    }
-    match offered {
-        Some(Ok(offers)) => {
-            findings.dialect = Some(Dialect::Ome);
-            let mut candidates: Vec<String> = Vec::new();
-            for offer in offers {
-                for candidate in &offer.candidates {
-                    let address = address(candidate);
-                    candidates.extend(address.filter(|a| !candidates.contains(a)));
-                }
-                for server in offer.ice_servers {
-                    if !ice_servers.contains(&server) {
-                        ice_servers.push(server);
-                    }
-                }
-            }
-            findings.candidates = Some(candidates);
-            findings.notes.push(if refused {
-                "the server offers under this name, which is free".to_owned()
-            } else {
+) -> Vec<Ome> {
+    let offered = match sibling(url.expose(), chance).map(Secret::new) {
+        Some(other) => request(&other, dialer, findings).await,
+        None => request(url, dialer, findings).await,
+    };
+    let (sockets, offers) = match offered {
+        Ok(offered) => {
+            findings.notes.push(
                 "asked under a name of chance, not to disturb: whether this name is taken was not tried"
-                    .to_owned()
-            });
+                    .to_owned(),
+            );
+            offered
         }
-        Some(Err(error)) => {
-            if matches!(error, Error::Refused { .. }) {
-                findings.dialect = Some(Dialect::Ome);
-                findings.notes.push(
-                    "OvenMediaEngine has one answer, 404, for a name that is taken, an application that does not \
-                     exist or takes no WebRTC, a wrong signature and a webhook that refuses"
-                        .to_owned(),
-                );
+        // Signed URLs and keyed ingest are for one name.
+        Err(Error::Refused { .. }) => match request(url, dialer, findings).await {
+            Ok((sockets, offers)) => {
+                // As short as can be: on closing, the server may end whoever has the name by then.
+                for mut ome in sockets {
+                    ome.close(Parting::Abandon).await;
+                }
+                let note = "the server offers under this name, which is free";
+                findings.notes.push(note.to_owned());
+                (Vec::new(), offers)
             }
-            findings.against.push(error.to_string());
+            Err(error) => return against(&error, findings),
+        },
+        Err(error) => return against(&error, findings),
+    };
+    findings.dialect = Some(Dialect::Ome);
+    let mut candidates: Vec<String> = Vec::new();
+    for offer in offers {
+        for candidate in &offer.candidates {
+            let address = address(candidate);
+            candidates.extend(address.filter(|a| !candidates.contains(a)));
         }
-        None => findings.against.push("the URL has no path".to_owned()),
+        for server in offer.ice_servers {
+            if !ice_servers.contains(&server) {
+                ice_servers.push(server);
+            }
+        }
     }
+    findings.candidates = Some(candidates);
+    sockets
 }
 
-/// The offers to a publisher of `url`, one for each way of asking.
+fn against(error: &Error, findings: &mut Findings) -> Vec<Ome> {
+    if matches!(error, Error::Refused { .. }) {
+        findings.dialect = Some(Dialect::Ome);
+        findings.notes.push(
+            "OvenMediaEngine has one answer, 404, for a name that is taken, an application that does not exist or takes \
+             no WebRTC, a wrong signature and a webhook that refuses"
+                .to_owned(),
+        );
+    }
+    findings.against.push(error.to_string());
+    Vec::new()
+}
+
+/// The offers to a publisher of `url`, one for each way of asking, and the sockets on which they stand.
 async fn request(
     url: &Secret,
     dialer: &Dialer,
     findings: &mut Findings,
-) -> Result<Vec<RemoteDescription>, Error> {
-    let mut offers = Vec::new();
-    let mut ome = Ome::new(url, &ASKS, dialer.clone());
-    for unreached in 0..2 {
+) -> Result<(Vec<Ome>, Vec<RemoteDescription>), Error> {
+    let (mut sockets, mut offers) = (Vec::new(), Vec::new());
+    for ask in ASKS {
         let began = Instant::now();
-        let opening = ome.open(unreached).await;
-        ome.close(Parting::Abandon).await;
-        match opening? {
-            Opening::Offered(offer) => {
-                findings.round_trip.get_or_insert(began.elapsed());
-                let complete = !offer.ice_servers.is_empty();
-                offers.push(offer);
-                if complete {
-                    break;
-                }
-            }
-            Opening::SendOffer => break,
+        let mut ome = Ome::new(url, &[ask], dialer.clone());
+        let Opening::Offered(offer) = ome.open(0).await? else {
+            break;
+        };
+        findings.round_trip.get_or_insert(began.elapsed());
+        let complete = !offer.ice_servers.is_empty();
+        offers.push(offer);
+        sockets.push(ome);
+        if complete {
+            break;
         }
     }
-    Ok(offers)
+    Ok((sockets, offers))
 }
 
 /// `url` with a stream name of chance. `None` if it names no stream.

@@ -8,6 +8,7 @@ mod ladder;
 mod layering;
 mod network;
 mod peer;
+mod probe;
 mod proxy;
 mod publish;
 mod receiver;

@@ -1,0 +1,111 @@
+//! `onair probe` against each server of the lab, with a live publisher under the very name that is probed.
+
+use onair::config::Publisher;
+use onair::lab::hub::State;
+use onair::lab::{Lab, LabConfig, Profile};
+use onair::peer::Rung;
+use onair::probe::{Findings, probe};
+use onair::signal::Dialect;
+
+use crate::support::{Pair, clock};
+
+fn chance() -> fastrand::Rng {
+    fastrand::Rng::with_seed(7)
+}
+
+async fn probed(lab: &Lab, profile: Profile) -> Findings {
+    let server = lab.server(profile).expect("the lab has the profile");
+    probe(&Publisher::new("feed", server), &mut chance()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_publisher_of_that_name_is_not_disturbed() {
+    for profile in [
+        Profile::Ome021,
+        Profile::WowzaSe,
+        Profile::WowzaV2,
+        Profile::WhipOme,
+    ] {
+        let pair = Pair::start(profile, |_| {}).await;
+        pair.until("on air", |p| p.is_on_air()).await;
+        for _ in 0..3 {
+            let findings = probed(&pair.lab, profile).await;
+            assert!(findings.dialect.is_some(), "{profile}: {findings:?}");
+        }
+        let before = pair.publisher.borrow().frames_sent();
+        pair.until("further pictures", |p| p.frames_sent() > before + 15)
+            .await;
+        let on_air = |s: &onair::lab::hub::Snapshot| s.state == State::OnAir;
+        let sessions = pair.lab.hub().sessions();
+        assert_eq!(
+            sessions.iter().filter(|s| on_air(s)).count(),
+            1,
+            "{profile}"
+        );
+        pair.agent.drain().await;
+        let hub = pair.lab.hub().clone();
+        pair.lab.stop().await;
+        let sessions = pair.publisher.borrow().sessions;
+        assert_eq!(sessions, 1, "{profile}: in the same session");
+        for report in hub.report() {
+            assert_eq!(report.violations, [], "{profile}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_offers_is_told() {
+    let profiles = Profile::ALL.to_vec();
+    let lab = Lab::start(LabConfig::new(profiles, clock())).await;
+    let lab = lab.expect("the lab starts");
+    for profile in Profile::ALL {
+        let findings = probed(&lab, profile).await;
+        assert!(findings.is_publishable(), "{profile}: {findings:?}");
+        let dialect = match profile {
+            Profile::Ome016 | Profile::Ome020 | Profile::Ome021 | Profile::Qencode => Dialect::Ome,
+            Profile::Whip | Profile::WhipOme | Profile::WhipWowza => Dialect::Whip,
+            Profile::WowzaCloud | Profile::WowzaSe => Dialect::WowzaV1,
+            Profile::WowzaV2 => Dialect::WowzaV2,
+        };
+        assert_eq!(findings.dialect, Some(dialect), "{profile}: {findings:?}");
+        assert!(findings.round_trip.is_some(), "{profile}");
+        let works = |rung: Rung| {
+            let way = findings.ways.iter().find(|way| way.rung == rung);
+            way.expect("every way is told of").works
+        };
+        let (tcp, turn) = (works(Rung::Tcp), works(Rung::TurnTcp));
+        let wanted = match profile {
+            Profile::Ome016 | Profile::Ome020 => (Some(false), Some(true)),
+            Profile::Ome021 | Profile::Qencode => (Some(true), Some(true)),
+            // These name their addresses only to publishers.
+            _ if dialect != Dialect::Ome => (None, Some(false)),
+            _ => continue,
+        };
+        assert_eq!((tcp, turn), wanted, "{profile}: {findings:?}");
+        assert_eq!(works(Rung::TurnTls), Some(false), "{profile}");
+    }
+    assert!(
+        lab.hub().sessions().iter().all(|s| s.state != State::OnAir),
+        "nothing was published"
+    );
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_application_and_a_dead_server_speak_against_publishing() {
+    let lab = Lab::start(LabConfig::new(vec![Profile::Ome021], clock())).await;
+    let lab = lab.expect("the lab starts");
+    let endpoint = lab.endpoint(Profile::Ome021).expect("the lab has it");
+    let wrong = endpoint.url.replace("/app/", "/planted-app/");
+    let server = onair::config::Server::Ome {
+        url: onair::config::secret::Secret::new(wrong),
+    };
+    let publisher = Publisher::new("feed", server);
+    let refused = probe(&publisher, &mut chance()).await;
+    assert!(!refused.is_publishable());
+    let said = format!("{:?}", refused.against);
+    assert!(said.contains("404") && !said.contains("planted"), "{said}");
+    lab.stop().await;
+    let gone = probe(&publisher, &mut chance()).await;
+    assert!(!gone.is_publishable() && gone.ways.is_empty(), "{gone:?}");
+}
