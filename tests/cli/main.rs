@@ -26,7 +26,7 @@ fn check(config: &Path, flags: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn help_of_each_verb_ends_with_two_examples() {
-    for verb in ["demo", "run", "check", "devices", "lab"] {
+    for verb in ["demo", "run", "check", "devices", "lab", "probe"] {
         let output = onair(&[verb, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{verb}");
         let help = text(&output.stdout);
@@ -50,6 +50,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_possible() {
         &["demo", "--video", "screen"],
         &["check", "--colour"],
         &["run", "--log-format", "xml"],
+        &["probe"],
     ] {
         let output = onair(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -149,6 +150,32 @@ fn every_shipped_configuration_passes_the_check() {
         }
     }
     assert!(n_checked >= 5, "{n_checked}");
+}
+
+#[test]
+fn a_probe_of_a_dead_server_ends_with_1_and_repeats_nothing_of_the_url() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("onair.toml");
+    std::fs::write(&path, MINIMAL).expect("written");
+    let config = path.to_str().expect("a path of this test is UTF-8");
+    let url = "ws://127.0.0.1:1/app/planted";
+    for args in [
+        &["probe", url][..],
+        &["probe", url, "--json"],
+        &["probe", "--config", config],
+        &["probe", "p", "--config", config, "--json"],
+    ] {
+        let output = onair(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = text(&output.stdout);
+        assert!(said.contains("ws://127.0.0.1:1"), "{said}");
+        assert!(said.contains("connecting over TCP failed"), "{said}");
+        assert!(!said.contains("planted"), "{said}");
+        assert!(!text(&output.stderr).contains("planted"), "{args:?}");
+    }
+    let unknown = onair(&["probe", "q", "--config", config]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("no publisher of that name"));
 }
 
 #[test]
