@@ -3,21 +3,32 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use onair::config::secret::Secret;
+use onair::lab::proxy::{Proxy, ProxyConfig};
+use onair::lab::turn::TurnConfig;
 use onair::lab::{Lab, LabConfig, Profile};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::support::{Pair, SOON, clock};
 
-/// In the URL's query, the URL's path and the stream's name.
-const PLANTED: [&str; 4] = [
+/// In the URL's query, the URL's path and the stream's name; of a WHIP server, a TURN server and a proxy.
+const PLANTED: [&str; 7] = [
+    "planted-bearer",
     "planted-key",
     "planted-policy",
+    "planted-proxy",
+    "planted-relay",
     "planted-stream",
     "planted-token",
 ];
 
-fn configuration(lab: &Lab) -> String {
+fn configuration(lab: &Lab, proxy: &Proxy) -> String {
+    let whip = lab.endpoint(Profile::Whip).expect("the lab has it");
+    let whip_url = whip.url.replace(&whip.stream, "planted-key");
+    let turn = lab.turn().expect("the lab has it").urls();
+    let turn = turn.iter().find(|url| url.ends_with("tcp")).expect("TCP");
+    let proxy = proxy.url().replace("//", "//user:planted-proxy@");
     let ome = lab.endpoint(Profile::Ome021).expect("the lab has it");
     let wowza = lab.endpoint(Profile::WowzaSe).expect("the lab has it");
     let ome_url = ome.url.replace(&ome.stream, "planted-key");
@@ -38,6 +49,15 @@ to = "wowza"
 url = "{}?key=planted-key"
 application = "{}"
 stream = "planted-stream?token=planted-token"
+
+[publisher.whip]
+feed = "small"
+to = "whip"
+url = "{whip_url}"
+bearer = "planted-bearer"
+transport = "relay"
+proxy = "{proxy}"
+ice_servers = [{{ url = "{turn}", username = "lab", credential = "planted-relay" }}]
 "#,
         wowza.url, wowza.application
     )
@@ -87,12 +107,24 @@ fn heard(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, watch::Receiv
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
-    let lab = LabConfig::new(vec![Profile::Ome021, Profile::WowzaSe], clock());
+    let profiles = vec![Profile::Ome021, Profile::Whip, Profile::WowzaSe];
+    let mut lab = LabConfig::new(profiles, clock());
+    lab.bearer = Some("planted-bearer".to_owned());
+    lab.turn = Some(TurnConfig {
+        password: Secret::new("planted-relay"),
+        ..TurnConfig::loopback(None)
+    });
     let lab = Lab::start(lab).await.expect("the lab starts");
+    let credentials = Some(("user".to_owned(), Secret::new("planted-proxy")));
+    let proxy = Proxy::start(ProxyConfig {
+        credentials,
+        ..ProxyConfig::loopback()
+    });
+    let proxy = proxy.await.expect("a proxy");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("onair.toml");
     let report = folder.path().join("report.json");
-    std::fs::write(&config, configuration(&lab)).expect("written");
+    std::fs::write(&config, configuration(&lab, &proxy)).expect("written");
     // More specific than any level that a list of ours could name.
     let filter = "trace,tungstenite=trace,tungstenite::handshake::client=trace,\
                   tungstenite::protocol=trace,rtc_ice=trace";
@@ -110,14 +142,19 @@ async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
     let mut onair = Running(child.expect("the built binary runs"));
     let (said, _) = heard(onair.0.stdout.take().expect("piped"));
     let (logged, mut on_air) = heard(onair.0.stderr.take().expect("piped"));
-    let both = tokio::time::timeout(SOON * 2, on_air.wait_for(|n| *n == 2));
-    both.await.expect("on air in time").expect("it runs");
+    let all = tokio::time::timeout(SOON * 2, on_air.wait_for(|n| *n == 3));
+    all.await.expect("on air in time").expect("it runs");
     onair.interrupt();
     let all = tokio::time::timeout(SOON, async { tokio::join!(said, logged) });
     let (said, logged) = all.await.expect("it ends in time");
     let (said, logged) = (said.expect("no panic"), logged.expect("no panic"));
     assert_eq!(onair.status().code(), Some(0), "{said}");
     let received = format!("{:?}", lab.hub().sessions());
+    // To the WHIP server, and to the TURN server.
+    assert!(
+        proxy.counts().borrow().opened >= 2,
+        "nothing went through the proxy"
+    );
     lab.stop().await;
     assert!(
         received.contains("planted-key") && received.contains("planted-stream"),
