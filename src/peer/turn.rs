@@ -113,7 +113,7 @@ pub(super) async fn serve(relay: Arc<Relay>, wires: Arc<Wires>, given_up: Cancel
     }
 }
 
-/// Asks for an allocation as [`serve`] does, and gives it back at once. The error says why there is none, without secrets.
+/// Asks for an allocation as a connection does, and gives it back at once. The error says why there is none, without secrets.
 /// Bounded by the deadlines of [`Dialer`] and some seconds for each server.
 pub async fn try_out(servers: Vec<IceServer>, dialer: &Dialer) -> Result<(), String> {
     let crypto = rtc::crypto::default_provider().map_err(|error| error.to_string())?;

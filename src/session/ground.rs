@@ -60,6 +60,11 @@ impl Ground {
                 Change::None
             };
         }
+        // The path came up without a default route, and goes on without one.
+        if !gone && was.is_none() {
+            self.stood_in = network;
+            return Change::None;
+        }
         // Hosts that never had a default route live on their own links alone.
         if network.addresses.is_empty() || (was.is_some() && is.is_none()) {
             if std::mem::replace(&mut self.stranded, true) {
@@ -156,6 +161,16 @@ mod tests {
             Change::Left(_)
         ));
         assert!(!ground.is_stranded());
+    }
+
+    #[test]
+    fn a_default_route_that_comes_later_takes_nothing_away() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(network(&["192.0.2.7"], None));
+        assert_eq!(ground.change(home(), Rung::Udp, local), Change::None);
+        let other = network(&["192.0.2.7"], Some("wwan0"));
+        let change = ground.change(other, Rung::Udp, local);
+        assert!(matches!(change, Change::Left(_)), "from then on it counts");
     }
 
     #[test]

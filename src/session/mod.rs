@@ -25,7 +25,7 @@ use crate::media::access_unit::Track;
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::net::Dialer;
-use crate::network::Network;
+use crate::network::{Network, Route};
 use crate::peer::{self, Climb, Ladder, Outcome, Peer, Rung};
 use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signaller};
 
@@ -291,12 +291,16 @@ async fn attempt(
         ended
     }
     .await;
-    let stopped = matches!(result, Err(EndReason::Stopped));
+    // An old path often still carries the word that frees the name.
+    let goodbye = matches!(
+        result,
+        Err(EndReason::Stopped | EndReason::NetworkChanged { .. })
+    );
     telemetry.send_modify(|t| {
         t.peer = Some(peer.counters());
         t.climbs = peer.climbs();
     });
-    peer.close(stopped).await;
+    peer.close(goodbye).await;
     result
 }
 
@@ -366,7 +370,9 @@ async fn connect(
             Ok(()) = network.changed() => {
                 let after = network.borrow_and_update().clone();
                 // What came with it, the search began without; what went, it may depend on.
-                let same_ways = after.route_v4 == before.route_v4 && after.route_v6 == before.route_v6;
+                let kept = |was: &Option<Route>, is: &Option<Route>| was.is_none() || was == is;
+                let same_ways = kept(&before.route_v4, &after.route_v4)
+                    && kept(&before.route_v6, &after.route_v6);
                 if !same_ways || !after.addresses.is_superset(&before.addresses) {
                     let what = "while a path was searched".to_owned();
                     return Err(EndReason::NetworkChanged { what });

@@ -111,7 +111,10 @@ impl Outcome {
         if !self.passed {
             return "**FAILED**".to_owned();
         }
-        let seconds = |ms: u64| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100);
+        let seconds = |ms: u64| match ms {
+            0..1_000 => format!("{ms} ms"),
+            _ => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        };
         let back = self.back_on_air_ms.map(seconds);
         match (
             self.cell.scenario,

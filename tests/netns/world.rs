@@ -28,7 +28,7 @@ pub(crate) const AGENT: &str = "198.51.100.2";
 pub(crate) const AGENT_LATER: &str = "198.51.100.77";
 
 /// Shows, in a sandbox, that everything a cell needs is allowed there.
-pub(crate) const PROOF: &str = "set -e; mkdir -p /run/netns; mount -t tmpfs none /run/netns; ip netns add proof; \
+pub(crate) const PROOF: &str = "set -e; mount -t tmpfs none /run; mkdir /run/netns; ip netns add proof; \
     ip -n proof link add left type veth peer name right; nsenter --net=/run/netns/proof nft add table inet proof";
 
 /// A namespace of a cell.
@@ -209,7 +209,7 @@ const FORWARD: &str =
 pub(crate) fn prepare(folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     // The first namespace makes /run/netns what the others, that come several at a time, want it to be.
-    let first = "set -e; mkdir -p /run/netns; mount -t tmpfs none /run/netns; ip netns add first";
+    let first = "set -e; mount -t tmpfs none /run; mkdir /run/netns; ip netns add first";
     execute(Command::new("sh").args(["-c", first]), "")
 }
 
