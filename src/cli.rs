@@ -244,6 +244,14 @@ pub struct Lab {
     )]
     pub profiles: Vec<String>,
 
+    /// What publishers by WHIP have to show as bearer; OvenMediaEngine never asks
+    #[arg(long, value_name = "TOKEN")]
+    pub bearer: Option<String>,
+
+    /// Engines only answer ICE's checks, and say so by WHIP
+    #[arg(long)]
+    pub ice_lite: bool,
+
     /// Be a wrong server: a negative control that every client must fail on; code-404, missing-fingerprint,
     /// wrong-fingerprint, wrong-ice-pwd or wrong-turn-password
     #[arg(long = "mutate", value_name = "NAME")]

@@ -86,6 +86,8 @@ fn configured(args: &cli::Lab, clock: MediaClock) -> anyhow::Result<(LabConfig, 
     }
     let mutation = args.mutation.as_deref().map(str::parse::<Mutation>);
     config.mutation = mutation.transpose().map_err(anyhow::Error::msg)?;
+    config.bearer.clone_from(&args.bearer);
+    config.ice_lite = args.ice_lite;
     config.ome_turn = OmeTurn {
         port: args.ome_turn_port,
         advertised: args.ome_turn_address,

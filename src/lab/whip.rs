@@ -4,12 +4,9 @@
 //! OvenMediaEngine and of Wowza Streaming Engine. A port beside each takes publishers that are redirected to another
 //! origin, and minds that no bearer comes along.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "of all profiles only the three by WHIP come here"
-)]
-
-pub(super) mod sdpfrag;
+mod place;
+mod reply;
+mod sdpfrag;
 mod session;
 
 use std::collections::HashMap;
@@ -26,7 +23,6 @@ use http_body_util::Limited;
 use hyper::HeaderMap;
 use hyper::Request as HttpRequest;
 use hyper::Response;
-use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header;
 use tokio::sync::mpsc;
@@ -34,10 +30,14 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::place::Make;
+use self::place::Place;
+use self::reply::Reply;
+use self::reply::link;
+use self::reply::refusal_text;
 use self::session::Asked;
 use self::session::Session;
 use self::session::What;
-use super::IceServer;
 use super::answer;
 use super::door;
 use super::faults::Mutation;
@@ -48,7 +48,6 @@ use super::hub::Side;
 use super::judge::Rules;
 use super::now;
 use super::offer;
-use super::profile::Profile;
 use super::sdp::Description;
 use super::station::Request;
 use super::station::Station;
@@ -96,106 +95,6 @@ impl Sessions {
     }
 }
 
-/// A reply to a request.
-#[derive(Clone, Debug)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: String,
-}
-
-impl Reply {
-    const fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: String::new(),
-        }
-    }
-
-    fn refused(status: u16, why: &str) -> Self {
-        Self::new(status)
-            .with("content-type", "text/plain")
-            .body(why.to_owned())
-    }
-
-    fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
-        self
-    }
-
-    fn body(mut self, body: String) -> Self {
-        self.body = body;
-        self
-    }
-
-    /// As the session's record shows it.
-    fn shown(&self) -> String {
-        let mut text = self.status.to_string();
-        for (name, value) in &self.headers {
-            text = format!("{text}\n{name}: {value}");
-        }
-        format!("{text}\n\n{}", self.body)
-    }
-
-    fn into_response(self, profile: Profile) -> Response<Body> {
-        let mut response = Response::builder()
-            .status(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-            .header("access-control-allow-origin", "*")
-            .header("access-control-expose-headers", "Location, Link, ETag");
-        if profile == Profile::WhipOme {
-            response = response
-                .header(header::SERVER, "OvenMediaEngine")
-                .header("access-control-allow-credentials", "true")
-                .header("access-control-allow-methods", "POST")
-                .header(header::VARY, "Origin");
-        }
-        for (name, value) in self.headers {
-            response = response.header(name, value);
-        }
-        let made = response.body(Body::from(self.body));
-        made.unwrap_or_else(|_| Response::new(Body::empty()))
-    }
-}
-
-/// What a path means.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Endpoint {
-        application: String,
-        stream: String,
-    },
-    Nothing,
-    /// An application without a stream.
-    NoStream,
-    Session {
-        key: String,
-    },
-}
-
-impl Place {
-    fn of(profile: Profile, path: &str) -> Self {
-        let elements: Vec<&str> = path.split('/').skip(1).collect();
-        let endpoint = |application: &str, stream: &str| Self::Endpoint {
-            application: application.to_owned(),
-            stream: stream.to_owned(),
-        };
-        let session = |key: &str| Self::Session {
-            key: key.to_owned(),
-        };
-        match (profile, &elements[..]) {
-            (Profile::WhipOme, [_] | [_, ""]) => Self::NoStream,
-            (Profile::WhipOme, [application, stream]) => endpoint(application, stream),
-            (Profile::WhipOme, [_, _, key]) => session(key),
-            (Profile::WhipWowza, [application, stream, "whip"]) => endpoint(application, stream),
-            (Profile::WhipWowza, [_, _, "whip", key]) => session(key),
-            (Profile::Whip, ["whip", "session", key]) => session(key),
-            (Profile::Whip, ["whip", stream]) if !stream.is_empty() => endpoint("whip", stream),
-            _ => Self::Nothing,
-        }
-    }
-}
-
 /// One request.
 pub(super) struct Visit {
     pub(super) station: Arc<Station>,
@@ -210,7 +109,7 @@ pub(super) struct Visit {
 impl Visit {
     /// Answers it.
     pub(super) async fn answer(self, request: HttpRequest<Incoming>) -> Response<Body> {
-        let profile = self.station.profile;
+        let make = self.make();
         let (parts, body) = request.into_parts();
         let limited = Limited::new(body, BODY).collect();
         let reply = match tokio::time::timeout(PATIENCE, limited).await {
@@ -227,18 +126,22 @@ impl Visit {
             Ok(Err(_)) => Reply::refused(413, "the body is too long"),
             Err(_) => Reply::refused(408, "the body did not come"),
         };
-        reply.into_response(profile)
+        reply.into_response(make)
+    }
+
+    fn make(&self) -> Make {
+        Make::of(self.station.profile)
     }
 
     async fn reply(&self, method: &str, headers: &HeaderMap, body: String) -> Reply {
-        let profile = self.station.profile;
+        let make = self.make();
         if method == "OPTIONS" {
             return self.options();
         }
-        if profile == Profile::WhipOme && self.asked.parameter("direction") != Some("whip") {
+        if make == Make::Ome && self.asked.parameter("direction") != Some("whip") {
             return Reply::new(404);
         }
-        match (method, Place::of(profile, &self.asked.path)) {
+        match (method, Place::of(make, &self.asked.path)) {
             (_, Place::Nothing) => Reply::refused(404, "there is nothing here"),
             (_, Place::NoStream) => Reply::refused(400, "Invalid URI"),
             // Both are reserved; RFC 9725 wants them to succeed without content.
@@ -267,7 +170,7 @@ impl Visit {
     }
 
     fn options(&self) -> Reply {
-        if self.station.profile == Profile::WhipOme {
+        if self.make() == Make::Ome {
             let allowed = "GET, POST, PATCH, DELETE, OPTIONS";
             return Reply::new(200)
                 .with("access-control-allow-methods", allowed)
@@ -289,17 +192,17 @@ impl Visit {
     /// With the ICE servers, as far as this server tells of them here.
     fn linked(&self, mut reply: Reply) -> Reply {
         let told = &self.station.ice_servers;
-        match self.station.profile {
-            Profile::WhipOme if !self.relayed() => return reply,
-            Profile::WhipOme if told.is_empty() => {
+        match self.make() {
+            Make::Ome if !self.relayed() => return reply,
+            Make::Ome if told.is_empty() => {
                 return match self.station.embedded_turn() {
                     Some(server) => reply.with("link", &link(&server)),
                     None => reply,
                 };
             }
             // It never tells of any.
-            Profile::WhipWowza => return reply,
-            _ => {}
+            Make::Wowza => return reply,
+            Make::Ome | Make::Rfc => {}
         }
         for server in told {
             reply = reply.with("link", &link(server));
@@ -312,7 +215,7 @@ impl Visit {
         let Some(wanted) = &self.station.bearer else {
             return Ok(());
         };
-        if self.elsewhere || self.station.profile == Profile::WhipOme {
+        if self.elsewhere || self.make() == Make::Ome {
             return Ok(());
         }
         let challenge = "Bearer realm=\"lab\"";
@@ -436,14 +339,14 @@ impl Visit {
             return Err(later.with("retry-after", &seconds.to_string()));
         }
         if let Some(status) = station.faults.refusal(profile) {
-            return Err(Reply::refused(status, refusal_text(profile, status)));
+            return Err(Reply::refused(status, refusal_text(self.make(), status)));
         }
         self.admitted(headers)?;
         let kind = media_type(headers);
         if kind != "application/sdp" {
             violation("content-type", format!("POST with {kind:?}"));
             // OvenMediaEngine writes a warning into its log and goes on.
-            if profile != Profile::WhipOme {
+            if self.make() != Make::Ome {
                 return Err(Reply::refused(415, "application/sdp is wanted"));
             }
         }
@@ -451,24 +354,20 @@ impl Visit {
             return Err(Reply::refused(404, "Could not find application"));
         }
         if station.is_taken(name) {
-            let status = if profile == Profile::WhipWowza {
-                503
-            } else {
-                409
-            };
-            return Err(Reply::refused(status, refusal_text(profile, status)));
+            let status = if self.make() == Make::Wowza { 503 } else { 409 };
+            return Err(Reply::refused(status, refusal_text(self.make(), status)));
         }
-        let unreadable = if profile == Profile::Whip { 400 } else { 500 };
+        let unreadable = if self.make() == Make::Rfc { 400 } else { 500 };
         let offer = Description::parse(body).map_err(|why| {
             violation("sdp", why);
-            Reply::refused(unreadable, refusal_text(profile, unreadable))
+            Reply::refused(unreadable, refusal_text(self.make(), unreadable))
         })?;
         let rules = Rules::of(&self.asked.user_agent);
         for (rule, detail) in offer::faults(&offer, rules == Rules::Agent, true) {
             violation(rule, detail);
         }
         if offer.media.iter().any(|m| m.kind == "application") {
-            let status = if profile == Profile::Whip { 422 } else { 500 };
+            let status = if self.make() == Make::Rfc { 422 } else { 500 };
             return Err(Reply::refused(status, "no data channels"));
         }
         self.begin(&offer, name, rules, record, asks).await
@@ -483,7 +382,14 @@ impl Visit {
             format!("{query}&redirected=1")
         };
         match self.station.elsewhere.filter(|_| elsewhere) {
-            Some(address) => format!("http://{address}{path}?{query}"),
+            Some(address) => {
+                let scheme = if self.station.tls.is_some() {
+                    "https"
+                } else {
+                    "http"
+                };
+                format!("{scheme}://{address}{path}?{query}")
+            }
             None => format!("{path}?{query}"),
         }
     }
@@ -530,20 +436,20 @@ impl Visit {
             lite: station.ice_lite,
             refused: station.faults.refused_video(profile),
         };
-        let sdp = match profile {
-            Profile::WhipOme => answer::ome(offer, facts),
-            Profile::WhipWowza => answer::plain(offer, "WowzaStreamingEngine-next", facts),
-            _ => answer::complete(&answer::plain(offer, "lab", facts)),
+        let sdp = match self.make() {
+            Make::Ome => answer::ome(offer, facts),
+            Make::Wowza => answer::plain(offer, "WowzaStreamingEngine-next", facts),
+            Make::Rfc => answer::complete(&answer::plain(offer, "lab", facts)),
         };
         let key = word(if ome { 8 } else { 16 }, LETTERS);
         let tag = word(8, LETTERS);
         let etag = if ome { tag } else { format!("\"{tag}\"") };
         let path = &self.asked.path;
-        let location = match profile {
-            Profile::WhipOme => format!("{path}/{key}?direction=whip"),
-            Profile::WhipWowza => format!("{path}/{key}"),
+        let location = match self.make() {
+            Make::Ome => format!("{path}/{key}?direction=whip"),
+            Make::Wowza => format!("{path}/{key}"),
             // Relative to the URL that was posted to.
-            _ => format!("session/{key}"),
+            Make::Rfc => format!("session/{key}"),
         };
         let first = sdp.lines().find_map(|line| line.strip_prefix("m="));
         let mid = offer.media.first().and_then(|media| media.value("mid"));
@@ -590,9 +496,9 @@ impl Visit {
         let reply = Reply::new(status)
             .with("content-type", "application/sdp")
             .with("location", &location);
-        let reply = match profile {
-            Profile::WhipWowza => reply,
-            _ => reply.with("etag", &etag),
+        let reply = match self.make() {
+            Make::Wowza => reply,
+            Make::Ome | Make::Rfc => reply.with("etag", &etag),
         };
         Ok(self.linked(reply).body(sdp))
     }
@@ -600,10 +506,10 @@ impl Visit {
     /// UDP and TCP, as `transport=` of OvenMediaEngine's URL asks.
     fn transports(&self) -> (bool, bool) {
         let asked = self.asked.parameter("transport").unwrap_or_default();
-        match (self.station.profile, asked.to_ascii_lowercase().as_str()) {
-            (Profile::WhipOme, "udp") => (true, false),
-            (Profile::WhipOme, "tcp") => (false, true),
-            (Profile::WhipOme, "relay") => (false, false),
+        match (self.make(), asked.to_ascii_lowercase().as_str()) {
+            (Make::Ome, "udp") => (true, false),
+            (Make::Ome, "tcp") => (false, true),
+            (Make::Ome, "relay") => (false, false),
             _ => (true, true),
         }
     }
@@ -627,73 +533,4 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
-}
-
-/// An ICE server as RFC 9725 puts it into `Link`.
-fn link(server: &IceServer) -> String {
-    let url = &server.url;
-    match &server.login {
-        Some((user, password)) => format!(
-            "<{url}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{password}\"; credential-type=\"password\""
-        ),
-        None => format!("<{url}>; rel=\"ice-server\""),
-    }
-}
-
-const fn refusal_text(profile: Profile, status: u16) -> &'static str {
-    match (profile, status) {
-        (Profile::WhipOme, 401) => "Unauthorized",
-        (Profile::WhipOme, 404) => "Could not find application",
-        (Profile::WhipOme, 409) => "Stream is already exist",
-        (Profile::WhipOme, 500) => "Could not create stream",
-        (_, 409 | 503) => "Stream name is already in use",
-        _ => "refused",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_mean_what_they_mean_at_each_server() {
-        let endpoint = |application: &str, stream: &str| Place::Endpoint {
-            application: application.to_owned(),
-            stream: stream.to_owned(),
-        };
-        let session = |key: &str| Place::Session {
-            key: key.to_owned(),
-        };
-        let cases = [
-            (Profile::Whip, "/whip/front", endpoint("whip", "front")),
-            (Profile::Whip, "/whip/session/k", session("k")),
-            (Profile::Whip, "/whip/", Place::Nothing),
-            (Profile::Whip, "/", Place::Nothing),
-            (Profile::WhipOme, "/app/stream", endpoint("app", "stream")),
-            (Profile::WhipOme, "/app/stream/k", session("k")),
-            (Profile::WhipOme, "/app", Place::NoStream),
-            (Profile::WhipOme, "/app/", Place::NoStream),
-            (
-                Profile::WhipWowza,
-                "/live/front/whip",
-                endpoint("live", "front"),
-            ),
-            (Profile::WhipWowza, "/live/front/whip/k", session("k")),
-            (Profile::WhipWowza, "/live/front", Place::Nothing),
-        ];
-        for (profile, path, place) in cases {
-            assert_eq!(Place::of(profile, path), place, "{profile} {path}");
-        }
-    }
-
-    #[test]
-    fn relays_are_told_as_rfc_9725_has_it() {
-        let server = IceServer {
-            url: "turn:192.0.2.1:3478?transport=tcp".to_owned(),
-            login: Some(("u".to_owned(), "p".to_owned())),
-        };
-        let expected = "<turn:192.0.2.1:3478?transport=tcp>; rel=\"ice-server\"; username=\"u\"; credential=\"p\"; \
-                        credential-type=\"password\"";
-        assert_eq!(link(&server), expected);
-    }
 }

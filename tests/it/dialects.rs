@@ -299,7 +299,7 @@ async fn what_wowza_v2_does_not_take_is_found_and_refused() {
     socket.close(None).await.expect("closed");
     drop((socket, other));
     let session = judged(lab).await;
-    for rule in ["second-offer", "candidate", "close", "goodbye"] {
+    for rule in ["second-offer", "candidate", "close"] {
         assert!(
             rules(&session).contains(&rule),
             "{rule}: {:?}",
@@ -349,9 +349,8 @@ async fn faults_of_wowza_v2_happen_as_planned() {
     use futures_util::StreamExt;
     use tokio_tungstenite::tungstenite::Message;
     let frame = loop {
-        match socket.next().await.expect("a frame").expect("read") {
-            Message::Close(frame) => break frame.expect("with a code"),
-            _ => {}
+        if let Message::Close(frame) = socket.next().await.expect("a frame").expect("read") {
+            break frame.expect("with a code");
         }
     };
     assert_eq!(u16::from(frame.code), 4403);
@@ -511,10 +510,12 @@ async fn a_publisher_that_keeps_the_rules_passes_at_each_whip_server() {
         let (mut publisher, session, reply) = publish_whip(&url, "").await;
         assert!(publisher.publish(clock, ON_AIR).await, "{profile}");
         let etag = reply.header("etag").to_owned();
-        match profile {
-            Profile::Whip => assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}"),
-            Profile::WhipOme => assert!(etag.len() == 8 && !etag.contains('"'), "{etag}"),
-            _ => assert!(etag.is_empty()),
+        if profile == Profile::Whip {
+            assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+        } else if profile == Profile::WhipOme {
+            assert!(etag.len() == 8 && !etag.contains('"'), "{etag}");
+        } else {
+            assert!(etag.is_empty(), "{etag}");
         }
         publisher.close().await;
         assert_eq!(ask(&session, "DELETE", "", "").await.status, 200);

@@ -116,6 +116,7 @@ const PURE: &[&str] = &[
     "lab/tally.rs",
     "lab/turn/faults.rs",
     "lab/turn/words.rs",
+    "lab/whip/place.rs",
     "lab/whip/sdpfrag.rs",
     "media/",
     "network/bursts.rs",

@@ -3,11 +3,6 @@
 //! There is no connection that could end: a session lasts until it is deleted, until its media is parted from and the
 //! deletion stays away, or until nothing is heard.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "of all profiles only the three by WHIP come here"
-)]
-
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -15,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Make;
 use super::Reply;
 use super::sdpfrag;
 use super::sdpfrag::Fragment;
@@ -28,7 +24,6 @@ use crate::lab::hub::Side;
 use crate::lab::ingest::Credentials;
 use crate::lab::judge::Rules;
 use crate::lab::now;
-use crate::lab::profile::Profile;
 use crate::lab::station::Running;
 use crate::lab::station::Station;
 use crate::lab::station::ended;
@@ -172,21 +167,22 @@ impl Session {
         body: &str,
     ) -> Option<Reply> {
         let (faults, profile) = (&self.station.faults, self.station.profile);
+        let make = Make::of(profile);
         if let Some(status) = faults.patch_refusal(profile) {
             return Some(Reply::refused(status, "PATCH is refused"));
         }
-        match profile {
+        match make {
             // It reads the body, and takes nothing of it.
-            Profile::WhipOme => return Some(Reply::new(204)),
-            Profile::WhipWowza if body.is_empty() => return Some(Reply::new(200)),
-            Profile::WhipWowza if body.starts_with("candidate:") => {
+            Make::Ome => return Some(Reply::new(204)),
+            Make::Wowza if body.is_empty() => return Some(Reply::new(200)),
+            Make::Wowza if body.starts_with("candidate:") => {
                 self.tell(Command::Candidate(body.trim_end().to_owned()))
                     .await;
                 return Some(Reply::new(200));
             }
-            _ => {}
+            Make::Rfc | Make::Wowza => {}
         }
-        if profile == Profile::Whip && content_type != "application/trickle-ice-sdpfrag" {
+        if make == Make::Rfc && content_type != "application/trickle-ice-sdpfrag" {
             self.violation("content-type", &format!("PATCH with {content_type:?}"));
             return Some(Reply::refused(
                 415,
@@ -194,7 +190,7 @@ impl Session {
             ));
         }
         // Wowza's restart is two lines, without a section.
-        let bare = profile == Profile::WhipWowza && !body.contains("m=");
+        let bare = make == Make::Wowza && !body.contains("m=");
         let fragment = if bare {
             Fragment::parse(&format!("{}\r\nm=-\r\na=mid:-\r\n", body.trim_end()))
         } else {
@@ -212,7 +208,7 @@ impl Session {
             fragment.pwd.unwrap_or_default(),
         );
         let restart = told != self.remote;
-        if profile == Profile::Whip {
+        if make == Make::Rfc {
             if let Some(refusal) = self.precondition(if_match, restart) {
                 return Some(refusal);
             }
@@ -269,7 +265,7 @@ impl Session {
         }
         self.remote = remote;
         let section = (&*self.section.0, &*self.section.1);
-        let body = if self.station.profile == Profile::WhipWowza {
+        let body = if Make::of(self.station.profile) == Make::Wowza {
             format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", local.0, local.1)
         } else {
             sdpfrag::restarted(&local.0, &local.1, &self.candidates, section, self.lite)
@@ -277,7 +273,7 @@ impl Session {
         let mut reply = Reply::new(200)
             .with("content-type", "application/trickle-ice-sdpfrag")
             .body(body);
-        if self.station.profile == Profile::Whip {
+        if Make::of(self.station.profile) == Make::Rfc {
             self.etag = format!("\"{}\"", word(8, super::LETTERS));
             reply = reply.with("etag", &self.etag);
         }
