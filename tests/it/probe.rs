@@ -78,8 +78,12 @@ async fn what_a_server_offers_is_told() {
             Profile::Ome016 | Profile::Ome020 => (Some(false), Some(true)),
             Profile::Ome021 | Profile::Qencode => (Some(true), Some(true)),
             // These name their addresses only to publishers.
-            _ if dialect != Dialect::Ome => (None, Some(false)),
-            _ => continue,
+            Profile::Whip
+            | Profile::WhipOme
+            | Profile::WhipWowza
+            | Profile::WowzaCloud
+            | Profile::WowzaSe
+            | Profile::WowzaV2 => (None, Some(false)),
         };
         assert_eq!((tcp, turn), wanted, "{profile}: {findings:?}");
         assert_eq!(works(Rung::TurnTls), Some(false), "{profile}");
