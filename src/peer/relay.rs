@@ -147,11 +147,6 @@ impl AsyncUdpSocket for RelayedDatagrams {
                 self.wires.queued(packet.len());
             }
             let queued = Bytes::copy_from_slice(packet);
-            let counted = rung != Rung::TurnUdp;
-            if counted {
-                // Before the packet can be taken, or it would be written before it is queued.
-                self.wires.queued(packet.len());
-            }
             let (packets, bytes) = self.relay.outbound.push(remote, queued);
             self.wires.counters.lock().frames_refused += packets as u64;
             if counted {
