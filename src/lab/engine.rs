@@ -442,7 +442,9 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Instant) {
-        if let Some(until) = *self.black_hole.borrow() {
+        if let Some(until) = *self.black_hole.borrow()
+            && now < until + RECOVERY
+        {
             self.reception.judge.blind(until + RECOVERY);
         }
         self.reception.tick(now);

@@ -232,6 +232,9 @@ impl Judge {
         self.blind_until = self.blind_until.max(Some(until));
         self.wanted = None;
         self.withheld.clear();
+        // A report that comes out of the hole before the first packet is far from the last one before it.
+        self.audio.newest_rtp = None;
+        self.video.newest_rtp = None;
     }
 
     /// Looks at what is overdue.

@@ -587,7 +587,8 @@ fn values<'a>(sdp: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 fn payloads(nal: &[u8]) -> Vec<Vec<u8>> {
-    if nal.len() <= 1100 {
+    // One octet more would still fit one fragment, which may not be start and end at once.
+    if nal.len() <= 1101 {
         return vec![nal.to_vec()];
     }
     let chunks: Vec<&[u8]> = nal[1..].chunks(1100).collect();
