@@ -380,7 +380,10 @@ async fn connect(
             }
             event = events.recv() => match event {
                 Some(peer::Event::Connected(pair)) => {
-                    tracing::info!(%pair, "media path is up");
+                    let before: Vec<Climb> = (peer.climbs().into_iter())
+                        .filter(|climb| climb.rung < pair.rung)
+                        .collect();
+                    tracing::info!(%pair, "media path is up{}", climbed(&before));
                     return Ok(());
                 }
                 Some(peer::Event::Candidates { lines, last }) => {
