@@ -40,21 +40,21 @@
 //!
 //! | way it ends | KiB each | ms each |
 //! |---|---|---|
-//! | we offer, UDP, media, farewell | 0.00 | 61 |
-//! | we offer, ICE-TCP, media, farewell | 0.70 | 58 |
-//! | server offers, UDP, media, closed without a word | 0.00 | 35 |
-//! | server offers, ICE-TCP, media, closed without a word | 0.02 | 51 |
-//! | UDP, media, dropped | -0.76 | 48 |
-//! | ICE-TCP, media, dropped | 0.56 | 57 |
-//! | dropped as soon as made, or while offering | 0.00 | 12 |
-//! | no answer from the candidate (closed after 0.2 s) | 0.00 | 79 |
-//! | TCP port refuses (closed after 0.2 s) | 0.00 | 77 |
-//! | wrong fingerprint | 0.00 | 71 |
-//! | server dies | 0.00 | 329 |
-//! | TURN over UDP, media, farewell | -0.62 | 103 |
-//! | TURN over TCP, media, farewell | 0.00 | 45 |
-//! | TURN over TCP, media, dropped | 0.00 | 47 |
-//! | TURN server that never answers (closed after 0.2 s) | 0.00 | 57 |
+//! | we offer, UDP, media, farewell | 0.00 | 33 |
+//! | we offer, ICE-TCP, media, farewell | 0.06 | 45 |
+//! | server offers, UDP, media, closed without a word | 0.00 | 21 |
+//! | server offers, ICE-TCP, media, closed without a word | 0.06 | 36 |
+//! | UDP, media, dropped | 0.00 | 33 |
+//! | ICE-TCP, media, dropped | -0.60 | 46 |
+//! | dropped as soon as made, or while offering | 0.00 | 3 |
+//! | no answer from the candidate (closed after 0.2 s) | 0.00 | 59 |
+//! | TCP port refuses (closed after 0.2 s) | 0.00 | 58 |
+//! | wrong fingerprint | 0.00 | 70 |
+//! | server dies | 0.00 | 315 |
+//! | TURN over UDP, media, farewell | 1.78 | 47 |
+//! | TURN over TCP, media, farewell | 0.00 | 47 |
+//! | TURN over TCP, media, dropped | 0.42 | 47 |
+//! | TURN server that never answers (closed after 0.2 s) | 0.00 | 58 |
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
