@@ -47,6 +47,56 @@ pub enum Error {
 pub struct Supervisor {
     feeds: BTreeMap<String, Feed>,
     publishers: BTreeMap<String, Publisher>,
+    members: watch::Sender<Members>,
+}
+
+/// What runs, by name.
+#[derive(Clone, Default)]
+struct Members {
+    feeds: BTreeMap<String, FeedHandle>,
+    publishers: BTreeMap<String, watch::Receiver<Snapshot>>,
+}
+
+/// A look at everything that runs, from anywhere. Cheap to clone; follows a change of the configuration.
+#[derive(Clone)]
+pub struct View {
+    members: watch::Receiver<Members>,
+}
+
+/// Everything that runs at one instant, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// The feeds.
+    pub feeds: BTreeMap<String, feed::Status>,
+    /// The publishers.
+    pub publishers: BTreeMap<String, Snapshot>,
+}
+
+impl View {
+    /// Everything as it is now.
+    pub fn overview(&self) -> Overview {
+        let members = self.members.borrow();
+        let feeds = members.feeds.iter();
+        let publishers = members.publishers.iter();
+        Overview {
+            feeds: feeds
+                .map(|(name, feed)| (name.clone(), feed.status()))
+                .collect(),
+            publishers: publishers
+                .map(|(name, publisher)| (name.clone(), publisher.borrow().clone()))
+                .collect(),
+        }
+    }
+
+    /// The publishers' states by name, now and as they change.
+    pub fn publishers(&self) -> BTreeMap<String, watch::Receiver<Snapshot>> {
+        self.members.borrow().publishers.clone()
+    }
+
+    /// Handles of the feeds by name.
+    pub fn feeds(&self) -> BTreeMap<String, FeedHandle> {
+        self.members.borrow().feeds.clone()
+    }
 }
 
 impl Supervisor {
@@ -88,23 +138,28 @@ impl Supervisor {
             })?;
             publishers.insert(name.clone(), started);
         }
-        Ok(Self { feeds, publishers })
+        let handles = feeds
+            .iter()
+            .map(|(name, feed)| (name.clone(), feed.handle()));
+        let watches = publishers
+            .iter()
+            .map(|(name, publisher)| (name.clone(), publisher.watch()));
+        let (members, _) = watch::channel(Members {
+            feeds: handles.collect(),
+            publishers: watches.collect(),
+        });
+        Ok(Self {
+            feeds,
+            publishers,
+            members,
+        })
     }
 
-    /// The publishers' states by name, now and as they change.
-    pub fn publishers(&self) -> BTreeMap<String, watch::Receiver<Snapshot>> {
-        self.publishers
-            .iter()
-            .map(|(name, publisher)| (name.clone(), publisher.watch()))
-            .collect()
-    }
-
-    /// Handles of the feeds by name.
-    pub fn feeds(&self) -> BTreeMap<String, FeedHandle> {
-        self.feeds
-            .iter()
-            .map(|(name, feed)| (name.clone(), feed.handle()))
-            .collect()
+    /// A look at everything that runs.
+    pub fn view(&self) -> View {
+        View {
+            members: self.members.subscribe(),
+        }
     }
 
     /// Parts from all servers, then ends the feeds. Bounded by seven seconds.

@@ -26,6 +26,7 @@ async fn publish(profile: Profile) -> (Status, Snapshot) {
     let pair = Pair::start(profile, |_| {}).await;
     let feed = pair
         .agent
+        .view()
         .feeds()
         .remove("feed")
         .expect("the feed is there");

@@ -11,7 +11,7 @@ use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
+    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -62,7 +62,7 @@ pub async fn run(args: cli::Demo, global: cli::Global) -> anyhow::Result<ExitCod
         print("\n")?;
     }
 
-    let watches = supervisor.publishers();
+    let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches
         .iter()
         .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
@@ -175,5 +175,6 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
     Config {
         feeds: BTreeMap::from([("demo".to_owned(), feed)]),
         publishers: publishers.collect(),
+        daemon: Daemon::default(),
     }
 }

@@ -26,7 +26,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
 
     run.last(&stop, args.extent.duration, || Ok(())).await?;
 
-    let watches = supervisor.publishers();
+    let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches
         .iter()
         .map(|(name, watch)| (name.clone(), watch.borrow().clone()))

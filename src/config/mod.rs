@@ -23,6 +23,16 @@ pub struct Config {
     pub feeds: BTreeMap<String, Feed>,
     /// Publishers by name; each names an existing feed.
     pub publishers: BTreeMap<String, Publisher>,
+    /// What concerns the process as a whole.
+    pub daemon: Daemon,
+}
+
+/// What concerns the process as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Daemon {
+    /// Where onair keeps what must outlive it: which streams it has started, the flight recorder. By default what
+    /// systemd says in `STATE_DIRECTORY`; without either nothing is kept.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// One camera and one microphone, encoded once. At least one of the two tracks is present.

@@ -19,7 +19,7 @@ use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource, units,
+    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -129,7 +129,11 @@ impl Reader<'_> {
                 publishers.insert(name, publisher);
             }
         }
-        Config { feeds, publishers }
+        Config {
+            feeds,
+            publishers,
+            daemon: Daemon::default(),
+        }
     }
 
     fn feed(&mut self, table: &Table<'_>) -> Option<Feed> {

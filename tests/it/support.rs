@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use onair::config::{
-    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource,
+    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource,
 };
 use onair::lab::hub::State;
 use onair::lab::{Lab, LabConfig, Profile};
@@ -55,6 +55,7 @@ pub(crate) fn config(feed: Feed, lab: &Lab, profile: Profile) -> Config {
     Config {
         feeds: BTreeMap::from([("feed".to_owned(), feed)]),
         publishers: BTreeMap::from([(profile.to_string(), publisher)]),
+        daemon: Daemon::default(),
     }
 }
 
@@ -99,6 +100,7 @@ impl Pair {
         let agent =
             Supervisor::start(&config, clock, &network.subscribe(), 1).expect("the agent starts");
         let publisher = agent
+            .view()
             .publishers()
             .remove(&profile.to_string())
             .expect("the publisher is there");
