@@ -47,6 +47,7 @@ pub mod media;
 pub mod net;
 pub mod network;
 pub mod peer;
+pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod publisher;

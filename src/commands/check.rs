@@ -46,11 +46,14 @@ pub async fn run(args: cli::Check, _globals: cli::Global) -> anyhow::Result<Exit
 async fn unresolved(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, publisher) in &config.publishers {
-        let (Server::Ome { url }
-        | Server::Qencode { url }
-        | Server::Whip { url, .. }
-        | Server::Wowza { url, .. }) = &publisher.server;
-        let url = Url::parse(url.expose()).ok();
+        let url = match &publisher.server {
+            Server::Ome { url }
+            | Server::Qencode { url }
+            | Server::Whip { url, .. }
+            | Server::Wowza { url, .. } => url.expose(),
+            Server::Platform(platform) => &platform.api,
+        };
+        let url = Url::parse(url).ok();
         let Some(host) = url.as_ref().and_then(Url::host_str) else {
             continue;
         };

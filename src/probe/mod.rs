@@ -91,14 +91,17 @@ async fn ask(
     chance: &mut fastrand::Rng,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let (Server::Ome { url }
-    | Server::Qencode { url }
-    | Server::Whip { url, .. }
-    | Server::Wowza { url, .. }) = &publisher.server;
     let target = match &publisher.server {
-        Server::Whip { .. } => Target::parse_http(url.expose(), &[])?,
-        Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => {
+        Server::Whip { url, .. } => Target::parse_http(url.expose(), &[])?,
+        Server::Ome { url } | Server::Qencode { url } | Server::Wowza { url, .. } => {
             Target::parse(url.expose(), &[])?
+        }
+        Server::Platform(_) => {
+            let why = "which server takes the stream is known only when the vendor has started it; \
+                start it with `onair stream start` and probe the URL that it shows";
+            return Err(Error::Url {
+                why: why.to_owned(),
+            });
         }
     };
     findings.endpoint = target.to_string();
@@ -138,6 +141,7 @@ async fn ask(
             stream,
             ..
         } => wowza::ask(url, application, stream, &dialer, findings).await,
+        Server::Platform(_) => {}
     }
     findings.ice_servers = ice_servers.iter().map(|s| s.url.to_string()).collect();
     ways(publisher, &dialer, &ice_servers, findings).await;

@@ -90,6 +90,7 @@ impl Publisher {
         let dialer = Dialer::new(&config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
+            Server::Platform(_) => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
             Server::Wowza { dialect, .. } => match dialect {
                 WowzaDialect::Auto | WowzaDialect::V1 => Dialect::WowzaV1,
@@ -361,6 +362,7 @@ impl Actor {
                 };
                 Box::new(Ome::new(url, asks, dialer))
             }
+            Server::Platform(_) => todo!(),
             Server::Whip {
                 url,
                 bearer,
