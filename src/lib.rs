@@ -34,6 +34,7 @@
     allow(clippy::disallowed_methods, reason = "tests make their own instants")
 )]
 
+pub mod account;
 pub mod capture;
 pub mod cli;
 pub mod commands;

@@ -97,8 +97,8 @@ async fn ask(
             Target::parse(url.expose(), &[])?
         }
         Server::Platform(_) => {
-            let why = "which server takes the stream is known only when the vendor has started it; \
-                start it with `onair stream start` and probe the URL that it shows";
+            let why = "which server takes the stream is known only when its vendor has started it; \
+                start it with `onair stream start`, and give the URL that the vendor's page shows to `onair probe -`";
             return Err(Error::Url {
                 why: why.to_owned(),
             });
