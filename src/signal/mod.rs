@@ -136,7 +136,8 @@ pub trait Signaller: Send {
     /// on for ever when that socket closes.
     async fn next(&mut self) -> Result<Event, Error>;
 
-    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done.
+    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done. Between
+    /// sessions it ends what an earlier parting could not.
     async fn close(&mut self, parting: Parting);
 }
 

@@ -1,5 +1,3 @@
-use std::sync::Mutex;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
@@ -91,7 +89,7 @@ impl Far {
 
 fn whip(url: &str, token: Option<Token>, trickle: Trickle) -> (Whip, Far) {
     let (sender, pipes) = mpsc::unbounded_channel();
-    let dial: Dial = std::sync::Arc::new(move |target| {
+    let dial: Dial = Arc::new(move |target| {
         let (near, far) = duplex(1 << 20);
         sender.send((target, far)).unwrap();
         Box::pin(async { Ok(Box::new(near) as Box<dyn net::Stream>) })
