@@ -250,8 +250,8 @@ impl Whip {
         }
     }
 
-    /// Takes the reply to the offer that `ours` was read from.
-    fn take(&mut self, asked: Asked, ours: Ours) -> Result<RemoteDescription, Error> {
+    /// Takes the reply to `offer`.
+    fn take(&mut self, asked: Asked, offer: &str) -> Result<RemoteDescription, Error> {
         let (url, etag, ice_servers) = match reply::read(&asked.reply, &asked.at) {
             Said::Answer {
                 session,
@@ -276,14 +276,14 @@ impl Whip {
         let session = self.session.insert(Session {
             url,
             etag,
-            ours,
+            ours: Ours::of(offer),
             answer: String::new(),
             candidates: Vec::new(),
             trickling: false,
             stuck: false,
         });
         let unfit = |why: String| self.server.unfit(&why);
-        session.answer = sdp::regular(&reply.body, sdp::Kind::Answer).map_err(unfit)?;
+        session.answer = sdp::regular_answer(offer, &reply.body).map_err(unfit)?;
         session.candidates = candidate::usable(sdp::candidate_lines(&reply.body));
         Ok(RemoteDescription {
             sdp: session.answer.clone(),
@@ -375,7 +375,7 @@ impl Signaller for Whip {
         self.delete(Instant::now() + CLOSE_DEADLINE).await;
         let offer = sdp::whip_offer(local_sdp, self.trickle != Trickle::Off);
         let asked = self.post(&offer).await?;
-        self.take(asked, Ours::of(&offer)).map(Some)
+        self.take(asked, &offer).map(Some)
     }
 
     /// Bounded by five seconds. Failures are no errors: servers learn our candidates from our checks too.
