@@ -44,7 +44,7 @@ pub struct RemoteDescription {
     /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
     pub payload_types: PayloadTypes,
     /// TURN and STUN servers handed over by the server; where it named an address of its own inner network, that
-    /// of the host we dialled stands beside it.
+    /// of the host we dialled stands before them.
     pub ice_servers: Vec<IceServer>,
 }
 

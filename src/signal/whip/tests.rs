@@ -221,12 +221,12 @@ async fn ice_servers_of_links_are_handed_on_and_an_inner_address_is_mended() {
     assert_eq!(
         urls,
         [
+            "turn:h.example:3478?transport=tcp",
             "turn:10.0.0.1:3478?transport=tcp",
-            "stun:stun.example:3478",
-            "turn:h.example:3478?transport=tcp"
+            "stun:stun.example:3478"
         ]
     );
-    assert_eq!(remote.ice_servers[2].credential.expose(), "airen");
+    assert_eq!(remote.ice_servers[0].credential.expose(), "airen");
 }
 
 #[tokio::test(start_paused = true)]
