@@ -266,7 +266,7 @@ pub struct Lab {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "No offer and no answer of ours is ever sent, so nobody who is live under that name is disturbed:\n\
-    OvenMediaEngine is asked under a name of chance first, Wowza for its list of streams, WHIP for its options.\n\
+    OvenMediaEngine is asked under a name of chance, Wowza for its list of streams, WHIP for its options.\n\
     \n\
     Examples:\n  \
     onair probe wss://ome.example:3334/app/stream\n  \
@@ -296,6 +296,10 @@ pub struct Probe {
     /// Take any certificate
     #[arg(long)]
     pub insecure_tls: bool,
+
+    /// Ask OvenMediaEngine under the very name of the URL, where it refuses others; ends whoever is live under it
+    #[arg(long)]
+    pub this_name: bool,
 
     /// HTTP proxy to leave through, or `none`; default: the environment's
     #[arg(long, value_name = "URL")]

@@ -16,11 +16,13 @@ use crate::probe::{self, Findings, Way};
 /// More than any URL needs.
 const URL_MAX: u64 = 8 << 10;
 
-/// Asks the server and prints what was found; the exit code is 0 if one could publish, and 1 if not.
+/// Asks the server and prints what was found; the exit code is 0 if one could publish, and 1 if not or if that could not
+/// be found out.
 pub async fn run(args: cli::Probe, globals: cli::Global) -> anyhow::Result<ExitCode> {
     let publisher = publisher(&args)?;
     let mut chance = fastrand::Rng::with_seed(globals.seed());
-    let findings = probe::probe(&publisher, &mut chance).await;
+    let chance = (!args.this_name).then_some(&mut chance);
+    let findings = probe::probe(&publisher, chance).await;
     let text = if args.json {
         format!("{:#}\n", as_json(&findings))
     } else {
@@ -116,6 +118,7 @@ fn as_json(findings: &Findings) -> Value {
         "notes": findings.notes,
         "publishable": findings.is_publishable(),
         "against": findings.against,
+        "unclear": findings.unclear,
     })
 }
 
@@ -156,14 +159,17 @@ fn as_text(findings: &Findings) -> String {
     for reason in &findings.against {
         line("against it", reason);
     }
-    line(
-        "verdict",
-        if findings.is_publishable() {
-            "one could publish here"
-        } else {
-            "one could not publish here now"
-        },
-    );
+    for question in &findings.unclear {
+        line("unclear", question);
+    }
+    let verdict = if !findings.against.is_empty() {
+        "one could not publish here now"
+    } else if findings.is_publishable() {
+        "one could publish here"
+    } else {
+        "whether one could publish here was not found out"
+    };
+    line("verdict", verdict);
     out
 }
 

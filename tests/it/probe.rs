@@ -1,6 +1,7 @@
 //! `onair probe` against each server of the lab, with a live publisher under the very name that is probed.
 
 use onair::config::Publisher;
+use onair::lab::faults::Fault;
 use onair::lab::hub::State;
 use onair::lab::{Lab, LabConfig, Profile};
 use onair::peer::Rung;
@@ -15,7 +16,7 @@ fn chance() -> fastrand::Rng {
 
 async fn probed(lab: &Lab, profile: Profile) -> Findings {
     let server = lab.server(profile).expect("the lab has the profile");
-    probe(&Publisher::new("feed", server), &mut chance()).await
+    probe(&Publisher::new("feed", server), Some(&mut chance())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,11 +106,33 @@ async fn a_wrong_application_and_a_dead_server_speak_against_publishing() {
         url: onair::config::secret::Secret::new(wrong),
     };
     let publisher = Publisher::new("feed", server);
-    let refused = probe(&publisher, &mut chance()).await;
+    let refused = probe(&publisher, Some(&mut chance())).await;
     assert!(!refused.is_publishable());
+    let said = format!("{:?}", refused.unclear);
+    assert!(said.contains("404") && !said.contains("planted"), "{said}");
+    assert!(said.contains("--this-name"), "{said}");
+    let refused = probe(&publisher, None).await;
     let said = format!("{:?}", refused.against);
     assert!(said.contains("404") && !said.contains("planted"), "{said}");
     lab.stop().await;
-    let gone = probe(&publisher, &mut chance()).await;
+    let gone = probe(&publisher, Some(&mut chance())).await;
     assert!(!gone.is_publishable() && gone.ways.is_empty(), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_other_names_is_never_asked_under_the_real_one() {
+    let lab = Lab::start(LabConfig::new(vec![Profile::Ome021], clock())).await;
+    let lab = lab.expect("the lab starts");
+    let refuse = Fault::Refuse {
+        status: 404,
+        times: 1,
+    };
+    lab.faults().commit(None, refuse);
+    let findings = probed(&lab, Profile::Ome021).await;
+    assert!(!findings.is_publishable() && findings.against.is_empty());
+    assert!(!findings.unclear.is_empty(), "{findings:?}");
+    let names: Vec<String> = (lab.hub().sessions().into_iter()).map(|s| s.name).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(names[0].contains("onair-probe-"), "{names:?}");
+    lab.stop().await;
 }
