@@ -1,12 +1,15 @@
 //! `onair probe` against each server of the lab, with a live publisher under the very name that is probed.
 
-use onair::config::Publisher;
+use futures_util::StreamExt as _;
+use onair::config::secret::Secret;
+use onair::config::{Publisher, WowzaDialect};
 use onair::lab::faults::Fault;
 use onair::lab::hub::State;
 use onair::lab::{Lab, LabConfig, Profile};
 use onair::peer::Rung;
 use onair::probe::{Findings, probe};
 use onair::signal::Dialect;
+use tokio::net::TcpListener;
 
 use crate::support::{Pair, clock};
 
@@ -103,7 +106,7 @@ async fn a_wrong_application_and_a_dead_server_speak_against_publishing() {
     let endpoint = lab.endpoint(Profile::Ome021).expect("the lab has it");
     let wrong = endpoint.url.replace("/app/", "/planted-app/");
     let server = onair::config::Server::Ome {
-        url: onair::config::secret::Secret::new(wrong),
+        url: Secret::new(wrong),
     };
     let publisher = Publisher::new("feed", server);
     let refused = probe(&publisher, Some(&mut chance())).await;
@@ -135,4 +138,31 @@ async fn a_server_that_refuses_other_names_is_never_asked_under_the_real_one() {
     assert_eq!(names.len(), 1, "{names:?}");
     assert!(names[0].contains("onair-probe-"), "{names:?}");
     lab.stop().await;
+}
+
+/// A Wowza whose `enableQuery` is off, on which one can publish all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wowza_that_tells_nothing_of_its_streams_does_not_speak_against_publishing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it has an address");
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The first connection only looks whether there is a server.
+            let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move { while let Some(Ok(_)) = socket.next().await {} });
+        }
+    });
+    let wowza = onair::config::Server::Wowza {
+        url: Secret::new(format!("ws://{address}/webrtc-session.json")),
+        application: "live".to_owned(),
+        stream: Secret::new("front"),
+        dialect: WowzaDialect::Auto,
+    };
+    let findings = probe(&Publisher::new("feed", wowza), Some(&mut chance())).await;
+    assert!(findings.is_publishable(), "{findings:?}");
+    let said = format!("{:?}", findings.notes);
+    assert!(said.contains("only while publishing"), "{said}");
+    server.abort();
 }
