@@ -42,6 +42,7 @@ use super::server::Server;
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
+use crate::config::ice_server::IceServer;
 use crate::config::secret::Secret;
 use crate::config::{Size, Trickle};
 use crate::media::payload_types::PayloadTypes;
@@ -82,6 +83,21 @@ pub struct Picture {
     pub size: Size,
     /// Pictures per second.
     pub fps: u32,
+}
+
+/// What a server says of what can be done at a URL.
+#[derive(Debug)]
+pub struct Options {
+    /// Who replied, after redirects: scheme, host and port.
+    pub endpoint: String,
+    /// The status.
+    pub status: u16,
+    /// What the status means.
+    pub reason: String,
+    /// The server says that it takes SDP there.
+    pub takes_sdp: bool,
+    /// The ICE servers handed over.
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// The signaller for WHIP.
@@ -166,6 +182,30 @@ impl Whip {
         };
         whip.hide();
         whip
+    }
+
+    /// Asks the server what can be done at the URL, which touches no session. Redirects and the token are treated as in
+    /// publishing.
+    pub async fn options(&self) -> Result<Options, Error> {
+        let client = self.client()?.clone();
+        let question = Question {
+            method: Method::Options,
+            target: client.home.clone(),
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        let asked = client.ask(question).await?;
+        Ok(Options {
+            status: asked.reply.status,
+            reason: asked.explained(asked.reply.reason().to_owned()),
+            takes_sdp: (asked.reply.headers("accept-post"))
+                .any(|types| types.to_ascii_lowercase().contains("application/sdp")),
+            ice_servers: reachable(
+                link::ice_servers(asked.reply.headers("link")),
+                asked.at.host(),
+            ),
+            endpoint: asked.at.to_string(),
+        })
     }
 
     fn client(&self) -> Result<&Client, Error> {

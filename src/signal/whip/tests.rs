@@ -268,6 +268,26 @@ fn heard_body(whip: &Whip, offer: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
+async fn options_are_asked_for_where_redirects_lead() {
+    let (whip, mut far) = whip(URL, token("hush-hush"), Trickle::Sdpfrag);
+    let server = async {
+        let head = "HTTP/1.1 308 x\r\nlocation: https://edge.example/w\r\n";
+        let home = far.serve(head, "").await;
+        let head = "HTTP/1.1 204 x\r\naccept-post: Application/SDP\r\n\
+                    link: <turn:10.0.0.1:3478>; rel=\"ice-server\"\r\n";
+        [home, far.serve(head, "").await]
+    };
+    let (options, [home, edge]) = tokio::join!(whip.options(), server);
+    let options = options.unwrap();
+    assert_eq!(options.endpoint, "https://edge.example:443");
+    assert!(options.status == 204 && options.takes_sdp);
+    assert_eq!(options.ice_servers[0].url.host, "edge.example");
+    assert_eq!(home.header("authorization"), Some("Bearer hush-hush"));
+    assert_eq!(edge.asked, "OPTIONS https://edge.example/w");
+    assert_eq!(edge.header("authorization"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redirect_that_cannot_be_followed_is_a_refusal_that_says_why() {
     for (location, why) in [
         ("", "where to"),
