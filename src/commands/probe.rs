@@ -49,6 +49,7 @@ fn publisher(args: &cli::Probe) -> anyhow::Result<Publisher> {
             (None, _) => bail!("the file has no publisher of that name"),
         };
     }
+    bare(args)?;
     let url = match args.url.as_deref() {
         Some("-") => {
             let mut url = String::new();
@@ -73,6 +74,27 @@ fn publisher(args: &cli::Probe) -> anyhow::Result<Publisher> {
         Some(url) => Proxy::Url(Secret::new(url)),
     };
     Ok(publisher)
+}
+
+/// Refuses secrets where a list of processes and a shell's history show them. The words are not repeated.
+fn bare(args: &cli::Probe) -> anyhow::Result<()> {
+    if args.proxy.as_deref().is_some_and(|url| url.contains('@')) {
+        bail!(
+            "--proxy: a proxy's user and password do not belong on a command line; leave it out and set HTTPS_PROXY, or \
+             use a configuration file"
+        );
+    }
+    if args
+        .stream
+        .as_deref()
+        .is_some_and(|name| name.contains('?'))
+    {
+        bail!(
+            "--stream: what follows the ? may be a token, which does not belong on a command line; the name in front of \
+             it will do here, or use a configuration file"
+        );
+    }
+    Ok(())
 }
 
 /// What kind of server `url` leads to, by its scheme and the end of its path.
