@@ -300,7 +300,7 @@ pub struct Probe {
     #[arg(long)]
     pub insecure_tls: bool,
 
-    /// Ask OvenMediaEngine under the very name of the URL, where it refuses others; ends whoever is live under it
+    /// Ask OvenMediaEngine under the very name of the URL, where it refuses others; may end whoever is live under it
     #[arg(long)]
     pub this_name: bool,
 
