@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request and its reply, on a connection of its own over the [`Dialer`].
+//! One HTTP/1.1 request and its reply, on a connection of its own.
 //!
 //! Everything that comes back is bounded: the head, the body, the time. Redirects are not followed here, for only the
 //! caller knows what may be told to whom. What may hold a secret (the URL, headers, bodies) is never logged.
@@ -14,7 +14,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, U
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::{Dialer, Error, Step, Stream, Target, failed};
+use super::{Error, Step, Stream, Target, failed};
 
 /// Largest reply body taken; answers and error texts have some KiB.
 pub const BODY_MAX: usize = 256 << 10;
@@ -63,17 +63,10 @@ pub struct Reply {
     pub body: String,
 }
 
-/// Sends `request` on a connection of its own. The connection has the deadlines of the [`Dialer`], the request then
-/// `after` for all of its reply.
+/// Sends `request` on a connection of its own, which is closed afterwards. It has `after` for all of its reply.
 ///
 /// An [`Error::Failed`] at [`Step::Http`] whose cause is [`io::ErrorKind::UnexpectedEof`] means that the server closed
 /// the connection without a reply.
-pub async fn send(dialer: &Dialer, request: &Request<'_>, after: Duration) -> Result<Reply, Error> {
-    let stream = dialer.dial(request.target).await?;
-    exchange(stream, request, after).await
-}
-
-/// The same on an open stream, which is closed afterwards.
 pub async fn exchange(
     stream: Box<dyn Stream>,
     request: &Request<'_>,

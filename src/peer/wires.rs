@@ -25,7 +25,7 @@ use webrtc::runtime::{
     TokioRuntime,
 };
 
-use crate::config::ice_server::{IceServer, IceUrl};
+use crate::config::ice_server::{ICE_SERVERS_MAX, IceServer, IceUrl};
 use crate::net::Dialer;
 
 use super::counters::Shared;
@@ -43,9 +43,6 @@ const ROOM: usize = 64 * 1024;
 
 /// Bytes queued on a stream beyond which whole frames are thrown away, so that nothing grows without bound.
 pub(super) const MOST: usize = 512 * 1024;
-
-/// Most TURN servers that are used.
-const MOST_SERVERS: usize = 8;
 
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -268,12 +265,12 @@ impl Wires {
         for server in more {
             let Some(rung) = turn::rung(server.url.kind) else {
                 let mut stun = locked(&self.stun_servers);
-                if stun.len() < MOST_SERVERS && !stun.contains(&server.url) {
+                if stun.len() < ICE_SERVERS_MAX && !stun.contains(&server.url) {
                     stun.push(server.url.clone());
                 }
                 continue;
             };
-            if servers.len() < MOST_SERVERS && !servers.contains(server) {
+            if servers.len() < ICE_SERVERS_MAX && !servers.contains(server) {
                 servers.push(server.clone());
                 locked(&self.race).served(rung);
             }
@@ -432,7 +429,7 @@ impl Wires {
         if let Some(mapped) = reflexive::answer(packet) {
             let mut known = locked(&self.reflexive);
             let news = mapped != local && !known.iter().any(|(address, _)| *address == mapped);
-            if news && known.len() < MOST_SERVERS {
+            if news && known.len() < ICE_SERVERS_MAX {
                 known.push((mapped, local));
             }
         }

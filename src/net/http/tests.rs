@@ -215,7 +215,7 @@ async fn the_dialer_reaches_the_server() {
         seen
     });
     let trust = crate::config::Trust::default();
-    let dialer = Dialer::new(&trust, &crate::config::Proxy::None).unwrap();
+    let dialer = crate::net::Dialer::new(&trust, &crate::config::Proxy::None).unwrap();
     let target = target(&format!("http://127.0.0.1:{port}/"));
     let request = Request {
         method: Method::Delete,
@@ -223,7 +223,8 @@ async fn the_dialer_reaches_the_server() {
         headers: &[],
         body: "",
     };
-    let reply = send(&dialer, &request, PATIENCE).await.unwrap();
+    let stream = dialer.dial(&target).await.unwrap();
+    let reply = exchange(stream, &request, PATIENCE).await.unwrap();
     assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
     assert_eq!(&server.await.unwrap(), b"DELET");
 }
