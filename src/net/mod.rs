@@ -184,7 +184,10 @@ impl Dialer {
     pub async fn dial(&self, target: &Target) -> Result<Box<dyn Stream>, Error> {
         let stream = self.reach(&target.endpoint).await?;
         match target.tls {
-            true => self.secure(&target.endpoint, stream, Alpn::Http).await,
+            true => {
+                self.secure(&target.endpoint, target.host(), stream, Alpn::Http)
+                    .await
+            }
             false => Ok(stream),
         }
     }
@@ -194,11 +197,12 @@ impl Dialer {
         self.reach(&Endpoint::new("tcp", host, port)).await
     }
 
-    /// The same, secured by TLS for that host, without a protocol named in the handshake.
-    pub async fn tls(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Error> {
+    /// The same, secured by TLS without a protocol named in the handshake. The certificate must be for `name`, which is
+    /// not `host` where a server has sent us on to an address.
+    pub async fn tls(&self, host: &str, port: u16, name: &str) -> Result<Box<dyn Stream>, Error> {
         let endpoint = Endpoint::new("tls", host, port);
         let stream = self.reach(&endpoint).await?;
-        self.secure(&endpoint, stream, Alpn::None).await
+        self.secure(&endpoint, name, stream, Alpn::None).await
     }
 
     /// Whether a proxy stands between us and that port.
@@ -216,7 +220,7 @@ impl Dialer {
             true => {
                 let began = Instant::now();
                 let stream = (self.tls)
-                    .secure(&target.endpoint, stream, Alpn::Http)
+                    .secure(&target.endpoint, target.host(), stream, Alpn::Http)
                     .await?;
                 Some(tls::secured(&stream, began.elapsed()))
             }
@@ -239,10 +243,11 @@ impl Dialer {
     async fn secure(
         &self,
         endpoint: &Endpoint,
+        name: &str,
         stream: Box<dyn Stream>,
         alpn: Alpn,
     ) -> Result<Box<dyn Stream>, Error> {
-        let secured = self.tls.secure(endpoint, stream, alpn).await?;
+        let secured = self.tls.secure(endpoint, name, stream, alpn).await?;
         Ok(Box::new(secured))
     }
 }

@@ -138,7 +138,9 @@ impl Proxy {
         if self.address.scheme == "http" {
             return Ok(Box::new(tcp));
         }
-        let secured = tls.secure(&self.address, tcp, Alpn::Proxy).await?;
+        let secured = tls
+            .secure(&self.address, self.address.bare_host(), tcp, Alpn::Proxy)
+            .await?;
         Ok(Box::new(secured))
     }
 

@@ -91,10 +91,11 @@ impl Tls {
         })
     }
 
-    /// Secures `stream`, which leads to `endpoint`.
+    /// Secures `stream`, which leads to `endpoint`, whose certificate must be for `name`.
     pub(super) async fn secure<S: Stream>(
         &self,
         endpoint: &Endpoint,
+        name: &str,
         stream: S,
         alpn: Alpn,
     ) -> Result<TlsStream<S>, Error> {
@@ -104,7 +105,7 @@ impl Tls {
             Alpn::Proxy => &self.proxy,
         };
         let secured = within(endpoint, Step::Tls, TLS_DEADLINE, async {
-            connect(config, endpoint.bare_host(), stream)
+            connect(config, name, stream)
                 .await
                 .map_err(|e| failed(endpoint, Step::Tls, explain(&e), Some(e)))
         })
@@ -141,10 +142,10 @@ pub(super) fn secured<S>(stream: &TlsStream<S>, took: Duration) -> Secured {
 
 async fn connect<S: Stream>(
     config: &Arc<ClientConfig>,
-    host: &str,
+    name: &str,
     stream: S,
 ) -> io::Result<TlsStream<S>> {
-    let name = ServerName::try_from(host.to_owned())
+    let name = ServerName::try_from(name.to_owned())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     TlsConnector::from(Arc::clone(config))
         .connect(name, stream)

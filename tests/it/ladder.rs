@@ -28,6 +28,8 @@ use crate::peer::{
 use crate::receiver::{Options, Order, Receiver};
 use crate::rehearsal::{connect, hear, say};
 
+mod trust;
+
 /// Where the relays' sockets are, so that the server can tell them from ours.
 const RELAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
@@ -296,29 +298,6 @@ async fn what_stops_a_relay_is_told_without_secrets() {
     refused(ice_server(&urls[1], "relayed"), Rung::TurnTcp, "refused").await;
     let unknown = ice_server("turns:nowhere.invalid", "relayed");
     refused(unknown, Rung::TurnTls, "looking up the name").await;
-}
-
-#[tokio::test]
-async fn the_certificate_of_a_turn_server_is_verified() {
-    let turn = turn_server().await;
-    let mut config = climbing(Transport::Relay, None, server_for(&turn, Rung::TurnTls));
-    config.dialer = Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read");
-    let (peer, _events, server) = offered(config, behind_a_firewall()).await;
-    let failed = async {
-        while !matches!(climb(&peer, Rung::TurnTls).outcome, Outcome::Failed(_)) {
-            tokio::task::yield_now().await;
-        }
-    };
-    let failed = tokio::time::timeout(Duration::from_secs(10), failed);
-    failed.await.expect("a failure");
-    assert!(
-        climb(&peer, Rung::TurnTls)
-            .outcome
-            .to_string()
-            .contains("TLS")
-    );
-    peer.close(true).await;
-    server.kill().await;
 }
 
 #[tokio::test]

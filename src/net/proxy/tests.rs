@@ -421,7 +421,7 @@ async fn tls_goes_through_a_proxy_that_is_reached_by_tls() {
                     .dial(&Target::parse_http(&url, &[]).unwrap())
                     .await
                     .unwrap(),
-                _ => dialer.tls("localhost", port).await.unwrap(),
+                _ => dialer.tls("localhost", port, "localhost").await.unwrap(),
             };
             stream.write_all(b"hello").await.unwrap();
             stream.flush().await.unwrap();

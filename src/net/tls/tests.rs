@@ -64,8 +64,10 @@ impl Server {
         let (near, far) = tokio::io::duplex(16 << 10);
         let endpoint = Endpoint::new("wss", "localhost", 443);
         let tls = Tls::new(trust).unwrap();
-        let (secured, accepted) =
-            tokio::join!(tls.secure(&endpoint, near, alpn), self.acceptor.accept(far));
+        let (secured, accepted) = tokio::join!(
+            tls.secure(&endpoint, endpoint.bare_host(), near, alpn),
+            self.acceptor.accept(far)
+        );
         secured?;
         Ok(accepted
             .unwrap()
@@ -257,7 +259,10 @@ async fn a_silent_server_is_given_up_after_ten_seconds() {
     let (near, _far) = tokio::io::duplex(16 << 10);
     let endpoint = Endpoint::new("tls", "turn.example", 443);
     let tls = Tls::new(&Trust::default()).unwrap();
-    let error = tls.secure(&endpoint, near, Alpn::None).await.unwrap_err();
+    let error = tls
+        .secure(&endpoint, "turn.example", near, Alpn::None)
+        .await
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "tls://turn.example:443: negotiating TLS took longer than 10 s"
