@@ -152,9 +152,10 @@ pub struct Trust {
     /// A PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
     /// SHA-256 digests of the public keys (SubjectPublicKeyInfo) of which the server's own certificate must have one;
-    /// none means any. Authorities, names and times are checked all the same.
+    /// none means any. Authorities, names and times are checked all the same. They bind the host of the publisher's URL
+    /// alone, at whatever port.
     pub pins: Vec<[u8; 32]>,
-    /// Take any certificate. For a lab; said as a warning on each connection.
+    /// Take any certificate of the host of the publisher's URL. For a lab; said as a warning on each connection.
     pub insecure: bool,
 }
 
@@ -203,6 +204,18 @@ pub enum Server {
         /// Which of the two languages is spoken there.
         dialect: WowzaDialect,
     },
+}
+
+impl Server {
+    /// Where it is asked first.
+    pub const fn url(&self) -> &Secret {
+        match self {
+            Self::Ome { url }
+            | Self::Qencode { url }
+            | Self::Whip { url, .. }
+            | Self::Wowza { url, .. } => url,
+        }
+    }
 }
 
 /// Wowza's languages.

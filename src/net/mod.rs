@@ -26,6 +26,7 @@ use self::proxy::Proxies;
 use self::target::Endpoint;
 use self::tls::{Alpn, Tls};
 use crate::config;
+use crate::config::secret::Secret;
 
 /// A byte stream to a server: TCP or TLS, or a pipe in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -170,11 +171,14 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// For a publisher with this URL: pins, and leave to take any certificate, apply to the host in it alone.
+    ///
     /// Reads certificate authorities and the environment, so it may block for some milliseconds. Fails only if
     /// `trust.ca_file` cannot be read or holds no certificate, or the proxy's URL cannot be used.
-    pub fn new(trust: &config::Trust, proxy: &config::Proxy) -> Result<Self, Error> {
+    pub fn new(url: &Secret, trust: &config::Trust, proxy: &config::Proxy) -> Result<Self, Error> {
+        let own = target::host(url.expose());
         Ok(Self {
-            tls: Tls::new(trust)?,
+            tls: Tls::new(own.as_deref(), trust)?,
             proxies: Arc::new(Proxies::new(proxy)?),
         })
     }

@@ -91,10 +91,7 @@ async fn ask(
     chance: &mut fastrand::Rng,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let (Server::Ome { url }
-    | Server::Qencode { url }
-    | Server::Whip { url, .. }
-    | Server::Wowza { url, .. }) = &publisher.server;
+    let url = publisher.server.url();
     let target = match &publisher.server {
         Server::Whip { .. } => Target::parse_http(url.expose(), &[])?,
         Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => {
@@ -102,7 +99,7 @@ async fn ask(
         }
     };
     findings.endpoint = target.to_string();
-    let dialer = Dialer::new(&publisher.trust, &publisher.proxy)?;
+    let dialer = Dialer::new(url, &publisher.trust, &publisher.proxy)?;
     let examined = dialer.examine(&target).await?;
     let through = if examined.proxied {
         "connected through the proxy"

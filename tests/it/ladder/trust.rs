@@ -1,12 +1,15 @@
 //! Which certificates of TURN servers are taken.
 
+use onair::peer::try_turn_servers;
+
 use super::*;
 
 #[tokio::test]
 async fn the_certificate_of_a_turn_server_is_verified() {
     let turn = turn_server().await;
     let mut config = climbing(Transport::Relay, None, server_for(&turn, Rung::TurnTls));
-    config.dialer = Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read");
+    config.dialer =
+        Dialer::new(&own_url(), &Trust::default(), &Proxy::None).expect("no files are read");
     let (peer, _events, server) = offered(config, behind_a_firewall()).await;
     let failed = async {
         while !matches!(climb(&peer, Rung::TurnTls).outcome, Outcome::Failed(_)) {
@@ -23,6 +26,28 @@ async fn the_certificate_of_a_turn_server_is_verified() {
     );
     peer.close(true).await;
     server.kill().await;
+}
+
+#[tokio::test]
+async fn nothing_set_for_the_publishers_server_is_for_a_turn_server_elsewhere() {
+    let turn = turn_server().await;
+    let insecure = Trust {
+        insecure: true,
+        ..Trust::default()
+    };
+    let pinned = Trust {
+        pins: vec![[7; 32]],
+        ..insecure.clone()
+    };
+    for (url, trust, taken) in [
+        ("wss://127.0.0.1/", &insecure, true),
+        ("wss://127.0.0.1/", &pinned, false),
+        ("wss://server.example/", &insecure, false),
+    ] {
+        let dialer = Dialer::new(&Secret::new(url), trust, &Proxy::None).expect("no files");
+        let tried = try_turn_servers(server_for(&turn, Rung::TurnTls), &dialer).await;
+        assert_eq!(tried.is_ok(), taken, "{url} {trust:?}: {tried:?}");
+    }
 }
 
 /// A TURN server with a certificate for a name, and the file that makes it trusted.
@@ -55,7 +80,7 @@ async fn the_certificate_of_another_server_is_for_the_name_that_was_asked() {
         ca_file: Some(ca_file),
         ..Trust::default()
     };
-    config.dialer = Dialer::new(&trust, &Proxy::None).expect("a readable file");
+    config.dialer = Dialer::new(&own_url(), &trust, &Proxy::None).expect("a readable file");
     let clock = config.clock;
     let connection = offered(config, behind_a_firewall()).await;
     wins(connection, clock, &second, Rung::TurnTls).await;
