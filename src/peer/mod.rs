@@ -514,16 +514,11 @@ impl Peer {
         let usable: Vec<Candidate> = parsed
             .filter(|c| !rungs(c).is_empty() && self.is_new(c))
             .collect();
-        for candidate in &usable {
-            if candidate.protocol == Protocol::Tcp {
-                self.wires.dialling(candidate.address);
-            }
-        }
         // All at once: the first rung offered has a head start over those that follow.
-        let offered: Vec<Rung> = usable.iter().flat_map(rungs).collect();
-        if !offered.is_empty() {
-            self.wires.offered(&offered);
-        }
+        self.wires.offered(usable.iter().flat_map(|candidate| {
+            let rungs = rungs(candidate).into_iter();
+            rungs.map(|rung| (rung, candidate.address))
+        }));
         for candidate in &usable {
             let init = RTCIceCandidateInit {
                 candidate: candidate.line(),

@@ -479,7 +479,8 @@ impl Standing {
                 Output::Over(why) => return Some(Some(why.to_string())),
                 Output::PeerRefused(peer, code) => {
                     tracing::debug!(code, "the TURN server does not relay to {peer}");
-                    wires.peer_refused(relay.rung, code);
+                    let why = format!("the TURN server refuses to relay to the server ({code})");
+                    wires.led(relay.rung, peer, Some(why));
                 }
                 Output::Released => return Some(None),
                 Output::Send(message) => self.line.send(&message),
