@@ -636,9 +636,12 @@ impl Peer {
         }
         drop(stop);
         tasks.close();
-        drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
-        drop(engine);
-        drop(tokio::time::timeout(CLOSING / 4, wires.released()).await);
+        let ended = async {
+            tasks.wait().await;
+            drop(engine);
+            wires.released().await;
+        };
+        drop(tokio::time::timeout(CLOSING / 4, ended).await);
     }
 
     async fn set_local(&self, description: RTCSessionDescription) -> Result<String, Error> {
