@@ -660,12 +660,13 @@ impl Peer {
 
     /// Tells our further candidates, those `found` first.
     fn announce(&self, found: Vec<String>) {
-        let wires = Arc::clone(&self.wires);
-        let announcing = watch::announce(wires, self.events.clone(), found);
-        let announcing = self.wires.spawn(announcing);
-        if let Some(earlier) = locked(&self.announcing).replace(announcing) {
+        let mut announcing = locked(&self.announcing);
+        if let Some(earlier) = announcing.take() {
             earlier.abort();
         }
+        let wires = Arc::clone(&self.wires);
+        let announce = watch::announce(wires, self.events.clone(), found);
+        *announcing = Some(self.wires.spawn(announce));
     }
 
     fn is_new(&self, candidate: &Candidate) -> bool {

@@ -27,6 +27,8 @@ const LOOKUP: Duration = Duration::from_secs(2);
 
 /// Asks every STUN server known, from every socket that could reach it, until all have answered or patience ends.
 pub(super) async fn ask(wires: Arc<Wires>) {
+    // An asking that was cut short, as by an ICE restart, left its own behind.
+    wires.forget_questions();
     let mut questions: Vec<(Arc<UdpSocket>, SocketAddr, Vec<u8>)> = Vec::new();
     let sockets = wires.sockets();
     for url in wires.stun_servers() {

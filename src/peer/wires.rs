@@ -724,6 +724,28 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_asking_that_was_cut_short_leaves_nothing_for_the_next() {
+        let wires = wires(Transport::Auto);
+        let ours = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
+        let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        locked(&wires.sockets).push(Arc::downgrade(&ours));
+        let at = silent.local_addr().expect("bound");
+        wires.add_servers(&[IceServer {
+            url: format!("stun:{at}").parse().expect("a URL"),
+            username: String::new(),
+            credential: Secret::new(""),
+        }]);
+        for _ in 0..3 {
+            let asking = reflexive::ask(Arc::clone(&wires));
+            let cut = tokio::time::timeout(Duration::from_millis(10), asking).await;
+            assert!(cut.is_err());
+            assert_eq!(locked(&wires.questions).len(), 1);
+        }
+        reflexive::ask(Arc::clone(&wires)).await;
+        assert!(wires.all_answered());
+    }
+
     #[test]
     fn what_one_relay_refused_the_next_one_may_not() {
         let wires = wires(Transport::Relay);
