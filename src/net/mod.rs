@@ -28,6 +28,9 @@ use self::tls::{Alpn, Tls};
 use crate::config;
 use crate::config::secret::Secret;
 
+/// Who we are, for the operators of servers and proxies.
+const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
+
 /// A byte stream to a server: TCP or TLS, or a pipe in tests.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 

@@ -81,7 +81,7 @@ mod wires;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rtc::interceptor::{Registry, Slot};
@@ -118,7 +118,7 @@ use interceptor::{Egress, Stream};
 use local::Sockets;
 use packetizer::{Packetizer, Timeline};
 use tracks::{Sender, describe};
-use wires::{Engine, Wires};
+use wires::{Engine, Wires, locked};
 
 /// Events waiting to be read; beyond it they are dropped and counted.
 const EVENTS: usize = 128;
@@ -673,9 +673,4 @@ impl Peer {
         let mut dialled = locked(&self.dialled);
         dialled.len() < MAX_CANDIDATES && dialled.insert((candidate.protocol, candidate.address))
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use rtc::stun::attributes::ATTR_XORMAPPED_ADDRESS;
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::message::{BINDING_REQUEST, Message, TransactionId};
-use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::net::UdpSocket;
 
+use super::turn;
 use super::wires::Wires;
 
 /// Pauses after each asking (RFC 8489, section 6.2.1, in short).
@@ -92,7 +92,5 @@ pub(super) fn answer(packet: &[u8]) -> Option<SocketAddr> {
         ..Message::default()
     };
     message.decode().ok()?;
-    let mut address = XorMappedAddress::default();
-    address.get_from_as(&message, ATTR_XORMAPPED_ADDRESS).ok()?;
-    Some(SocketAddr::new(address.ip, address.port))
+    turn::xor_address(&message, ATTR_XORMAPPED_ADDRESS)
 }

@@ -30,6 +30,7 @@ use super::ladder::Rung;
 use super::relay::Relay;
 use super::wires::Wires;
 
+pub(super) use allocation::xor_address;
 use allocation::{Allocation, Output};
 use frames::Frames;
 

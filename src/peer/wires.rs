@@ -115,7 +115,8 @@ impl std::fmt::Debug for Wires {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what several tasks share, never across an await.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -621,7 +621,8 @@ fn peer_address(peer: SocketAddr) -> PeerAddress {
     }
 }
 
-fn xor_address(message: &Message, attribute: AttrType) -> Option<SocketAddr> {
+/// An address that a message tells in the way of RFC 8489, section 14.2.
+pub(in crate::peer) fn xor_address(message: &Message, attribute: AttrType) -> Option<SocketAddr> {
     let mut address = XorMappedAddress::default();
     address.get_from_as(message, attribute).ok()?;
     Some(SocketAddr::new(address.ip, address.port))
