@@ -28,6 +28,7 @@ use crate::peer::{
 use crate::receiver::{Options, Order, Receiver};
 use crate::rehearsal::{connect, hear, say};
 
+mod streams;
 mod trust;
 
 /// Where the relays' sockets are, so that the server can tell them from ours.
@@ -724,58 +725,4 @@ async fn ovenmediaengines_own_relay_is_taken_for_what_it_says() {
         told.await.expect("a receiver report through the relay");
         peer.close(true).await;
     }
-}
-
-/// Leads to `server` until it is told to stand still.
-async fn freezable(
-    server: std::net::SocketAddr,
-) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a listener");
-    let address = listener.local_addr().expect("bound");
-    let (freeze, frozen) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("accepted");
-        let mut onward = tokio::net::TcpStream::connect(server)
-            .await
-            .expect("the server");
-        let mut frozen = frozen;
-        tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut stream, &mut onward) => drop(copied),
-            _ = frozen.wait_for(|frozen| *frozen) => {}
-        }
-        // Both connections stay open, and nobody reads.
-        drop(frozen.wait_for(|frozen| !*frozen).await);
-    });
-    (address, freeze)
-}
-
-#[tokio::test]
-async fn a_turn_server_that_stops_reading_is_an_error_and_holds_nothing_up() {
-    let turn = turn_server().await;
-    let (at, freeze) = freezable(turn.tcp().expect("TCP")).await;
-    let server = ice_server(&format!("turn:{at}?transport=tcp"), "relayed");
-    let config = climbing(Transport::Relay, None, vec![server]);
-    let clock = config.clock;
-    let (mut peer, mut events, server) = offered(config, behind_a_firewall()).await;
-    connected(&mut events).await;
-    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
-    freeze.send_replace(true);
-    let stalled = async {
-        loop {
-            let now = clock.at(tokio::time::Instant::now().into_std());
-            if let Err(error) = peer.send(&picture(now, false, 100_000)).await {
-                return error;
-            }
-        }
-    };
-    let error = tokio::time::timeout(Duration::from_secs(20), stalled)
-        .await
-        .expect("an end of patience");
-    assert!(matches!(error, onair::peer::Error::Stalled), "{error}");
-    let closing = tokio::time::Instant::now();
-    peer.close(true).await;
-    assert!(closing.elapsed() < Duration::from_secs(4));
-    server.kill().await;
 }
