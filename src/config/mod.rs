@@ -159,7 +159,8 @@ pub struct Trust {
     pub insecure: bool,
 }
 
-/// The HTTP proxy through which signalling and TURN over TLS leave (RFC 9110, section 9.3.6: `CONNECT`).
+/// The HTTP proxy through which signalling and TURN over TCP and TLS leave (RFC 9110, section 9.3.6: `CONNECT`). TCP to a
+/// server's own candidates is dialled directly as well, as UDP is, for such a server may be in the same network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Proxy {
     /// What `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
