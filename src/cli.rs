@@ -296,7 +296,7 @@ pub struct Probe {
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 
-    /// Take any certificate
+    /// Take any certificate of the host in the URL
     #[arg(long)]
     pub insecure_tls: bool,
 

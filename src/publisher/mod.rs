@@ -87,7 +87,7 @@ impl Publisher {
         network: watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let dialer = Dialer::new(&config.trust, &config.proxy)?;
+        let dialer = Dialer::new(config.server.url(), &config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
