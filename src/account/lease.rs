@@ -591,7 +591,7 @@ impl Lease {
 pub(super) fn key(config: &Config, id: &str) -> Key {
     Key {
         vendor: config.vendor.name().to_owned(),
-        api: config.api.clone(),
+        api: config.api.expose().to_owned(),
         id: id.to_owned(),
     }
 }

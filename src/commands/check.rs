@@ -13,7 +13,7 @@ use url::Url;
 use super::CONFIGURATION;
 use crate::cli;
 use crate::config::load::{self, Scope, load};
-use crate::config::{Config, Server};
+use crate::config::Config;
 
 /// Longest wait for one name.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -46,14 +46,8 @@ pub async fn run(args: cli::Check, _globals: cli::Global) -> anyhow::Result<Exit
 async fn unresolved(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, publisher) in &config.publishers {
-        let url = match &publisher.server {
-            Server::Ome { url }
-            | Server::Qencode { url }
-            | Server::Whip { url, .. }
-            | Server::Wowza { url, .. } => url.expose(),
-            Server::Platform(platform) => &platform.api,
-        };
-        let url = Url::parse(url).ok();
+        let url = publisher.server.url();
+        let url = Url::parse(url.expose()).ok();
         let Some(host) = url.as_ref().and_then(Url::host_str) else {
             continue;
         };

@@ -13,7 +13,7 @@ pub struct Platform {
     /// Wowza Video's token, or Qencode's API key.
     pub credential: Bearer,
     /// Address of the interface, `https://` or `http://`, without a slash at its end.
-    pub api: String,
+    pub api: Secret,
     /// Which stream.
     pub stream: StreamRef,
     /// What becomes of a stream that onair started when onair ends.

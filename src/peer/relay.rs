@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio_util::sync::DropGuard;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use super::ladder::Rung;
-use super::wires::{MOST, Wires};
+use super::wires::{MOST, Wires, locked};
 
 /// Packets that a queue holds before it drops the oldest.
 const MOST_PACKETS: usize = 1_024;
@@ -57,7 +57,7 @@ impl Queue {
     /// Puts a packet last. Returns how many packets and bytes had to go for it.
     pub(super) fn push(&self, peer: SocketAddr, packet: Bytes) -> (usize, usize) {
         let mut dropped = (0, 0);
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         waiting.bytes += packet.len();
         waiting.packets.push_back((peer, packet));
         while waiting.bytes > MOST || waiting.packets.len() > MOST_PACKETS {
@@ -75,7 +75,7 @@ impl Queue {
 
     /// Takes the first packet, if there is one.
     pub(super) fn pop(&self) -> Option<(SocketAddr, Bytes)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         let (peer, packet) = waiting.packets.pop_front()?;
         waiting.bytes -= packet.len();
         Some((peer, packet))
@@ -86,7 +86,7 @@ impl Queue {
         if let Some(taken) = self.pop() {
             return Poll::Ready(taken);
         }
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         waiting.taker = Some(cx.waker().clone());
         // Between the two looks a packet may have come.
         if !waiting.packets.is_empty() {

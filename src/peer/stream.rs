@@ -36,12 +36,12 @@ pub(super) async fn dial(wires: &Arc<Wires>, remote: SocketAddr) -> io::Result<S
         wires.started(Rung::Tcp).await;
         match reach(wires, remote).await {
             Ok((read, write, local)) => {
-                wires.dialled(remote, None);
+                wires.led(Rung::Tcp, remote, None);
                 return Ok(Stream::new(wires, read, write, local, remote));
             }
             Err(why) => {
                 tracing::debug!(why, "cannot dial {remote}");
-                wires.dialled(remote, Some(why));
+                wires.led(Rung::Tcp, remote, Some(why));
             }
         }
         tokio::time::sleep(REDIAL).await;

@@ -30,6 +30,7 @@ use super::ladder::Rung;
 use super::relay::Relay;
 use super::wires::Wires;
 
+pub(super) use allocation::xor_address;
 use allocation::{Allocation, Output};
 use frames::Frames;
 
@@ -189,8 +190,9 @@ async fn allocate(
     dialer: &Dialer,
     crypto: &Arc<dyn RTCCryptoProvider>,
 ) -> Result<(Standing, SocketAddr), String> {
+    let mut name = server.url.host.clone();
     for _ in 0..=HOPS {
-        let line = Line::reach(server.url.kind, &host, port, dialer).await?;
+        let line = Line::reach(server.url.kind, &host, port, &name, dialer).await?;
         let now = Instant::now().into_std();
         let allocation = Allocation::new(
             Arc::clone(crypto),
@@ -203,7 +205,10 @@ async fn allocate(
         match standing.begin().await? {
             Ok(relayed) => return Ok((standing, relayed)),
             // The transport stays, and so does its security.
-            Err(other) => (host, port) = (other.ip().to_string(), other.port()),
+            Err((other, domain)) => {
+                (host, port) = (other.ip().to_string(), other.port());
+                name = domain.unwrap_or(name);
+            }
         }
     }
     Err("it goes on sending us to other servers".to_owned())
@@ -226,7 +231,13 @@ enum Line {
 }
 
 impl Line {
-    async fn reach(kind: IceKind, host: &str, port: u16, dialer: &Dialer) -> Result<Self, String> {
+    async fn reach(
+        kind: IceKind,
+        host: &str,
+        port: u16,
+        name: &str,
+        dialer: &Dialer,
+    ) -> Result<Self, String> {
         let stream = match kind {
             IceKind::Stun | IceKind::TurnUdp => {
                 let said = |error: std::io::Error| error.to_string();
@@ -243,7 +254,7 @@ impl Line {
                 return Ok(Self::Datagrams { socket, buffer });
             }
             IceKind::TurnTcp => dialer.tcp(host, port).await,
-            IceKind::TurnTls => dialer.tls(host, port).await,
+            IceKind::TurnTls => dialer.tls(host, port, name).await,
         };
         let (read, write) = tokio::io::split(stream.map_err(|error| error.to_string())?);
         Ok(Self::Stream {
@@ -350,13 +361,13 @@ struct Standing {
 }
 
 impl Standing {
-    /// Waits until the allocation stands; or where else to ask.
-    async fn begin(&mut self) -> Result<Result<SocketAddr, SocketAddr>, String> {
+    /// Waits until the allocation stands; or where else to ask, and for whom.
+    async fn begin(&mut self) -> Result<Result<SocketAddr, (SocketAddr, Option<String>)>, String> {
         loop {
             while let Some(output) = self.allocation.poll() {
                 match output {
                     Output::Allocated(relayed) => return Ok(Ok(relayed)),
-                    Output::Alternate(server) => return Ok(Err(server)),
+                    Output::Alternate(server, name) => return Ok(Err((server, name))),
                     Output::Over(why) => return Err(why.to_string()),
                     Output::Send(message) => self.line.send(&message),
                     Output::Data(..) | Output::PeerRefused(..) | Output::Released => {}
@@ -469,11 +480,12 @@ impl Standing {
                 Output::Over(why) => return Some(Some(why.to_string())),
                 Output::PeerRefused(peer, code) => {
                     tracing::debug!(code, "the TURN server does not relay to {peer}");
-                    wires.peer_refused(relay.rung, code);
+                    let why = format!("the TURN server refuses to relay to the server ({code})");
+                    wires.led(relay.rung, peer, Some(why));
                 }
                 Output::Released => return Some(None),
                 Output::Send(message) => self.line.send(&message),
-                Output::Allocated(_) | Output::Alternate(_) => {}
+                Output::Allocated(_) | Output::Alternate(..) => {}
             }
         }
         None

@@ -117,7 +117,8 @@ impl Client {
             headers: &headers,
             body: &body,
         };
-        let reply = http::send(&self.dialer, &request, REPLY_WITHIN)
+        let stream = self.dialer.dial(&target).await.map_err(connect)?;
+        let reply = http::exchange(stream, &request, REPLY_WITHIN)
             .await
             .map_err(connect)?;
         self.read(ask.call, &reply)

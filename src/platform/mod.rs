@@ -140,8 +140,8 @@ pub fn connect(
         pins: Vec::new(),
         ..publisher.trust.clone()
     };
-    let dialer = Dialer::new(&trust, &publisher.proxy)?;
-    if config.api.starts_with("http://") {
+    let dialer = Dialer::new(&config.api, &trust, &publisher.proxy)?;
+    if config.api.expose().starts_with("http://") {
         tracing::warn!("the credential goes to the platform in the clear; use https:// in api");
     }
     Ok(match &config.vendor {

@@ -40,7 +40,7 @@ impl Qencode {
         dialer: Dialer,
         pace: &Pace,
     ) -> Self {
-        let mut client = Client::new(VENDOR, &config.api, dialer, pace, words::refusal);
+        let mut client = Client::new(VENDOR, config.api.expose(), dialer, pace, words::refusal);
         if let Some(url) = &callback_url {
             client.hide(url);
         }

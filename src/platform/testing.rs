@@ -107,7 +107,7 @@ impl Scripted {
                 token: Secret::new(credential),
                 source,
             },
-            api: format!("http://{}/api", self.address),
+            api: Secret::new(format!("http://{}/api", self.address)),
             stream: StreamRef::Id("s1".to_owned()),
             on_exit: OnExit::Stop,
             daily_minutes: None,

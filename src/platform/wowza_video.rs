@@ -37,7 +37,7 @@ impl WowzaVideo {
         pace: &Pace,
     ) -> Self {
         Self {
-            client: Client::new(VENDOR, &config.api, dialer, pace, words::refusal),
+            client: Client::new(VENDOR, config.api.expose(), dialer, pace, words::refusal),
             token: Credential::new(VENDOR, config.credential.clone()),
             dialect,
             create,

@@ -78,7 +78,7 @@ pub(super) enum Action {
     None,
     /// Start a session.
     Begin,
-    /// Tell the running session to part from the server.
+    /// Part from the server: the running session, or what the last one may have left behind.
     Part,
 }
 
@@ -129,7 +129,7 @@ impl Lifecycle {
             ) => self.connect(),
             (State::Waiting { .. }, Input::Stop) => {
                 self.state = State::Stopped;
-                Action::None
+                Action::Part
             }
             (State::Connecting { .. } | State::OnAir { .. }, Input::Stop) => {
                 self.state = State::Stopping;
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(world.machine.on(world.now, Input::Start), Action::Begin);
         world.ended(refused(500), Progress::Signalling);
         assert!(matches!(world.machine.state(), State::Waiting { .. }));
-        assert_eq!(world.machine.on(world.now, Input::Stop), Action::None);
+        assert_eq!(world.machine.on(world.now, Input::Stop), Action::Part);
         assert_eq!(*world.machine.state(), State::Stopped);
         assert_eq!(world.machine.next_deadline(), None);
     }

@@ -26,7 +26,7 @@ use crate::signal::whip::{Picture, Reread, Token, Whip};
 use crate::signal::wowza::Wowza;
 use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::wowza_v2::WowzaV2;
-use crate::signal::{Dialect, Signaller};
+use crate::signal::{Dialect, Parting, Signaller};
 
 use crate::network::{Network, Route};
 pub use lifecycle::State;
@@ -87,7 +87,7 @@ impl Publisher {
         network: watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let dialer = Dialer::new(&config.trust, &config.proxy)?;
+        let dialer = Dialer::new(config.server.url(), &config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Platform(_) => Dialect::Ome,
@@ -188,7 +188,13 @@ impl Actor {
         loop {
             match self.lifecycle.on(now(), input) {
                 Action::Begin => self.begin(&mut sessions, &telemetry, &part),
-                Action::Part => part.cancel(),
+                Action::Part => {
+                    part.cancel();
+                    // It may know of a session that it could not end.
+                    if let Some(idle) = &mut self.signaller {
+                        idle.close(Parting::Stop).await;
+                    }
+                }
                 Action::None => {}
             }
             self.show(&telemetry);

@@ -44,7 +44,7 @@ pub struct RemoteDescription {
     /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
     pub payload_types: PayloadTypes,
     /// TURN and STUN servers handed over by the server; where it named an address of its own inner network, that
-    /// of the host we dialled stands beside it.
+    /// of the host we dialled stands before them.
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -136,7 +136,8 @@ pub trait Signaller: Send {
     /// on for ever when that socket closes.
     async fn next(&mut self) -> Result<Event, Error>;
 
-    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done.
+    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done. Between
+    /// sessions it ends what an earlier parting could not.
     async fn close(&mut self, parting: Parting);
 }
 

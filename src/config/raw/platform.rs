@@ -5,6 +5,7 @@ use toml::de::DeValue;
 use super::publisher::KEYS;
 use super::read::{Read, Reader, Table, one_of, quantity, text, truth, whole};
 use crate::config::platform::{BROADCAST_LOCATIONS, Create, OnExit, Platform, StreamRef, Vendor};
+use crate::config::secret::Secret;
 use crate::config::{Server, units};
 
 /// What every platform needs.
@@ -68,11 +69,8 @@ impl Reader<'_> {
     fn platform(&mut self, table: &Table<'_>, secret: &str, vendor: Vendor) -> Option<Server> {
         let credential = self.bearer(table, secret);
         let api = match table.entries.contains_key("api") {
-            true => self
-                .url_in(table, "api", ["http", "https"])?
-                .expose()
-                .to_owned(),
-            false => vendor.default_api().to_owned(),
+            true => self.url_in(table, "api", ["http", "https"])?,
+            false => Secret::new(vendor.default_api()),
         };
         let on_exit = self.optional(table, "on_exit", OnExit::Stop, |v| {
             Ok(match one_of(v, &["leave", "stop"])? {
@@ -86,7 +84,7 @@ impl Reader<'_> {
         Some(Server::Platform(Box::new(Platform {
             vendor,
             credential: credential?,
-            api: api.trim_end_matches('/').to_owned(),
+            api: Secret::new(api.expose().trim_end_matches('/')),
             stream: stream?,
             on_exit,
             daily_minutes,

@@ -24,14 +24,14 @@ fn the_shortest_platforms_get_the_defaults() {
         create: None,
     };
     assert_eq!(video.vendor, vendor);
-    assert_eq!(video.api, "https://api.video.wowza.com/api/v2.0");
+    assert_eq!(video.api.expose(), "https://api.video.wowza.com/api/v2.0");
     assert_eq!(video.stream, StreamRef::Id("abc".to_owned()));
     assert_eq!((video.on_exit, video.daily_minutes), (OnExit::Stop, None));
     assert_eq!(video.credential.token.expose(), "planted");
 
     let qencode = platform_of("to = \"qencode\"\napi_key = \"planted\"\nstream_name = \"x y\"");
     assert_eq!(qencode.vendor, Vendor::Qencode { callback_url: None });
-    assert_eq!(qencode.api, "https://api-live.qencode.com/v1");
+    assert_eq!(qencode.api.expose(), "https://api-live.qencode.com/v1");
     assert_eq!(qencode.stream, StreamRef::Name("x y".to_owned()));
 }
 
@@ -42,7 +42,7 @@ fn every_key_of_a_platform_is_read() {
          api = \"http://127.0.0.1:1/api/\"\ndialect = \"v1\"\non_exit = \"leave\"\ndaily_minutes = 60\n\
          create = { broadcast_location = \"eu_ireland\", recording = true, reference_id = \"k\" }",
     );
-    assert_eq!(video.api, "http://127.0.0.1:1/api", "no slash at its end");
+    assert_eq!(video.api.expose(), "http://127.0.0.1:1/api", "no slash at its end");
     assert_eq!(
         (video.on_exit, video.daily_minutes),
         (OnExit::Leave, Some(60))

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::platform::{PLATFORM, QENCODE, WOWZA_VIDEO};
 use super::read::{Read, Reader, Table, each, one_of, text, truth};
-use crate::config::ice_server::{IceKind, IceServer, IceUrl, NotAnIceUrl};
+use crate::config::ice_server::{ICE_SERVERS_MAX, IceKind, IceServer, IceUrl, NotAnIceUrl};
 use crate::config::schedule::Schedule;
 use crate::config::secret::{Bearer, Secret, SecretSource};
 use crate::config::{Proxy, Publisher, Server, Transport, Trickle, Trust, WowzaDialect, pin};
@@ -30,8 +30,6 @@ const URL: &str = "url";
 const WHIP: [&str; 3] = [URL, "bearer", "trickle"];
 /// What only Wowza needs.
 const WOWZA: [&str; 4] = [URL, "application", "stream", "dialect"];
-/// More servers than any network has; each costs sockets at each attempt.
-const ICE_SERVERS_MAX: usize = 8;
 /// How a secret may be written.
 const SECRET: &str =
     "a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }";
