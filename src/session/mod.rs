@@ -526,7 +526,7 @@ impl<'a> Live<'a> {
                 },
                 Ok(()) = self.network.changed() => {
                     let network = self.network.borrow_and_update().clone();
-                    let local = peer.counters().pair.map(|pair| (pair.rung, pair.local.ip()));
+                    let local = peer.counters().pair.map(|pair| pair.leaves_from);
                     if let Some(reason) = local.and_then(|local| self.moved(network, local)) {
                         self.move_on(peer, signaller, stop, reason).await?;
                     }
@@ -563,10 +563,9 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// What the change to `network` means for a path on a rung that ends with us at an address: why it must be left,
-    /// if so.
-    fn moved(&mut self, network: Network, (rung, local): (Rung, IpAddr)) -> Option<EndReason> {
-        match self.ground.change(network, rung, local) {
+    /// What the change to `network` means for a path whose packets leave from `local`: why it must be left, if so.
+    fn moved(&mut self, network: Network, local: IpAddr) -> Option<EndReason> {
+        match self.ground.change(network, local) {
             Change::Back => {
                 tracing::info!("the network is back as it was");
                 // The server gets the usual grace from here on.
