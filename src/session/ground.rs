@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::network::Network;
 
-/// The network in which the path of a session came up, and whether it is there.
+/// The network in which the path of a session stands, and whether it is there.
 #[derive(Debug)]
 pub(super) struct Ground {
     stood_in: Network,
@@ -26,7 +26,7 @@ pub(super) enum Change {
 }
 
 impl Ground {
-    /// A path that came up in `network`.
+    /// A path that came up on sockets bound in `network`.
     pub(super) const fn new(network: Network) -> Self {
         Self {
             stood_in: network,

@@ -61,14 +61,16 @@ impl<'a> Live<'a> {
     pub(super) fn new(
         parameters: &Parameters,
         telemetry: &'a watch::Sender<Telemetry>,
-        network: watch::Receiver<Network>,
+        (mut network, stood_in): (watch::Receiver<Network>, Network),
         dialect: Dialect,
     ) -> Self {
         let grace = match dialect {
             Dialect::WowzaV1 => HELD_GRACE,
             Dialect::Ome | Dialect::Whip | Dialect::WowzaV2 => DISCONNECTED_GRACE,
         };
-        let ground = Ground::new(network.borrow().clone());
+        // What has changed since the sockets were bound is looked at first.
+        let ground = Ground::new(stood_in);
+        network.mark_changed();
         let tracks = parameters.feed.tracks();
         let subscription = parameters.feed.subscribe();
         subscription.request_key_frame();

@@ -244,9 +244,9 @@ async fn attempt(
     if let Opening::Offered(offer) = &opening {
         ice_servers.extend(offer.ice_servers.iter().cloned());
     }
-    // Changes from here on concern this session.
+    // Sockets are bound from here on, so changes from here on concern this session.
     let mut network = parameters.network.clone();
-    network.mark_unchanged();
+    let stood_in = network.borrow_and_update().clone();
     let config = peer::Config {
         clock: parameters.clock,
         tracks: parameters.feed.tracks(),
@@ -270,8 +270,14 @@ async fn attempt(
             t.dialect = Some(signaller.dialect());
         });
         let unreached = parameters.unreached;
-        connect(&mut events, &peer, signaller, &mut network, unreached, stop).await?;
-        let mut live = Live::new(parameters, telemetry, network, signaller.dialect());
+        let searching = (&mut network, &stood_in);
+        connect(&mut events, &peer, signaller, searching, unreached, stop).await?;
+        let mut live = Live::new(
+            parameters,
+            telemetry,
+            (network, stood_in),
+            signaller.dialect(),
+        );
         let ended = live.run(&mut peer, &mut events, signaller, stop).await;
         telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
         ended
@@ -324,12 +330,12 @@ async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndRea
 }
 
 /// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try, or if the server might
-/// be asked for others.
+/// be asked for others. The network is followed from what it was `before`, when the sockets were bound.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
     signaller: &mut dyn Signaller,
-    network: &mut watch::Receiver<Network>,
+    (network, before): (&mut watch::Receiver<Network>, &Network),
     unreached: u32,
     stop: &CancellationToken,
 ) -> Result<(), EndReason> {
@@ -347,7 +353,6 @@ async fn connect(
     tokio::pin!(deadline);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let started = tokio::time::Instant::now();
-    let before = network.borrow().clone();
     loop {
         tokio::select! {
             biased;
@@ -429,3 +434,6 @@ fn is_found(peer: &Peer) -> bool {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use async_trait::async_trait;
+use tokio::net::UdpSocket;
+
+use super::*;
+use crate::config::{Audio, AudioSource, Bitrate, Feed as FeedConfig, Proxy, Trust};
+use crate::feed::Feed;
+use crate::signal::Error;
+
+/// A server that answers, and whose candidate never does.
+struct Scripted {
+    silent: UdpSocket,
+    /// Done before the answer.
+    meanwhile: Box<dyn Fn() + Send>,
+    /// Whether it ever takes a candidate of ours.
+    hears: bool,
+}
+
+impl Scripted {
+    async fn new() -> Self {
+        Self {
+            silent: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+            meanwhile: Box::new(|| ()),
+            hears: true,
+        }
+    }
+}
+
+#[async_trait]
+impl Signaller for Scripted {
+    fn dialect(&self) -> Dialect {
+        Dialect::Whip
+    }
+
+    async fn open(&mut self, _unreached: u32) -> Result<Opening, Error> {
+        Ok(Opening::SendOffer)
+    }
+
+    async fn exchange(&mut self, offer: &str) -> Result<Option<RemoteDescription>, Error> {
+        (self.meanwhile)();
+        let mid = offer.lines().find(|line| line.starts_with("a=mid:"));
+        let opus = PayloadTypes::OFFERED.opus;
+        let lines = [
+            "v=0",
+            "o=- 1 2 IN IP4 127.0.0.1",
+            "s=-",
+            "t=0 0",
+            "a=group:BUNDLE 0",
+            &format!("m=audio 9 UDP/TLS/RTP/SAVPF {opus}"),
+            "c=IN IP4 0.0.0.0",
+            mid.unwrap(),
+            "a=recvonly",
+            "a=rtcp-mux",
+            &format!("a=rtpmap:{opus} opus/48000/2"),
+            "a=ice-ufrag:1f3a9c44",
+            "a=ice-pwd:5e0b6bbf5e7b4e4d0a5f3b3c6a1d9c77",
+            &format!("a=fingerprint:sha-256 {}", ["5E"; 32].join(":")),
+            "a=setup:passive",
+            "",
+        ];
+        let port = self.silent.local_addr().unwrap().port();
+        Ok(Some(RemoteDescription {
+            sdp: lines.join("\r\n"),
+            candidates: vec![format!("candidate:1 1 udp 50 127.0.0.1 {port} typ host")],
+            payload_types: PayloadTypes::OFFERED,
+            ice_servers: Vec::new(),
+        }))
+    }
+
+    async fn trickle(&mut self, _candidates: &[String], _last: bool) -> Result<(), Error> {
+        if !self.hears {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<signal::Event, Error> {
+        std::future::pending().await
+    }
+
+    async fn close(&mut self, _parting: Parting) {}
+}
+
+/// A network with one way out.
+fn behind(interface: &str) -> Network {
+    let route = Route {
+        interface: interface.to_owned(),
+        gateway: None,
+    };
+    Network {
+        route_v4: Some(route),
+        ..Network::default()
+    }
+}
+
+/// Runs a session with `server` in `network`; how it ended, and after what time.
+async fn session(
+    mut server: Scripted,
+    network: &watch::Sender<Network>,
+    stop: &CancellationToken,
+) -> (Ended, Duration) {
+    let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
+    let tone = FeedConfig {
+        video: None,
+        audio: Some(Audio {
+            source: AudioSource::Tone,
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        }),
+    };
+    let feed = Feed::start("tone", &tone, clock).unwrap();
+    let parameters = Parameters {
+        feed: feed.handle(),
+        clock,
+        name: "test".to_owned(),
+        transport: config::Transport::Auto,
+        ice_servers: Vec::new(),
+        dialer: Dialer::new(&Trust::default(), &Proxy::None).unwrap(),
+        network: network.subscribe(),
+        first: None,
+        unreached: 0,
+    };
+    let telemetry = watch::Sender::new(Telemetry::default());
+    let began = tokio::time::Instant::now();
+    let ended = run(&parameters, &mut server, &telemetry, stop).await;
+    (ended, began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_between_the_sockets_and_the_search_is_noticed() {
+    let network = watch::Sender::new(behind("eth0"));
+    let mut server = Scripted::new().await;
+    let changing = network.clone();
+    server.meanwhile = Box::new(move || drop(changing.send_replace(behind("wwan0"))));
+    let (ended, _) = session(server, &network, &CancellationToken::new()).await;
+    assert!(
+        matches!(ended.reason, EndReason::NetworkChanged { .. }),
+        "{ended:?}"
+    );
+}
