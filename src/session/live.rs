@@ -218,11 +218,11 @@ impl<'a> Live<'a> {
             // The restart has its own deadline.
             Some(peer::Event::Disconnected) if self.restart_ends.is_some() => {}
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
-            Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
-            Some(peer::Event::Failed(peer::Stage::Ice)) => return Ok(Path::Lost),
-            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
-                return Err(EndReason::Lost);
-            }
+            Some(peer::Event::Failed(_)) if self.restart_ends.is_some() => {}
+            // What broke while there was no way out is found again when there is one.
+            Some(peer::Event::Failed(_)) if self.ground.is_stranded() => self.stalled = true,
+            Some(peer::Event::Failed(_)) => return Ok(Path::Lost),
+            Some(peer::Event::Closed) | None => return Err(EndReason::Lost),
             // The caller's.
             Some(peer::Event::Candidates { .. }) => {}
             Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
