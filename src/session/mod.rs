@@ -33,6 +33,9 @@ use live::Live;
 /// ICE and DTLS of one attempt (protocols.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The search for a path within it; the rest is left for DTLS.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A search with no way left to try goes on this long, for the server may name more candidates.
 const LATE_CANDIDATES: Duration = Duration::from_secs(2);
 
@@ -260,7 +263,11 @@ async fn attempt(
         dialer: parameters.dialer.clone(),
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
-        limits: peer::Limits::default(),
+        limits: peer::Limits {
+            // How long silence is borne is decided here: the engine would forget the path for good.
+            failed: Duration::ZERO,
+            ..peer::Limits::default()
+        },
     };
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
@@ -329,8 +336,8 @@ async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndRea
         .map_err(EndReason::Engine)
 }
 
-/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try, or if the server might
-/// be asked for others. The network is followed from what it was `before`, when the sockets were bound.
+/// Waits for ICE and DTLS, bounded by [`SEARCH_TIMEOUT`] and [`CONNECT_TIMEOUT`]; less if there is no way left to try, or
+/// if the server might be asked for others. The network is followed from what it was `before`, when the sockets were bound.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
@@ -345,9 +352,9 @@ async fn connect(
     };
     let longest = if signaller.asks_otherwise() {
         // Longer each time: on a network this slow no way at all might be found otherwise.
-        (CONNECT_TIMEOUT / 4 * unreached.saturating_add(1).min(4)).min(CONNECT_TIMEOUT)
+        SEARCH_TIMEOUT / 3 * unreached.saturating_add(1).min(3)
     } else {
-        CONNECT_TIMEOUT
+        SEARCH_TIMEOUT
     };
     let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
     tokio::pin!(deadline);
@@ -399,13 +406,14 @@ async fn connect(
                 let hopeless = |climb: &Climb| {
                     matches!(climb.outcome, Outcome::Absent(_) | Outcome::Failed(_))
                 };
-                let found = |climb: &Climb| climb.outcome == Outcome::Chosen;
                 let hopeless = searched >= LATE_CANDIDATES
                     && !climbs.is_empty()
                     && climbs.iter().all(hopeless);
-                let late = searched >= longest && !climbs.iter().any(found);
-                if hopeless || late {
-                    return Err(EndReason::NeverConnected { stage: None, climbs });
+                if hopeless {
+                    return Err(never(None));
+                }
+                if searched >= longest && !is_found(peer) {
+                    return Err(never(Some(peer::Stage::Ice)));
                 }
             }
         }
