@@ -10,15 +10,15 @@ use super::acceptance::{self, Acceptance};
 use super::gate::Gate;
 use super::ground::{Change, Ground};
 use super::rate::Rate;
+use super::talk::{Heard, Talk};
 use super::{
     EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, now,
-    until_stopped,
 };
 use crate::feed::Subscription;
 use crate::media::access_unit::Track;
 use crate::network::Network;
 use crate::peer::{self, Peer};
-use crate::signal::{self, Dialect, Signaller};
+use crate::signal::{self, Dialect, RemoteDescription};
 
 /// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
@@ -37,6 +37,14 @@ enum Path {
     Lost,
 }
 
+/// A restart of ICE under way, from asking for it to another path.
+struct Restart {
+    /// What it is to mend.
+    cause: EndReason,
+    /// When it counts as failed.
+    ends: Instant,
+}
+
 /// The session while media flows.
 pub(super) struct Live<'a> {
     subscription: Subscription,
@@ -47,8 +55,7 @@ pub(super) struct Live<'a> {
     progress: Progress,
     pub(super) frames_sent: u64,
     disconnected_at: Option<Instant>,
-    /// When a restart of ICE that is under way counts as failed.
-    restart_ends: Option<Instant>,
+    restart: Option<Restart>,
     /// The path takes nothing any more; what is meant for it is dropped until there is another.
     stalled: bool,
     /// How long a path may be disconnected before it counts as lost.
@@ -84,7 +91,7 @@ impl<'a> Live<'a> {
             progress: Progress::Sending,
             frames_sent: 0,
             disconnected_at: None,
-            restart_ends: None,
+            restart: None,
             stalled: false,
             grace,
             network,
@@ -96,7 +103,7 @@ impl<'a> Live<'a> {
         &mut self,
         peer: &mut Peer,
         events: &mut mpsc::Receiver<peer::Event>,
-        signaller: &mut dyn Signaller,
+        talk: &mut Talk<'_>,
         stop: &CancellationToken,
     ) -> Result<std::convert::Infallible, EndReason> {
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -107,27 +114,27 @@ impl<'a> Live<'a> {
                 biased;
                 () = stop.cancelled() => return Err(EndReason::Stopped),
                 event = events.recv() => match event {
-                    Some(peer::Event::Candidates { lines, last }) => {
-                        signaller.trickle(&lines, last).await?;
-                    }
-                    // Of the old path, which came back while the server was asked.
-                    Some(peer::Event::Connected(_)) if self.restart_ends.is_some() && !is_found(peer) => {}
+                    Some(peer::Event::Candidates { lines, last }) => talk.trickle(lines, last),
+                    // Of the old path, which came back meanwhile.
+                    Some(peer::Event::Connected(_))
+                        if self.restart.is_some() && (talk.is_restarting() || !is_found(peer)) => {}
                     event => if self.on_event(event)? == Path::Lost {
-                        self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                        self.move_on(peer, talk, EndReason::Lost).await?;
                     },
                 },
                 Ok(()) = self.network.changed() => {
                     let network = self.network.borrow_and_update().clone();
                     let local = peer.counters().pair.map(|pair| pair.leaves_from);
                     if let Some(reason) = local.and_then(|local| self.moved(network, local)) {
-                        self.move_on(peer, signaller, stop, reason).await?;
+                        self.move_on(peer, talk, reason).await?;
                     }
                 }
-                event = signaller.next() => match event? {
-                    signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+                heard = talk.next() => match heard? {
+                    Heard::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+                    Heard::Restarted(answer) => self.restarted(peer, answer).await?,
                 },
                 _ = look.tick() => if self.look(peer)? == Path::Lost {
-                    self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                    self.move_on(peer, talk, EndReason::Lost).await?;
                 },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
@@ -142,10 +149,11 @@ impl<'a> Live<'a> {
                         self.frames_sent += u64::from(unit.track == Track::Video);
                         match peer.send(&unit).await {
                             // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
-                            Err(peer::Error::Stalled) if self.ground.is_stranded() => self.stalled = true,
                             Err(peer::Error::Stalled) => {
                                 self.stalled = true;
-                                self.move_on(peer, signaller, stop, EndReason::Lost).await?;
+                                if self.restart.is_none() && !self.ground.is_stranded() {
+                                    self.move_on(peer, talk, EndReason::Lost).await?;
+                                }
                             }
                             sent => sent.map_err(EndReason::Engine)?,
                         }
@@ -176,39 +184,55 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// The path is lost for `reason`: ICE is restarted in place where the dialect can, or else the session ends.
+    /// The path is lost for `reason`: ICE is restarted in place where the dialect can, or else the session ends. Media goes
+    /// on over what there is while the server is asked.
     async fn move_on(
         &mut self,
         peer: &Peer,
-        signaller: &mut dyn Signaller,
-        stop: &CancellationToken,
+        talk: &mut Talk<'_>,
         reason: EndReason,
     ) -> Result<(), EndReason> {
         // One restart at a time; one that leads nowhere is the end.
-        if self.restart_ends.is_some() || !signaller.can_restart() {
+        if self.restart.is_some() || !talk.can_restart() {
             return Err(reason);
         }
         let Ok(offer) = peer.restart().await else {
             return Err(reason);
         };
         tracing::info!(cause = %reason, "restarting ICE");
-        self.restart_ends = Some(now() + RESTART_TIMEOUT);
+        talk.restart(offer);
+        self.restart = Some(Restart {
+            cause: reason,
+            ends: now() + RESTART_TIMEOUT,
+        });
         self.disconnected_at = None;
-        let answer = match until_stopped(stop, signaller.restart(&offer)).await? {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::warn!(%error, "the server does not restart ICE");
-                return Err(reason);
-            }
-        };
+        Ok(())
+    }
+
+    /// Takes the server's answer to a restart.
+    async fn restarted(
+        &mut self,
+        peer: &Peer,
+        answer: Result<RemoteDescription, signal::Error>,
+    ) -> Result<(), EndReason> {
+        let answer = answer.map_err(|error| {
+            tracing::warn!(%error, "the server does not restart ICE");
+            self.restart_failed()
+        })?;
         peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
         add_candidates(peer, &answer.candidates).await
+    }
+
+    /// The end that the restart was to spare us.
+    fn restart_failed(&mut self) -> EndReason {
+        let restart = self.restart.take();
+        restart.map_or(EndReason::Lost, |restart| restart.cause)
     }
 
     fn on_event(&mut self, event: Option<peer::Event>) -> Result<Path, EndReason> {
         match event {
             Some(peer::Event::Connected(pair)) => {
-                if self.restart_ends.take().is_some() {
+                if self.restart.take().is_some() {
                     tracing::info!(%pair, "ICE is restarted");
                     self.subscription.request_key_frame();
                 }
@@ -216,9 +240,9 @@ impl<'a> Live<'a> {
                 self.stalled = false;
             }
             // The restart has its own deadline.
-            Some(peer::Event::Disconnected) if self.restart_ends.is_some() => {}
+            Some(peer::Event::Disconnected) if self.restart.is_some() => {}
             Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
-            Some(peer::Event::Failed(_)) if self.restart_ends.is_some() => {}
+            Some(peer::Event::Failed(_)) if self.restart.is_some() => {}
             // What broke while there was no way out is found again when there is one.
             Some(peer::Event::Failed(_)) if self.ground.is_stranded() => self.stalled = true,
             Some(peer::Event::Failed(_)) => return Ok(Path::Lost),
@@ -247,8 +271,9 @@ impl<'a> Live<'a> {
 
     /// Looks at what no event announces.
     fn look(&mut self, peer: &Peer) -> Result<Path, EndReason> {
-        if self.restart_ends.is_some_and(|at| now() >= at) {
-            return Err(EndReason::Lost);
+        let ends = self.restart.as_ref().map(|restart| restart.ends);
+        if ends.is_some_and(|at| now() >= at) {
+            return Err(self.restart_failed());
         }
         if self
             .disconnected_at

@@ -12,6 +12,7 @@ mod gate;
 mod ground;
 mod live;
 mod rate;
+mod talk;
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use crate::peer::{self, Climb, Ladder, Outcome, Peer, Rung};
 use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signaller};
 
 use live::Live;
+use talk::{Heard, Talk};
 
 /// ICE and DTLS of one attempt (protocols.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -272,20 +274,22 @@ async fn attempt(
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
+        let dialect = signaller.dialect();
         telemetry.send_modify(|t| {
             t.progress = Progress::Connecting;
-            t.dialect = Some(signaller.dialect());
+            t.dialect = Some(dialect);
         });
-        let unreached = parameters.unreached;
+        let longest = if signaller.asks_otherwise() {
+            // Longer each time: on a network this slow no way at all might be found otherwise.
+            SEARCH_TIMEOUT / 3 * parameters.unreached.saturating_add(1).min(3)
+        } else {
+            SEARCH_TIMEOUT
+        };
+        let mut talk = Talk::new(signaller);
         let searching = (&mut network, &stood_in);
-        connect(&mut events, &peer, signaller, searching, unreached, stop).await?;
-        let mut live = Live::new(
-            parameters,
-            telemetry,
-            (network, stood_in),
-            signaller.dialect(),
-        );
-        let ended = live.run(&mut peer, &mut events, signaller, stop).await;
+        connect(&mut events, &peer, &mut talk, searching, longest, stop).await?;
+        let mut live = Live::new(parameters, telemetry, (network, stood_in), dialect);
+        let ended = live.run(&mut peer, &mut events, &mut talk, stop).await;
         telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
         ended
     }
@@ -336,25 +340,19 @@ async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndRea
         .map_err(EndReason::Engine)
 }
 
-/// Waits for ICE and DTLS, bounded by [`SEARCH_TIMEOUT`] and [`CONNECT_TIMEOUT`]; less if there is no way left to try, or
-/// if the server might be asked for others. The network is followed from what it was `before`, when the sockets were bound.
+/// Waits for ICE, for `longest` at most and less if there is no way left to try, and for DTLS, bounded by
+/// [`CONNECT_TIMEOUT`]. The network is followed from what it was `before`, when the sockets were bound.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
-    signaller: &mut dyn Signaller,
+    talk: &mut Talk<'_>,
     (network, before): (&mut watch::Receiver<Network>, &Network),
-    unreached: u32,
+    longest: Duration,
     stop: &CancellationToken,
 ) -> Result<(), EndReason> {
     let never = |stage| EndReason::NeverConnected {
         stage,
         climbs: peer.climbs(),
-    };
-    let longest = if signaller.asks_otherwise() {
-        // Longer each time: on a network this slow no way at all might be found otherwise.
-        SEARCH_TIMEOUT / 3 * unreached.saturating_add(1).min(3)
-    } else {
-        SEARCH_TIMEOUT
     };
     let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
     tokio::pin!(deadline);
@@ -384,9 +382,7 @@ async fn connect(
                     tracing::info!(%pair, "media path is up{}", climbed(&before));
                     return Ok(());
                 }
-                Some(peer::Event::Candidates { lines, last }) => {
-                    signaller.trickle(&lines, last).await?;
-                }
+                Some(peer::Event::Candidates { lines, last }) => talk.trickle(lines, last),
                 Some(peer::Event::Failed(stage)) => return Err(never(Some(stage))),
                 Some(peer::Event::Closed) | None => return Err(never(None)),
                 Some(
@@ -396,8 +392,10 @@ async fn connect(
                     | peer::Event::Remb(_),
                 ) => {}
             },
-            event = signaller.next() => match event? {
-                signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+            heard = talk.next() => match heard? {
+                Heard::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+                // None was asked for.
+                Heard::Restarted(_) => {}
             },
             _ = look.tick() => {
                 // Candidates may still come, but not much later than the description.

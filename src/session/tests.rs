@@ -6,13 +6,17 @@ use crate::config::{Audio, AudioSource, Bitrate, Feed as FeedConfig, Proxy, Trus
 use crate::feed::Feed;
 use crate::signal::Error;
 
+const S: Duration = Duration::from_secs(1);
+
 /// A server that answers, and whose candidate never does.
 struct Scripted {
     silent: UdpSocket,
     /// Done before the answer.
     meanwhile: Box<dyn Fn() + Send>,
-    /// Whether it ever takes a candidate of ours.
-    hears: bool,
+    /// How long it takes to hear of candidates of ours, or to restart.
+    slow: Duration,
+    /// What it was told, in the order of being asked.
+    told: Vec<String>,
 }
 
 impl Scripted {
@@ -20,7 +24,8 @@ impl Scripted {
         Self {
             silent: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
             meanwhile: Box::new(|| ()),
-            hears: true,
+            slow: Duration::ZERO,
+            told: Vec::new(),
         }
     }
 }
@@ -66,11 +71,20 @@ impl Signaller for Scripted {
         }))
     }
 
-    async fn trickle(&mut self, _candidates: &[String], _last: bool) -> Result<(), Error> {
-        if !self.hears {
-            std::future::pending::<()>().await;
-        }
+    async fn trickle(&mut self, candidates: &[String], last: bool) -> Result<(), Error> {
+        self.told.push(format!("{} {last}", candidates.join(",")));
+        tokio::time::sleep(self.slow).await;
         Ok(())
+    }
+
+    fn can_restart(&self) -> bool {
+        true
+    }
+
+    async fn restart(&mut self, offer: &str) -> Result<RemoteDescription, Error> {
+        self.told.push(offer.to_owned());
+        tokio::time::sleep(self.slow).await;
+        Err(Error::NoRestart)
     }
 
     async fn next(&mut self) -> Result<signal::Event, Error> {
@@ -136,4 +150,68 @@ async fn a_change_between_the_sockets_and_the_search_is_noticed() {
         matches!(ended.reason, EndReason::NetworkChanged { .. }),
         "{ended:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_slow_to_hear_holds_up_no_deadline() {
+    let network = watch::Sender::new(behind("eth0"));
+    let mut server = Scripted::new().await;
+    server.slow = 600 * S;
+    let (ended, after) = session(server, &network, &CancellationToken::new()).await;
+    let stage = match ended.reason {
+        EndReason::NeverConnected { stage, .. } => stage,
+        other => panic!("{other}"),
+    };
+    assert_eq!(stage, Some(peer::Stage::Ice));
+    assert!(after < SEARCH_TIMEOUT + S, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_slow_to_hear_holds_up_no_stop() {
+    let network = watch::Sender::new(behind("eth0"));
+    let mut server = Scripted::new().await;
+    server.slow = 600 * S;
+    let stop = CancellationToken::new();
+    let (in_time, later) = (stop.clone(), tokio::time::sleep(3 * S));
+    tokio::spawn(async move {
+        later.await;
+        in_time.cancel();
+    });
+    let (ended, after) = session(server, &network, &stop).await;
+    assert!(matches!(ended.reason, EndReason::Stopped), "{ended:?}");
+    assert!(after < 7 * S, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_under_way_is_not_lost_by_looking_elsewhere() {
+    let mut server = Scripted::new().await;
+    server.slow = 8 * S;
+    let mut talk = Talk::new(&mut server);
+    let began = tokio::time::Instant::now();
+    let mut elsewhere = tokio::time::interval(S);
+    talk.trickle(vec!["a".to_owned()], false);
+    let heard = loop {
+        tokio::select! {
+            biased;
+            _ = elsewhere.tick() => {
+                if began.elapsed() == S {
+                    talk.trickle(vec!["b".to_owned()], false);
+                    talk.trickle(vec!["c".to_owned()], true);
+                }
+                if began.elapsed() == 12 * S {
+                    // Of a search that is given up.
+                    talk.trickle(vec!["d".to_owned()], true);
+                    assert!(talk.can_restart());
+                    talk.restart("offer".to_owned());
+                }
+                assert_eq!(talk.is_restarting(), began.elapsed() >= 12 * S);
+            }
+            heard = talk.next() => break heard.unwrap(),
+        }
+    };
+    assert!(matches!(heard, Heard::Restarted(Err(Error::NoRestart))));
+    assert!(!talk.is_restarting());
+    assert_eq!(began.elapsed(), 24 * S);
+    drop(talk);
+    assert_eq!(server.told, ["a false", "b,c true", "offer"]);
 }
