@@ -192,8 +192,9 @@ impl<'a> Live<'a> {
         talk: &mut Talk<'_>,
         reason: EndReason,
     ) -> Result<(), EndReason> {
+        let elsewhere = matches!(reason, EndReason::NetworkChanged { .. });
         // One restart at a time; one that leads nowhere is the end.
-        if self.restart.is_some() || !talk.can_restart() {
+        if self.restart.is_some() || !talk.can_restart(elsewhere) {
             return Err(reason);
         }
         let Ok(offer) = peer.restart().await else {

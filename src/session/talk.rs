@@ -26,6 +26,7 @@ pub(super) struct Talk<'s> {
     /// An offer that waits to restart ICE.
     offer: Option<String>,
     can_restart: bool,
+    restarts_elsewhere: bool,
     /// A restart was asked for, and its end not told yet.
     restarting: bool,
 }
@@ -34,6 +35,7 @@ impl<'s> Talk<'s> {
     pub(super) fn new(signaller: &'s mut dyn Signaller) -> Self {
         Self {
             can_restart: signaller.can_restart(),
+            restarts_elsewhere: signaller.restarts_elsewhere(),
             signaller: Some(signaller),
             call: None,
             untold: None,
@@ -49,11 +51,12 @@ impl<'s> Talk<'s> {
         *ended |= last;
     }
 
-    /// Whether [`restart`](Self::restart) may work. What a call under way changes of it is seen when it has ended.
-    pub(super) fn can_restart(&self) -> bool {
-        self.signaller
-            .as_ref()
-            .map_or(self.can_restart, |signaller| signaller.can_restart())
+    /// Whether [`restart`](Self::restart) may work, in a network that has changed or not. What a call under way changes of
+    /// it is seen when it has ended.
+    pub(super) fn can_restart(&self, elsewhere: bool) -> bool {
+        let can_restart =
+            (self.signaller.as_ref()).map_or(self.can_restart, |signaller| signaller.can_restart());
+        can_restart && (self.restarts_elsewhere || !elsewhere)
     }
 
     /// Asks the server to restart ICE, see [`Signaller::restart`]. [`Heard::Restarted`] will say what came of it.

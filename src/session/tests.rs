@@ -201,7 +201,7 @@ async fn a_call_under_way_is_not_lost_by_looking_elsewhere() {
                 if began.elapsed() == 12 * S {
                     // Of a search that is given up.
                     talk.trickle(vec!["d".to_owned()], true);
-                    assert!(talk.can_restart());
+                    assert!(talk.can_restart(false) && !talk.can_restart(true));
                     talk.restart("offer".to_owned());
                 }
                 assert_eq!(talk.is_restarting(), began.elapsed() >= 12 * S);

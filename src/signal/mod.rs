@@ -125,6 +125,12 @@ pub trait Signaller: Send {
         false
     }
 
+    /// Whether it may work after a change of the network too: not where it is asked for on a socket that the change has
+    /// killed, which nobody is told of before a time-out.
+    fn restarts_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Restarts ICE in place: `local_sdp` is a full offer with new credentials; returns the server's side of it.
     /// An error is the end of the session.
     async fn restart(&mut self, _local_sdp: &str) -> Result<RemoteDescription, Error> {

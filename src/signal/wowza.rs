@@ -116,6 +116,10 @@ impl Signaller for Wowza {
         self.current().can_restart()
     }
 
+    fn restarts_elsewhere(&self) -> bool {
+        self.current().restarts_elsewhere()
+    }
+
     async fn restart(&mut self, local_sdp: &str) -> Result<RemoteDescription, Error> {
         self.current_mut().restart(local_sdp).await
     }
