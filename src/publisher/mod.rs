@@ -293,7 +293,7 @@ impl Actor {
         }
     }
 
-    /// Publishes the state, and says each change of it once.
+    /// Publishes the state, and says each wait once.
     fn show(&mut self, telemetry: &watch::Sender<Telemetry>) {
         let state = self.lifecycle.state().clone();
         let reached = match state {
@@ -308,8 +308,9 @@ impl Actor {
         if let Some(took) = reached {
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
-        let changed = self.snapshots.borrow().state != state;
-        if changed
+        // A wait that is cut short has been told.
+        let told = matches!(self.snapshots.borrow().state, State::Waiting { .. });
+        if !told
             && let State::Waiting {
                 due,
                 cause,
