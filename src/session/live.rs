@@ -235,6 +235,8 @@ impl<'a> Live<'a> {
             Some(peer::Event::Connected(pair)) => {
                 if self.restart.take().is_some() {
                     tracing::info!(%pair, "ICE is restarted");
+                    let network = self.network.borrow().to_string();
+                    self.telemetry.send_modify(|t| t.network = network);
                     self.subscription.request_key_frame();
                 }
                 self.disconnected_at = None;

@@ -189,6 +189,8 @@ pub struct Telemetry {
     pub peer: Option<peer::Counters>,
     /// What became of each way to the server, so far.
     pub climbs: Vec<Climb>,
+    /// What the network is called in which the path was found, or is searched.
+    pub network: String,
     /// Access units handed to the peer.
     pub frames_sent: u64,
 }
@@ -200,6 +202,7 @@ impl Default for Telemetry {
             dialect: None,
             peer: None,
             climbs: Vec::new(),
+            network: String::new(),
             frames_sent: 0,
         }
     }
@@ -252,6 +255,7 @@ async fn attempt(
     // Sockets are bound from here on, so changes from here on concern this session.
     let mut network = parameters.network.clone();
     let stood_in = network.borrow_and_update().clone();
+    telemetry.send_modify(|t| t.network = stood_in.to_string());
     let config = peer::Config {
         clock: parameters.clock,
         tracks: parameters.feed.tracks(),

@@ -106,12 +106,12 @@ fn behind(interface: &str) -> Network {
     }
 }
 
-/// Runs a session with `server` in `network`; how it ended, and after what time.
+/// Runs a session with `server` in `network`; how it ended, what it told last, and how long it took.
 async fn session(
     mut server: Scripted,
     network: &watch::Sender<Network>,
     stop: &CancellationToken,
-) -> (Ended, Duration) {
+) -> (Ended, Telemetry, Duration) {
     let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
     let tone = FeedConfig {
         video: None,
@@ -136,7 +136,7 @@ async fn session(
     let telemetry = watch::Sender::new(Telemetry::default());
     let began = tokio::time::Instant::now();
     let ended = run(&parameters, &mut server, &telemetry, stop).await;
-    (ended, began.elapsed())
+    (ended, telemetry.borrow().clone(), began.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,11 +145,12 @@ async fn a_change_between_the_sockets_and_the_search_is_noticed() {
     let mut server = Scripted::new().await;
     let changing = network.clone();
     server.meanwhile = Box::new(move || drop(changing.send_replace(behind("wwan0"))));
-    let (ended, _) = session(server, &network, &CancellationToken::new()).await;
+    let (ended, told, _) = session(server, &network, &CancellationToken::new()).await;
     assert!(
         matches!(ended.reason, EndReason::NetworkChanged { .. }),
         "{ended:?}"
     );
+    assert_eq!(told.network, "eth0", "where it searched");
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +158,7 @@ async fn a_server_that_is_slow_to_hear_holds_up_no_deadline() {
     let network = watch::Sender::new(behind("eth0"));
     let mut server = Scripted::new().await;
     server.slow = 600 * S;
-    let (ended, after) = session(server, &network, &CancellationToken::new()).await;
+    let (ended, _, after) = session(server, &network, &CancellationToken::new()).await;
     let stage = match ended.reason {
         EndReason::NeverConnected { stage, .. } => stage,
         other => panic!("{other}"),
@@ -177,7 +178,7 @@ async fn a_server_that_is_slow_to_hear_holds_up_no_stop() {
         later.await;
         in_time.cancel();
     });
-    let (ended, after) = session(server, &network, &stop).await;
+    let (ended, _, after) = session(server, &network, &stop).await;
     assert!(matches!(ended.reason, EndReason::Stopped), "{ended:?}");
     assert!(after < 7 * S, "{after:?}");
 }
