@@ -227,12 +227,14 @@ pub async fn run(
     } else {
         Parting::Abandon
     };
+    // Parted, it may be about to speak another.
+    let dialect = signaller.dialect();
     signaller.close(parting).await;
     let progress = telemetry.borrow().progress.clone();
     Ended {
         reason,
         progress,
-        dialect: signaller.dialect(),
+        dialect,
     }
 }
 

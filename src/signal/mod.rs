@@ -94,7 +94,7 @@ pub enum Parting {
 /// Every method is bounded by a deadline of its own (see each dialect), except [`next`](Self::next).
 #[async_trait]
 pub trait Signaller: Send {
-    /// The dialect spoken, or to be spoken next.
+    /// The dialect spoken, or after [`close`](Self::close) the one to be spoken next.
     fn dialect(&self) -> Dialect;
 
     /// Connects to the server and learns who offers.

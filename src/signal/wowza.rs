@@ -21,7 +21,7 @@ pub struct Wowza {
     v2: WowzaV2,
     /// What to speak at the next opportunity.
     choice: Choice,
-    /// What this session speaks, or the last one spoke.
+    /// What this session speaks; between two of them, what the next one will.
     spoken: Dialect,
 }
 
@@ -130,6 +130,7 @@ impl Signaller for Wowza {
 
     async fn close(&mut self, parting: Parting) {
         self.current_mut().close(parting).await;
+        self.spoken = self.choice.dialect();
     }
 }
 
