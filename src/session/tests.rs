@@ -159,9 +159,8 @@ async fn a_server_that_is_slow_to_hear_holds_up_no_deadline() {
     let mut server = Scripted::new().await;
     server.slow = 600 * S;
     let (ended, _, after) = session(server, &network, &CancellationToken::new()).await;
-    let stage = match ended.reason {
-        EndReason::NeverConnected { stage, .. } => stage,
-        other => panic!("{other}"),
+    let EndReason::NeverConnected { stage, .. } = ended.reason else {
+        panic!("{ended:?}")
     };
     assert_eq!(stage, Some(peer::Stage::Ice));
     assert!(after < SEARCH_TIMEOUT + S, "{after:?}");
