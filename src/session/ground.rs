@@ -14,7 +14,7 @@ pub(super) struct Ground {
 /// What a change of the network means for the path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The way out that was missing is back as it was.
+    /// There is a way out of this host again, most often as it was.
     Back,
     /// The path must be left; says why.
     Left(String),
@@ -51,21 +51,17 @@ impl Ground {
         };
         let (was, is) = (route(&self.stood_in), route(&network));
         let gone = self.stood_in.addresses.contains(&local) && !network.addresses.contains(&local);
-        if !gone && was == is {
+        // A path that came up without a default route goes on without one.
+        if !gone && (was == is || was.is_none()) {
             self.stood_in = network;
-            return if std::mem::take(&mut self.stranded) {
-                Change::Back
-            } else {
-                Change::None
-            };
-        }
-        // The path came up without a default route, and goes on without one.
-        if !gone && was.is_none() {
-            self.stood_in = network;
-            return Change::None;
+            return self.way_out();
         }
         // Hosts that never had a default route live on their own links alone.
         if network.addresses.is_empty() || (was.is_some() && is.is_none()) {
+            // By the other family. The path may be lost, or its own way out only late in coming back.
+            if network.route_v4.is_some() || network.route_v6.is_some() {
+                return self.way_out();
+            }
             if std::mem::replace(&mut self.stranded, true) {
                 return Change::None;
             }
@@ -78,6 +74,15 @@ impl Ground {
             Some(route) => format!("the way out is now over {}", route.interface),
             None => "the way out is gone".to_owned(),
         })
+    }
+
+    /// There is a way out.
+    fn way_out(&mut self) -> Change {
+        if std::mem::take(&mut self.stranded) {
+            Change::Back
+        } else {
+            Change::None
+        }
     }
 }
 
@@ -154,6 +159,30 @@ mod tests {
         let other = network(&["198.51.100.2"], Some("wwan0"));
         assert!(matches!(ground.change(other, local), Change::Left(_)));
         assert!(!ground.is_stranded());
+    }
+
+    #[test]
+    fn a_way_out_by_the_other_family_is_one_too() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(home());
+        let gone = Network::default();
+        assert_eq!(ground.change(gone, local), Change::Stranded);
+        let mut other = network(&["2001:db8::7"], None);
+        other.route_v6 = home().route_v4;
+        assert_eq!(ground.change(other.clone(), local), Change::Back);
+        assert!(!ground.is_stranded());
+        other.addresses.insert(local);
+        other.route_v4 = home().route_v4;
+        assert_eq!(ground.change(other, local), Change::None);
+    }
+
+    #[test]
+    fn a_host_that_gets_its_first_default_route_with_its_address_is_not_stranded() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(network(&["192.0.2.7"], None));
+        let gone = Network::default();
+        assert_eq!(ground.change(gone, local), Change::Stranded);
+        assert_eq!(ground.change(home(), local), Change::Back);
     }
 
     #[test]

@@ -27,6 +27,10 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
 /// does, so a session given up early would meet its own ghost.
 const HELD_GRACE: Duration = Duration::from_secs(20);
 
+/// The same while there is no way out of this host: nothing better could be begun, and no server remembers a session for
+/// longer.
+const STRANDED_GRACE: Duration = Duration::from_secs(30);
+
 /// How long a restart of ICE may take, the exchange and the search together.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -167,10 +171,10 @@ impl<'a> Live<'a> {
     fn moved(&mut self, network: Network, local: IpAddr) -> Option<EndReason> {
         match self.ground.change(network, local) {
             Change::Back => {
-                tracing::info!("the network is back as it was");
+                tracing::info!("there is a way out of this host again");
                 // The server gets the usual grace from here on.
                 self.disconnected_at = self.disconnected_at.map(|_| now());
-                self.stalled.then_some(EndReason::Lost)
+                (self.stalled && self.restart.is_none()).then_some(EndReason::Lost)
             }
             Change::Left(what) => {
                 tracing::info!(what, "the network changed under the session");
@@ -278,11 +282,12 @@ impl<'a> Live<'a> {
         if ends.is_some_and(|at| now() >= at) {
             return Err(self.restart_failed());
         }
-        if self
-            .disconnected_at
-            .is_some_and(|at| now().saturating_duration_since(at) >= self.grace)
-            && !self.ground.is_stranded()
-        {
+        let grace = if self.ground.is_stranded() {
+            STRANDED_GRACE
+        } else {
+            self.grace
+        };
+        if (self.disconnected_at).is_some_and(|at| now().saturating_duration_since(at) >= grace) {
             self.disconnected_at = None;
             return Ok(Path::Lost);
         }
