@@ -13,11 +13,13 @@ pub mod ws;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 pub use target::Target;
@@ -32,9 +34,36 @@ use crate::config::secret::Secret;
 const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// A byte stream to a server: TCP or TLS, or a pipe in tests.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address of this host that its packets leave from: to the server, or to the proxy before it. `None` where there
+    /// are none, or none any more.
+    fn leaves_from(&self) -> Option<IpAddr>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl Stream for TcpStream {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.local_addr().ok().map(|local| local.ip())
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        (**self).leaves_from()
+    }
+}
+
+impl<S: Stream> Stream for BufReader<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.get_ref().leaves_from()
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        None
+    }
+}
 
 /// The step at which reaching a server failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 mod verify;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -127,6 +128,12 @@ impl Tls {
             );
         }
         Ok(secured)
+    }
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.get_ref().0.leaves_from()
     }
 }
 

@@ -171,8 +171,8 @@ pub struct Config {
 pub struct Limits {
     /// Silence after which the connection counts as disconnected.
     pub disconnected: Duration,
-    /// Further silence after which it counts as failed. Before the first answer both together bound the search for
-    /// a path.
+    /// Further silence after which it counts as failed, for good unless ICE is restarted; never if zero. Before the first
+    /// answer both together bound the search for a path.
     pub failed: Duration,
     /// Time between two checks of a living path.
     pub keep_alive: Duration,

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -16,7 +15,7 @@ use tokio_util::sync::DropGuard;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use super::ladder::Rung;
-use super::wires::{MOST, Wires, locked};
+use super::wires::{MOST, SelectedPair, Wires, locked};
 
 /// Packets that a queue holds before it drops the oldest.
 const MOST_PACKETS: usize = 1_024;
@@ -105,8 +104,8 @@ pub(super) struct Relay {
     pub(super) outbound: Queue,
     /// To the engine.
     pub(super) inbound: Queue,
-    /// Whether the allocation stands.
-    pub(super) stands: AtomicBool,
+    /// Where packets to the TURN server leave this host from, as long as an allocation stands.
+    line: Mutex<Option<IpAddr>>,
 }
 
 impl Relay {
@@ -116,8 +115,17 @@ impl Relay {
             rung,
             outbound: Queue::default(),
             inbound: Queue::default(),
-            stands: AtomicBool::new(false),
+            line: Mutex::default(),
         }
+    }
+
+    /// An allocation stands, at a server that packets leave for from `line`; or, with `None`, no more.
+    pub(super) fn stands(&self, line: Option<IpAddr>) {
+        *locked(&self.line) = line;
+    }
+
+    fn line(&self) -> Option<IpAddr> {
+        *locked(&self.line)
     }
 }
 
@@ -139,8 +147,16 @@ impl AsyncUdpSocket for RelayedDatagrams {
         let (packet, remote) = (transmit.contents, transmit.destination);
         let rung = self.relay.rung;
         // Before there is an allocation a check is lost, as on a network; the next one follows in 50 ms.
-        if self.relay.stands.load(Ordering::Acquire) && self.wires.leaves(rung, packet) {
-            self.wires.leaving(rung, self.local, remote, packet);
+        if let Some(leaves_from) = self.relay.line()
+            && self.wires.leaves(rung, packet)
+        {
+            let pair = SelectedPair {
+                rung,
+                local: self.local,
+                remote,
+                leaves_from,
+            };
+            self.wires.leaving(pair, packet);
             let counted = rung != Rung::TurnUdp;
             if counted {
                 // Before the task can take it and count it off again.

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,10 +51,12 @@ pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct SelectedPair {
     /// The way between them.
     pub rung: Rung,
-    /// Our end.
+    /// Our end; but a stand-in where a relay or a proxy is between.
     pub local: SocketAddr,
     /// The server's end.
     pub remote: SocketAddr,
+    /// The address of this host that packets leave from, be it to a relay or a proxy.
+    pub leaves_from: IpAddr,
 }
 
 impl std::fmt::Display for SelectedPair {
@@ -516,15 +518,10 @@ impl Wires {
     }
 
     /// Everything but connectivity checks flows over the selected pair.
-    pub(super) fn leaving(&self, rung: Rung, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
+    pub(super) fn leaving(&self, pair: SelectedPair, packet: &[u8]) {
         if packet.first().is_none_or(|&first| first < 20) {
             return;
         }
-        let pair = SelectedPair {
-            rung,
-            local,
-            remote,
-        };
         let mut selected = locked(&self.selected);
         if *selected != Some(pair) {
             *selected = Some(pair);
@@ -533,13 +530,9 @@ impl Wires {
         }
     }
 
-    pub(super) fn broken(&self, local: SocketAddr, remote: SocketAddr) {
-        let ours = SelectedPair {
-            rung: Rung::Tcp,
-            local,
-            remote,
-        };
-        if self.selected() == Some(ours) {
+    /// The stream between the two ends of `pair` is gone.
+    pub(super) fn broken(&self, pair: SelectedPair) {
+        if self.selected() == Some(pair) {
             self.sight(Sighting::Broken);
         }
     }

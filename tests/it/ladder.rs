@@ -140,6 +140,8 @@ async fn still_wins(
     assert_eq!(seen.sources.into_iter().collect::<Vec<_>>(), [RELAYED]);
     counted(turn, "one allocation", |counts| counts.allocations == 1).await;
     let climbs = peer.climbs();
+    let pair = peer.counters().pair.expect("a pair");
+    assert_eq!(pair.leaves_from, Ipv4Addr::LOCALHOST, "to the TURN server");
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
     counted(turn, "the release", |counts| counts.allocations == 0).await;
@@ -665,6 +667,8 @@ async fn a_tcp_candidate_is_dialled_through_the_proxy_too() {
     publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
     let pair = peer.counters().pair.expect("a pair");
     assert_eq!(pair.remote.to_string(), "192.0.2.7:1935");
+    let to_the_proxy = Ipv4Addr::LOCALHOST;
+    assert_eq!(pair.leaves_from, to_the_proxy);
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
     server.kill().await;

@@ -1,6 +1,6 @@
 //! Tunnels through a proxy on loopback, each refusal, and who is asked for which server.
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -336,7 +336,7 @@ async fn proxy_once(listener: TcpListener) -> String {
     tunneled(client).await
 }
 
-async fn tunneled(mut client: impl Stream) -> String {
+async fn tunneled(mut client: impl AsyncRead + AsyncWrite + Unpin) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.unwrap());
