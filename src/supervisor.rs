@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::Config;
+use crate::account::{self, Account};
+use crate::config::{self, Config};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net;
@@ -40,6 +42,9 @@ pub enum Error {
         #[source]
         source: net::Error,
     },
+    /// The folder of state belongs to another process.
+    #[error(transparent)]
+    State(#[from] account::Error),
 }
 
 /// Everything that runs.
@@ -48,6 +53,9 @@ pub struct Supervisor {
     feeds: BTreeMap<String, Feed>,
     publishers: BTreeMap<String, Publisher>,
     members: watch::Sender<Members>,
+    account: Account,
+    /// Stops what a former onair left running; ends by itself.
+    orphans: AbortOnDropHandle<()>,
 }
 
 /// What runs, by name.
@@ -100,7 +108,8 @@ impl View {
 }
 
 impl Supervisor {
-    /// Starts all feeds and publishers of `config`. `seed` makes all jitter.
+    /// Starts all feeds and publishers of `config`. `seed` makes all jitter. What a former onair started at a platform
+    /// and `config` does not name is stopped meanwhile.
     ///
     /// `network` is the network this host is in, as it changes. Must be called within a tokio runtime.
     pub fn start(
@@ -110,6 +119,13 @@ impl Supervisor {
         seed: u64,
     ) -> Result<Self, Error> {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let account = Account::open(config.daemon.state_dir.as_deref())?;
+        let metered = |p: &config::Publisher| matches!(p.server, config::Server::Platform(_));
+        if !account.is_kept() && config.publishers.values().any(metered) {
+            tracing::warn!(
+                "there is no state_dir: after a crash, streams that onair started go on, and go on costing"
+            );
+        }
         let mut feeds = BTreeMap::new();
         for (name, feed) in &config.feeds {
             let started = Feed::start(name, feed, clock).map_err(|source| Error::Feed {
@@ -130,6 +146,7 @@ impl Supervisor {
                 feed.handle(),
                 clock,
                 network.clone(),
+                &account,
                 rng.u64(..),
             )
             .map_err(|source| Error::Publisher {
@@ -148,11 +165,20 @@ impl Supervisor {
             feeds: handles.collect(),
             publishers: watches.collect(),
         });
+        let (guard, wanted) = (account.clone(), config.publishers.clone());
+        let orphans = async move { account::stop_orphans(&guard, &wanted).await };
         Ok(Self {
             feeds,
             publishers,
             members,
+            account,
+            orphans: AbortOnDropHandle::new(tokio::spawn(orphans)),
         })
+    }
+
+    /// The guard of the account, which outlives any publisher.
+    pub const fn account(&self) -> &Account {
+        &self.account
     }
 
     /// A look at everything that runs.
@@ -162,8 +188,10 @@ impl Supervisor {
         }
     }
 
-    /// Parts from all servers, then ends the feeds. Bounded by seven seconds.
+    /// Parts from all servers, stops what was started at platforms, then ends the feeds. Bounded by seven seconds;
+    /// with platforms by seventeen.
     pub async fn drain(self) {
+        drop(self.orphans);
         let mut parting = JoinSet::new();
         for publisher in self.publishers.into_values() {
             parting.spawn(publisher.drain(PART_WITHIN));

@@ -8,6 +8,7 @@
 //! After that the vendor is asked, and a stream that has stopped is started again. While a vendor cannot tell (out of
 //! reach, in trouble, our credential refused), the last known server is tried all the same: media needs no REST.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use jiff::civil::Date;
@@ -251,7 +252,7 @@ impl Lease {
     }
 
     /// Counts minutes and asks for the vendor's witness while a session runs; never ends. May be dropped at any time.
-    pub async fn attend(&mut self, on_air_for: impl Fn() -> Option<Duration> + Send) {
+    pub async fn attend(&mut self, on_air_for: impl Fn() -> Option<Duration> + Send) -> Infallible {
         let every = self.account.scaled(COUNT_EVERY);
         let witness_every = self.account.scaled(WITNESS_EVERY);
         let mut witnessed: Option<Instant> = None;

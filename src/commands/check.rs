@@ -12,8 +12,8 @@ use url::Url;
 
 use super::CONFIGURATION;
 use crate::cli;
-use crate::config::load::{self, Scope, load};
 use crate::config::Config;
+use crate::config::load::{self, Scope, load};
 
 /// Longest wait for one name.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);

@@ -22,14 +22,19 @@
 //! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
 //! | whip | any status | see `policy/whip.rs` |
+//! | qencode, by its interface | any failure at the server within 110 s after media was lost | every 3 s at the same URL; then its interface is asked |
+//! | any platform | what its interface said | see `policy/platform.rs` |
 
 mod ome;
+mod platform;
 mod whip;
 mod wowza;
 
+use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use crate::net;
+use crate::platform as platforms;
 use crate::session::{EndReason, Progress};
 use crate::signal::Dialect;
 use crate::signal::{self, Step};
@@ -64,6 +69,17 @@ pub enum Verdict {
     RetryNow,
 }
 
+/// Who holds the stream that is published to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Qencode, whose interface onair asks.
+    Qencode,
+    /// The server alone.
+    Server,
+    /// Wowza Video, whose interface onair asks.
+    WowzaVideo,
+}
+
 /// What went before, as far as the table needs it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
@@ -71,11 +87,14 @@ pub(super) struct History {
     pub(super) failures: u32,
     /// The run of equal failures that the last one belongs to: what, how many, since when.
     run: Option<(Kind, u32, Instant)>,
+    /// When media was lost last.
+    lost: Option<Instant>,
 }
 
 /// Facts that share a clock. Two failures of one kind in a row belong to one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Platform(Discriminant<platforms::Error>, Option<platforms::Refusal>),
     Refused(u16, Step),
     Unreachable,
     Other,
@@ -99,6 +118,7 @@ pub(super) fn verdict(
     reason: &EndReason,
     progress: &Progress,
     dialect: Dialect,
+    hold: Hold,
     history: &mut History,
 ) -> Verdict {
     let was_stable = match progress {
@@ -107,6 +127,9 @@ pub(super) fn verdict(
     };
     if was_stable {
         *history = History::default();
+    }
+    if matches!(progress, Progress::OnAir { .. }) {
+        history.lost = Some(now);
     }
     let kind = kind(reason);
     let (ordinal, age) = history.note(now, kind);
@@ -168,13 +191,17 @@ pub(super) fn verdict(
                 Verdict::Backoff
             }
         }
+        EndReason::Platform(error) => platform::verdict(error, ordinal, age),
         // Not our fault and not the server's: what is there now may be better at once.
         EndReason::FeedEnded | EndReason::NetworkChanged { .. } | EndReason::Stopped => {
             Verdict::RetryNow
         }
     };
     history.failures = history.failures.saturating_add(1);
-    verdict
+    match hold {
+        Hold::Qencode => platform::resumed(now, history.lost, reason, verdict),
+        Hold::Server | Hold::WowzaVideo => verdict,
+    }
 }
 
 fn kind(reason: &EndReason) -> Kind {
@@ -183,6 +210,7 @@ fn kind(reason: &EndReason) -> Kind {
             Kind::Refused(*status, *step)
         }
         EndReason::Signal(signal::Error::Connect(_)) => Kind::Unreachable,
+        EndReason::Platform(error) => Kind::Platform(discriminant(error), error.refusal()),
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
@@ -263,6 +291,7 @@ mod tests {
                 &reason(),
                 &Progress::Signalling,
                 dialect,
+                Hold::Server,
                 &mut history,
             )
         };
@@ -320,6 +349,7 @@ mod tests {
                 reason,
                 &Progress::Signalling,
                 Dialect::Ome,
+                Hold::Server,
                 &mut history,
             )
         };
@@ -341,6 +371,7 @@ mod tests {
         let mut history = History {
             failures: 9,
             run: Some((Kind::Other, 9, start)),
+            lost: None,
         };
         let on_air = Progress::OnAir {
             since: start,
@@ -351,6 +382,7 @@ mod tests {
             &EndReason::Lost,
             &on_air,
             Dialect::Ome,
+            Hold::Server,
             &mut history,
         );
         assert_eq!(late, Verdict::RetryNow);
@@ -360,6 +392,7 @@ mod tests {
             &EndReason::Lost,
             &on_air,
             Dialect::Ome,
+            Hold::Server,
             &mut history,
         );
         assert_eq!(

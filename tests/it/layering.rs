@@ -18,7 +18,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
-            "config", "feed", "media", "net", "network", "peer", "report", "session", "signal",
+            "account", "config", "feed", "media", "net", "network", "peer", "platform", "report",
+            "session", "signal",
         ],
     ),
     ("network", &[]),
@@ -29,13 +30,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "session",
         &[
-            "config", "feed", "media", "net", "network", "peer", "signal",
+            "config", "feed", "media", "net", "network", "peer", "platform", "signal",
         ],
     ),
     ("signal", &["config", "media", "net"]),
     (
         "supervisor",
-        &["config", "feed", "media", "net", "network", "publisher"],
+        &[
+            "account",
+            "config",
+            "feed",
+            "media",
+            "net",
+            "network",
+            "publisher",
+        ],
     ),
     ("telemetry", &["cli"]),
 ];
@@ -144,6 +153,7 @@ const PURE: &[&str] = &[
     "platform/qencode/words.rs",
     "platform/wowza_video/words.rs",
     "publisher/backoff.rs",
+    "publisher/cause.rs",
     "publisher/lifecycle.rs",
     "publisher/policy.rs",
     "publisher/policy/",

@@ -42,7 +42,11 @@ fn every_key_of_a_platform_is_read() {
          api = \"http://127.0.0.1:1/api/\"\ndialect = \"v1\"\non_exit = \"leave\"\ndaily_minutes = 60\n\
          create = { broadcast_location = \"eu_ireland\", recording = true, reference_id = \"k\" }",
     );
-    assert_eq!(video.api.expose(), "http://127.0.0.1:1/api", "no slash at its end");
+    assert_eq!(
+        video.api.expose(),
+        "http://127.0.0.1:1/api",
+        "no slash at its end"
+    );
     assert_eq!(
         (video.on_exit, video.daily_minutes),
         (OnExit::Leave, Some(60))
