@@ -321,7 +321,7 @@ impl Actor {
             .as_ref()
             .is_some_and(|l| l.borrow().daily_limit.is_some());
         let pending = matches!(self.lifecycle.state(), State::OffAir(_))
-            && (self.kept.as_ref()).is_some_and(|kept| is_ours(kept));
+            && self.kept.as_ref().is_some_and(is_ours);
         if self.config.on_air.is_none() && !limited && !pending {
             return None;
         }

@@ -10,10 +10,10 @@ fn file(lines: &str) -> String {
 fn platform_of(lines: &str) -> Platform {
     let text = file(lines);
     let config = read(&text).unwrap_or_else(|_| panic!("{}", faults(&text)));
-    match &config.publishers["p"].server {
-        Server::Platform(platform) => (**platform).clone(),
-        other => panic!("{other:?}"),
-    }
+    let Server::Platform(platform) = &config.publishers["p"].server else {
+        panic!("{config:?}");
+    };
+    (**platform).clone()
 }
 
 #[test]

@@ -116,10 +116,9 @@ pub(super) fn ingest(json: &Value) -> Ingest {
 }
 
 fn object(value: &Value) -> Option<Stream> {
-    let id = match &value["id"] {
-        Value::Number(number) => number.to_string(),
-        other => other
-            .as_str()
+    let id = match value["id"].as_i64() {
+        Some(number) => number.to_string(),
+        None => (value["id"].as_str())
             .or_else(|| value["stream_id"].as_str())?
             .to_owned(),
     };

@@ -288,8 +288,10 @@ proptest::proptest! {
     fn any_json_is_read_or_refused(key in "live_streams?|meta|connected|x", text in "\\PC{0,12}", n in 0..9_i64) {
         for inner in [json!(text), json!(n), json!([{ "id": text }]), json!({ "id": text, "state": n }), json!(null)] {
             let json = json!({ &key: inner });
-            let _ = words::stream(&json, WowzaDialect::Auto);
-            let _ = (words::streams(&json), words::state(&json), words::witness(&json));
+            let read = words::stream(&json, WowzaDialect::Auto).map(|stream| stream.id);
+            proptest::prop_assert!(read.is_err() || read.is_ok_and(|id| !id.contains('/')));
+            let listed = words::streams(&json).map_or(0, |all| all.len());
+            proptest::prop_assert!(listed <= 1 && words::witness(&json).warnings.is_empty());
         }
     }
 }

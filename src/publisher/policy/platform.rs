@@ -102,14 +102,10 @@ pub(super) fn resumed(
         | EndReason::Platform(_)
         | EndReason::Stopped => false,
     };
-    match verdict {
-        Verdict::Backoff | Verdict::Operator { .. } | Verdict::RetryEvery(_)
-            if kept && at_the_server =>
-        {
-            Verdict::RetryEvery(RESUME_PERIOD)
-        }
-        other => other,
+    if kept && at_the_server && verdict != Verdict::RetryNow {
+        return Verdict::RetryEvery(RESUME_PERIOD);
     }
+    verdict
 }
 
 #[cfg(test)]
