@@ -499,3 +499,6 @@ impl Account for Qencode {
         std::mem::take(&mut self.calls)
     }
 }
+
+#[cfg(test)]
+mod tests;

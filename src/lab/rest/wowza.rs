@@ -572,3 +572,6 @@ fn analytics(id: &str, stream: &Stream) -> Value {
         "stream_target_status": [],
     }})
 }
+
+#[cfg(test)]
+mod tests;
