@@ -3,8 +3,8 @@
 //!
 //! Each vendor has a listener of its own ([`serve`]). What it says and when is pure ([`account`], [`wowza`], [`qencode`],
 //! [`billing`]); the [`Plane`] around it reads the clock, looks at the hub for what arrives, and tells the ingest server
-//! of its profile through [`doors`] under which names one may publish now. All times of the vendors are multiplied by the
-//! lab's `time_scale`.
+//! of its profile through [`doors`] under which names one may publish now. All times of the vendors are multiplied by one
+//! factor.
 
 pub mod account;
 pub mod billing;
@@ -141,6 +141,8 @@ pub struct RestConfig {
     pub unreachable: bool,
     /// Seed of ids, names and delays.
     pub seed: u64,
+    /// Factor on the vendors' times; that of the lab without it. Pings and ghosts need not run as fast as bills.
+    pub time_scale: Option<f64>,
     /// What is left open at Wowza.
     pub wowza: WowzaWays,
     /// What is left open at Qencode.
@@ -160,6 +162,7 @@ impl RestConfig {
             requests_per_minute: 300,
             unreachable: false,
             seed: 1,
+            time_scale: None,
             wowza: WowzaWays::DOCUMENTED,
             qencode: QencodeWays::DOCUMENTED,
         }
@@ -325,6 +328,7 @@ impl Plane {
     ) -> Arc<Self> {
         let scheme = if around.secured { "wss" } else { "ws" };
         let base = format!("{scheme}://{}", around.signalling);
+        let time_scale = config.time_scale.unwrap_or(around.time_scale);
         let chance = fastrand::Rng::with_seed(config.seed);
         let moment = moment(around.clock);
         let account: Box<dyn Account> = match vendor {
@@ -333,7 +337,7 @@ impl Plane {
                     base,
                     key: config.qencode_key.expose().to_owned(),
                     ways: config.qencode,
-                    time_scale: around.time_scale,
+                    time_scale,
                     chance,
                 });
                 for name in &config.streams {
@@ -348,7 +352,7 @@ impl Plane {
                     token: config.wowza_token.expose().to_owned(),
                     stranger: stranger.map(|token| token.expose().to_owned()),
                     ways: config.wowza,
-                    time_scale: around.time_scale,
+                    time_scale,
                     chance,
                 });
                 for name in &config.streams {
@@ -357,7 +361,7 @@ impl Plane {
                 Box::new(account)
             }
         };
-        let minute = MINUTE.mul_f64(around.time_scale);
+        let minute = MINUTE.mul_f64(time_scale);
         let (calls, called) = mpsc::channel(CALLS);
         let plane = Self {
             vendor,
