@@ -2,6 +2,7 @@
 //! publisher, each fault, and who may publish when. The vendors' clocks themselves are tested on virtual time, next to
 //! them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +14,14 @@ use hyper_util::rt::TokioIo;
 use onair::config::secret::Secret;
 use onair::lab::hub::State;
 use onair::lab::rest::{Again, Bill, Errors, Place};
+use onair::lab::tls::Identity;
 use onair::lab::{Fault, Lab, LabConfig, Profile, RestCall, RestConfig, RestFault, Vendor};
 use onair::media::time::MediaClock;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -372,7 +377,12 @@ async fn callback() -> (String, mpsc::Receiver<Value>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vendor_may_stop_a_stream_under_its_publisher() {
-    let (lab, clock) = lab(|rest| rest.streams = vec!["front".to_owned()]).await;
+    let (lab, clock) = lab(|rest| {
+        rest.streams = vec!["front".to_owned()];
+        // Two minutes of six seconds: nobody here is in a hurry to connect.
+        rest.time_scale = Some(0.05);
+    })
+    .await;
     let api = Api::qencode(&lab).await;
     let id = lab
         .bills()
@@ -579,6 +589,81 @@ async fn credentials_change_and_api_keys_are_not_shown() {
         !asked.contains(KEY) && !asked.contains("renewed"),
         "{asked}"
     );
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_does_no_harm() {
+    let (lab, _) = lab(|_| {}).await;
+    let api = Api::wowza(&lab);
+    let long = json!("x".repeat(100_000));
+    assert_eq!(
+        api.ask_with("POST", "/live_streams", &long).await.status,
+        413
+    );
+    for path in [
+        "/",
+        "//",
+        "/live_streams/%00",
+        "/live_streams/../../start",
+        "?page=-1",
+    ] {
+        assert_eq!(api.ask("GET", path).await.status, 404, "{path}");
+    }
+    let root = lab.rest(Vendor::Wowza).expect("a root");
+    let elsewhere = root.replace("/api/v2.0", "/api/v1.7/live_streams");
+    let old = ask("GET", &elsewhere, Some(TOKEN), &Value::Null).await;
+    assert_eq!(old.expect("an answer").status, 404);
+    let address = root
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split('/').next());
+    let mut stream = TcpStream::connect(address.expect("an address"))
+        .await
+        .expect("it listens");
+    stream.write_all(&[0xFF; 4_096]).await.expect("it reads");
+    assert_eq!(api.ask("GET", "/live_streams").await.status, 200);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_planes_are_secured_with_the_lab_s_certificate() {
+    let identity = Identity::self_signed(&["localhost".to_owned()]).expect("an identity");
+    let mut config = LabConfig::new(vec![Profile::WowzaCloud], clock());
+    config.tls = Some(identity.clone());
+    config.rest = Some(RestConfig::new(Secret::new(TOKEN), Secret::new(KEY)));
+    let lab = Lab::start(config).await.expect("a lab");
+    let root = lab.rest(Vendor::Wowza).expect("a root");
+    let address = root
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split('/').next());
+    let address = address.expect("HTTPS");
+    let mut trusted = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(identity.certificate.as_bytes()) {
+        trusted
+            .add(certificate.expect("PEM"))
+            .expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let name = "localhost".try_into().expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let mut stream = connector.connect(name, stream).await.expect("TLS");
+    let request = format!(
+        "POST /api/v2.0/live_streams HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Connection: close\r\nContent-Length: 87\r\n\r\n\
+         {{\"live_stream\":{{\"name\":\"n\",\"broadcast_location\":\"eu_ireland\",\"encoder\":\"other_webrtc\"}}}}"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut reply = String::new();
+    // Whether it says goodbye to TLS is of no interest.
+    stream.read_to_string(&mut reply).await.ok();
+    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    assert!(reply.contains("\"sdp_url\":\"wss://"), "{reply}");
     lab.stop().await;
 }
 

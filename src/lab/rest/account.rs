@@ -43,6 +43,8 @@ pub enum RestCall {
     Get,
     /// Streams are listed.
     List,
+    /// Something else that exists, of no use to publishers by WebRTC (Wowza).
+    Other,
     /// A stream is reset (Wowza).
     Reset,
     /// A stream is started.

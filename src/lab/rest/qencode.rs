@@ -420,6 +420,7 @@ impl Account for Qencode {
             },
             RestCall::Analytics
             | RestCall::Get
+            | RestCall::Other
             | RestCall::Reset
             | RestCall::State
             | RestCall::Token => self.one(200, id, true),

@@ -338,6 +338,7 @@ impl Wowza {
                     json!({ "live_stream": { "ip_address": address, "state": state } }),
                 )
             }
+            RestCall::Analytics if !is_range(&request.parameters()) => refusal(422),
             RestCall::Analytics => {
                 let fresh = match &stream.analytics {
                     Some((at, _)) => now.at.saturating_duration_since(*at) >= analytics_age,
@@ -364,6 +365,23 @@ impl Wowza {
                 }
                 Err(refused) => refused,
             },
+            RestCall::Other => {
+                let address = |started| if started { "127.0.0.1" } else { "0.0.0.0" };
+                let told = match request.elements().last() {
+                    Some(&"thumbnail_url") => json!({ "live_stream": {
+                        "thumbnail_url": format!("https://cloud.wowza.com/proxy/thumbnail2/?target={id}"),
+                    }}),
+                    Some(&"regenerate_connection_code") => json!({ "live_stream": {
+                        "connection_code": &stream.name[..6.min(stream.name.len())],
+                    }}),
+                    _ => json!({ "transcoder": {
+                        "ip_address": address(stream.life.is_started()),
+                        "state": stream.life.state(),
+                        "uptime_id": format!("{id}-{}", stream.life.starts),
+                    }}),
+                };
+                Reply::json(200, told)
+            }
             RestCall::Get | RestCall::Create | RestCall::List | RestCall::Token => self.get(id),
         }
     }
@@ -390,6 +408,10 @@ impl Account for Wowza {
             ("PUT", ["live_streams", _, "reset"]) => RestCall::Reset,
             ("GET", ["live_streams", _, "state"]) => RestCall::State,
             ("GET", ["analytics", "ingest", "live_streams", _]) => RestCall::Analytics,
+            ("PUT", ["live_streams", _, "regenerate_connection_code"])
+            | ("GET", ["live_streams", _, "thumbnail_url"] | ["transcoders", _, "state"]) => {
+                RestCall::Other
+            }
             _ => return None,
         })
     }
@@ -407,6 +429,7 @@ impl Account for Wowza {
             RestCall::Analytics
             | RestCall::Delete
             | RestCall::Get
+            | RestCall::Other
             | RestCall::Reset
             | RestCall::Start
             | RestCall::State
@@ -540,6 +563,17 @@ fn filters(parameters: &[(String, String)]) -> Vec<Filter> {
         }
     }
     filters.into_values().collect()
+}
+
+/// Whether the times of a query, if it names any, can be read. What arrived in the past is not kept: whoever asks for that is
+/// told what arrives now.
+fn is_range(parameters: &[(String, String)]) -> bool {
+    let times = parameters
+        .iter()
+        .filter(|(name, _)| matches!(&**name, "from" | "to"));
+    times
+        .map(|(_, value)| humantime::parse_rfc3339_weak(value))
+        .all(|time| time.is_ok())
 }
 
 /// What arrives, metric by metric.

@@ -308,14 +308,14 @@ fn a_start_takes_twenty_seconds_to_a_minute_and_only_then_one_may_publish() {
         bench.account.chance.seed(seed);
         let id = bench.created("front");
         let name = bench.name(&id);
-        assert_eq!(bench.account.doors()[&name], false);
+        assert!(!bench.account.doors()[&name]);
         bench.ask("PUT", &format!("/live_streams/{id}/start"));
         bench.pass(19);
         assert_eq!(bench.state(&id), "starting");
-        assert_eq!(bench.account.doors()[&name], false);
+        assert!(!bench.account.doors()[&name]);
         bench.pass(41);
         assert_eq!(bench.state(&id), "started");
-        assert_eq!(bench.account.doors()[&name], true);
+        assert!(bench.account.doors()[&name]);
         let (_, reply) = bench.ask("GET", &format!("/live_streams/{id}/state"));
         assert_ne!(reply["live_stream"]["ip_address"], "0.0.0.0");
     }
@@ -371,6 +371,47 @@ fn analytics_witness_what_arrives_ten_seconds_late_at_most() {
     assert_eq!(metrics["frame_rate"]["value"], 30.0);
     assert_eq!(metrics["bytes_in_rate"]["value"], 250_000);
     assert_eq!(metrics["video_codec"]["value"], "h264");
+}
+
+#[test]
+fn a_range_of_times_has_to_be_one() {
+    let mut bench = Bench::new();
+    let id = bench.started();
+    let path = format!("/analytics/ingest/live_streams/{id}");
+    let mut asked = |query: &str| bench.ask("GET", &format!("{path}?{query}")).0;
+    assert_eq!(
+        asked("from=2026-03-14T10:31:54Z&to=2026-03-14T10:32:54Z"),
+        200
+    );
+    assert_eq!(asked("from=yesterday"), 422);
+}
+
+#[test]
+fn what_publishers_by_webrtc_do_not_need_is_there_too() {
+    let mut bench = Bench::new();
+    let id = bench.started();
+    let mut told = |method: &str, path: &str| {
+        let (status, reply) = bench.ask(method, path);
+        assert_eq!(status, 200, "{path}");
+        reply
+    };
+    let transcoder = told("GET", &format!("/transcoders/{id}/state"));
+    assert_eq!(transcoder["transcoder"]["state"], "started");
+    assert!(transcoder["transcoder"]["uptime_id"].is_string());
+    let thumbnail = told("GET", &format!("/live_streams/{id}/thumbnail_url"));
+    assert!(thumbnail["live_stream"]["thumbnail_url"].is_string());
+    let code = told(
+        "PUT",
+        &format!("/live_streams/{id}/regenerate_connection_code"),
+    );
+    assert!(code["live_stream"]["connection_code"].is_string());
+    // Gone with version 1.10, and never there.
+    for path in ["stats", "actions", "errors"] {
+        assert_eq!(
+            bench.ask("GET", &format!("/live_streams/{id}/{path}")).0,
+            404
+        );
+    }
 }
 
 #[test]
