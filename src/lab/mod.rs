@@ -80,6 +80,7 @@ pub use self::rest::Vendor;
 use self::profile::Dialect;
 use self::rest::Asked;
 use self::rest::Bill;
+use self::rest::Doors;
 use self::rest::Plane;
 use self::rest::Surroundings;
 use self::station::Station;
@@ -275,7 +276,7 @@ impl Lab {
             };
             let gate = config.rest.as_ref().zip(profile.vendor());
             let gate = gate.map(|(rest, vendor)| {
-                let gate = rest::doors(rest);
+                let gate = Doors::new(rest.unreachable);
                 gated.insert(vendor, gate.clone());
                 gate
             });

@@ -1,13 +1,13 @@
 //! The REST control planes of Wowza Video and of Qencode, by their documents: accounts, streams, states, delays, errors and
 //! bills.
 //!
-//! Each vendor has a listener of its own ([`serve`]). What it says and when is pure ([`account`], [`wowza`], [`qencode`],
-//! [`billing`]); the [`Plane`] around it reads the clock, looks at the hub for what arrives, and tells the ingest server
-//! of its profile through [`doors`] under which names one may publish now. All times of the vendors are multiplied by one
+//! Each vendor has a listener of its own (`serve`). What it says and when is pure (`account`, `wowza`, `qencode`,
+//! `billing`); the `Plane` around it reads the clock, looks at the hub for what arrives, and tells the ingest server
+//! of its profile through `doors` under which names one may publish now. All times of the vendors are multiplied by one
 //! factor.
 
-pub mod account;
-pub mod billing;
+mod account;
+mod billing;
 mod doors;
 mod qencode;
 mod serve;
@@ -309,11 +309,6 @@ pub(super) struct Surroundings {
     /// The signalling of the vendor's profile, and whether it is secured.
     pub(super) signalling: SocketAddr,
     pub(super) secured: bool,
-}
-
-/// The doors of `vendor`'s ingest server, before anything is known of its streams.
-pub(super) fn doors(config: &RestConfig) -> Doors {
-    Doors::new(config.unreachable)
 }
 
 impl Plane {

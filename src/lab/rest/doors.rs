@@ -16,7 +16,7 @@ pub(in crate::lab) struct Doors {
 
 impl Doors {
     /// Without any name yet. While none is open, nobody can even connect if the server is `unreachable` then.
-    pub(super) fn new(unreachable: bool) -> Self {
+    pub(in crate::lab) fn new(unreachable: bool) -> Self {
         Self {
             names: Arc::default(),
             unreachable,

@@ -1,7 +1,10 @@
 //! An account at Wowza Video, as its REST API 2.0 shows it.
 //!
-//! Pure. Streams live as [`stream`] says; what the API says is in [`words`].
+//! Pure. Streams live as [`stream`] says; what is shown of them is in [`mod@shown`] and [`listing`], errors and validation in
+//! [`words`].
 
+mod listing;
+mod shown;
 mod stream;
 mod words;
 
@@ -25,6 +28,10 @@ use super::account::RestCall;
 use super::account::word;
 use super::billing::Bill;
 
+use self::listing::listed;
+use self::shown::analytics;
+use self::shown::brief;
+use self::shown::shown;
 use self::stream::Life;
 use self::stream::NotNow;
 use self::stream::Times;
@@ -39,9 +46,6 @@ const CREATIONS: usize = 10;
 const CREATIONS_WITHIN: Duration = Duration::from_secs(3 * 3_600);
 /// How old an answer about what arrives may be.
 const ANALYTICS_AGE: Duration = Duration::from_secs(10);
-/// Streams to a page, unless asked for otherwise, and at most.
-const PAGE: usize = 20;
-const PAGE_MOST: usize = 1_000;
 /// Streams that are remembered, deleted ones too; the deleted ones go first.
 const REMEMBERED: usize = 512;
 
@@ -205,96 +209,20 @@ impl Wowza {
         self.created.push_back(now.at);
         let id = self.add(now, settings);
         match self.streams.get(&id) {
-            Some(stream) => Reply::json(201, self.shown(&id, stream)),
+            Some(stream) => Reply::json(201, shown(&self.sdp_url, &id, stream)),
             None => refusal(500),
         }
     }
 
     fn list(&self, request: &Request) -> Reply {
-        let parameters = request.parameters();
-        let number = |name: &str| {
-            let found = parameters.iter().find(|(of, _)| of == name);
-            found.and_then(|(_, value)| value.parse::<usize>().ok())
-        };
-        let per_page = number("per_page").unwrap_or(PAGE).clamp(1, PAGE_MOST);
-        let page = number("page").unwrap_or(1).max(1);
-        let filters = filters(&parameters);
         let mut streams: Vec<(&String, &Stream)> = self
             .streams
             .iter()
             .filter(|(_, stream)| !stream.deleted && !self.is_stranger(request))
-            .filter(|(id, stream)| filters.iter().all(|filter| filter.lets(&brief(id, stream))))
             .collect();
         streams.sort_by_key(|(_, stream)| stream.number);
-        let first = (page - 1).saturating_mul(per_page);
-        let shown = streams.iter().skip(first).take(per_page);
-        let shown: Vec<Value> = shown.map(|(id, stream)| brief(id, stream)).collect();
-        let total = streams.len();
-        Reply::json(
-            200,
-            json!({
-                "live_streams": shown,
-                "pagination": {
-                    "payload_version": "1.0",
-                    "total_records": total,
-                    "page": page,
-                    "per_page": per_page,
-                    "total_pages": total.div_ceil(per_page),
-                    "page_first_index": first,
-                    "page_last_index": (first + per_page).min(total).saturating_sub(1),
-                },
-            }),
-        )
-    }
-
-    /// The full object.
-    fn shown(&self, id: &str, stream: &Stream) -> Value {
-        let mut object = stream.settings.fields();
-        let source = if stream.is_webrtc() {
-            json!({
-                "sdp_url": self.sdp_url,
-                "application_name": stream.application,
-                "stream_name": stream.name,
-            })
-        } else {
-            json!({
-                "primary_server": format!("rtmp://{id}.entrypoint.video.wowza.com/{}", stream.application),
-                "host_port": 1935,
-                "stream_name": stream.name,
-                "disable_authentication": true,
-                "username": null,
-                "password": null,
-            })
-        };
-        let playback = |name: &str, suffix: &str| {
-            json!({
-                "name": name,
-                "url": self.sdp_url,
-                "application_name": stream.application,
-                "stream_name": format!("{}{suffix}", stream.name),
-            })
-        };
-        for (field, value) in [
-            ("id", json!(id)),
-            ("state", json!(stream.life.state())),
-            ("source_connection_information", source),
-            ("playback_stream_name", json!(format!("{id}_playback"))),
-            (
-                "hls_playback_url",
-                json!(format!(
-                    "https://cdn.video.wowza.com/1/{id}/hls/live/playlist.m3u8"
-                )),
-            ),
-            (
-                "direct_playback_urls",
-                json!({"webrtc": [playback("source", ""), playback("webrtc", "_stream1")]}),
-            ),
-            ("created_at", json!(stream.created_at)),
-            ("updated_at", json!(stream.updated_at)),
-        ] {
-            object.insert(field.to_owned(), value);
-        }
-        json!({ "live_stream": object })
+        let briefs = streams.iter().map(|(id, stream)| brief(id, stream));
+        Reply::json(200, listed(&request.parameters(), briefs))
     }
 
     /// A request about one stream.
@@ -388,7 +316,7 @@ impl Wowza {
 
     fn get(&self, id: &str) -> Reply {
         match self.streams.get(id) {
-            Some(stream) => Reply::json(200, self.shown(id, stream)),
+            Some(stream) => Reply::json(200, shown(&self.sdp_url, id, stream)),
             None => refusal(404),
         }
     }
@@ -508,63 +436,6 @@ impl Account for Wowza {
     }
 }
 
-/// What a list shows of a stream.
-fn brief(id: &str, stream: &Stream) -> Value {
-    json!({
-        "id": id,
-        "name": stream.settings.text("name"),
-        "state": stream.life.state(),
-        "created_at": stream.created_at,
-        "updated_at": stream.updated_at,
-    })
-}
-
-/// One `filter[N]`: a field, and how its value has to be.
-#[derive(Debug, Default)]
-struct Filter {
-    field: String,
-    operator: String,
-    value: String,
-}
-
-impl Filter {
-    fn lets(&self, stream: &Value) -> bool {
-        let Some(found) = stream.get(&self.field).and_then(Value::as_str) else {
-            return false;
-        };
-        match &*self.operator {
-            "eq" => found == self.value,
-            "ne" => found != self.value,
-            "like" => found.contains(&*self.value),
-            "in" => self.value.split(',').any(|value| value == found),
-            _ => false,
-        }
-    }
-}
-
-/// The filters of a query, by their numbers.
-fn filters(parameters: &[(String, String)]) -> Vec<Filter> {
-    let mut filters: BTreeMap<&str, Filter> = BTreeMap::new();
-    for (name, value) in parameters {
-        let Some(rest) = name.strip_prefix("filter[") else {
-            continue;
-        };
-        let Some((number, what)) = rest.split_once("][") else {
-            continue;
-        };
-        let filter = filters.entry(number).or_default();
-        match what.strip_suffix(']') {
-            Some("field") => filter.field.clone_from(value),
-            Some(operator) => {
-                operator.clone_into(&mut filter.operator);
-                filter.value.clone_from(value);
-            }
-            None => {}
-        }
-    }
-    filters.into_values().collect()
-}
-
 /// Whether the times of a query, if it names any, can be read. What arrived in the past is not kept: whoever asks for that is
 /// told what arrives now.
 fn is_range(parameters: &[(String, String)]) -> bool {
@@ -574,37 +445,6 @@ fn is_range(parameters: &[(String, String)]) -> bool {
     times
         .map(|(_, value)| humantime::parse_rfc3339_weak(value))
         .all(|time| time.is_ok())
-}
-
-/// What arrives, metric by metric.
-fn analytics(id: &str, stream: &Stream) -> Value {
-    let metric = |status: &str, units: &str, value: Value| json!({"status": status, "text": "", "units": units, "value": value});
-    let input = stream.input.filter(|_| stream.life.is_started());
-    let known = |units: &str, value: Option<Value>| match value {
-        Some(value) => metric("normal", units, value),
-        None => metric("no_data", units, json!("")),
-    };
-    let size = input.and_then(|input| input.size);
-    let bits = input.map(|input| input.bitrate_bps);
-    let connected = match (stream.life.is_started(), input.is_some()) {
-        (true, true) => metric("normal", "", json!("Yes")),
-        (true, false) => metric("warning", "", json!("No")),
-        (false, _) => metric("no_data", "", json!("")),
-    };
-    json!({ "live_stream": {
-        "id": id,
-        "connected": connected,
-        "audio_codec": known("", input.map(|_| json!("opus"))),
-        "video_codec": known("", size.map(|_| json!("h264"))),
-        "bits_in_rate": known("Kbps", bits.map(|bits| json!(bits / 1_000))),
-        "bytes_in_rate": known("bps", bits.map(|bits| json!(bits / 8))),
-        "frame_size": known("", size.map(|(width, height)| json!(format!("{width}x{height}")))),
-        "frame_rate": known("FPS", input.map(|input| json!(input.fps.round()))),
-        "width": known("px", size.map(|(width, _)| json!(width))),
-        "height": known("px", size.map(|(_, height)| json!(height))),
-        "keyframe_interval": known("GOP", None),
-        "stream_target_status": [],
-    }})
 }
 
 #[cfg(test)]
