@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::account::{self, Account, Lease, Off};
+use crate::account::{self, Account, Duty, Lease, Off};
 use crate::config::platform::Vendor;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
@@ -159,6 +159,7 @@ impl Publisher {
             leased: None,
             down: None,
             released: None,
+            advised: None,
         };
         actor.kept = Some(actor.new_kept());
         let span = tracing::info_span!("publisher", id = name);
@@ -221,6 +222,8 @@ struct Actor {
     down: Option<(Instant, Cause)>,
     /// When a stream that could not be stopped was stopped in vain.
     released: Option<Instant>,
+    /// What a person was told to do, so that it is said once.
+    advised: Option<String>,
 }
 
 impl Actor {
@@ -228,9 +231,9 @@ impl Actor {
         let (telemetry, mut progress) = watch::channel(Telemetry::default());
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
         let mut told = false;
-        let mut input = match self.off() {
-            Some(off) => Input::Close(off),
-            None => Input::Start,
+        let mut input = match self.duty() {
+            Duty::Off(off) => Input::Close(off),
+            Duty::On(_) => Input::Start,
         };
         loop {
             match self.lifecycle.on(now(), input) {
@@ -270,8 +273,8 @@ impl Actor {
         }
     }
 
-    /// Whether it should be off the air now.
-    fn off(&self) -> Option<Off> {
+    /// Whether it should be on air now.
+    fn duty(&self) -> Duty {
         let now = self.account.wall();
         let zone = &self.config.time_zone;
         let status = self.leased.as_ref().map(|status| status.borrow());
@@ -279,25 +282,25 @@ impl Actor {
             let today = zone.to_datetime(now).date();
             (status.ran_on(today), status.daily_limit)
         });
-        account::off_air(now, zone, self.config.on_air.as_ref(), ran, limit)
+        account::duty(now, zone, self.config.on_air.as_ref(), ran, limit)
     }
 
     /// What its hours ask for, if that is not so already.
     fn hours(&mut self, busy: bool) -> Option<Input> {
-        match (self.lifecycle.state(), self.off()) {
+        match (self.lifecycle.state(), self.duty()) {
             (
                 State::Connecting { .. }
                 | State::OnAir { .. }
                 | State::Stopped
                 | State::Waiting { .. },
-                Some(off),
+                Duty::Off(off),
             ) => {
                 tracing::info!("going off the air: {}", off.why);
                 self.down = None;
                 Some(Input::Close(off))
             }
-            (State::OffAir(known), Some(off)) if *known != off => Some(Input::Close(off)),
-            (State::OffAir(_), None) if !busy => {
+            (State::OffAir(known), Duty::Off(off)) if *known != off => Some(Input::Close(off)),
+            (State::OffAir(_), Duty::On(_)) if !busy => {
                 tracing::info!("going on air: its time has come");
                 self.down = Some((now(), Cause::Schedule));
                 Some(Input::Open)
@@ -325,13 +328,8 @@ impl Actor {
         if self.config.on_air.is_none() && !limited && !pending {
             return None;
         }
-        let due = match self.lifecycle.state() {
-            State::OffAir(Off { until, .. }) => *until,
-            State::Connecting { .. }
-            | State::OnAir { .. }
-            | State::Stopped
-            | State::Stopping
-            | State::Waiting { .. } => None,
+        let due = match self.duty() {
+            Duty::Off(Off { until, .. }) | Duty::On(until) => until,
         };
         let left =
             due.and_then(|due| Duration::try_from(due.duration_since(self.account.wall())).ok());
@@ -468,6 +466,7 @@ impl Actor {
             | State::Waiting { .. } => None,
         };
         if let Some((took, _)) = reached {
+            self.advised = None;
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         // A wait that is cut short has been told.
@@ -482,7 +481,11 @@ impl Actor {
         {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
             match verdict {
+                Verdict::Operator { advice, .. } if self.advised.as_ref() == Some(advice) => {
+                    tracing::debug!(cause, wait_ms, "still needs a person");
+                }
                 Verdict::Operator { advice, .. } => {
+                    self.advised = Some(advice.clone());
                     tracing::error!(
                         cause,
                         wait_ms,
