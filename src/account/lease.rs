@@ -5,7 +5,8 @@
 //! | Qencode | for 110 s after media was lost (the vendor keeps the stream for 120 s), and for 60 s after a start, while its encoder may still boot |
 //! | Wowza Video | for 10 s after the last look at the stream's state |
 //!
-//! After that the vendor is asked, and a stream that has stopped is started again. While a vendor cannot tell (out of
+//! After that the vendor is asked, and a stream that has stopped is started again. Meanwhile it is looked at now and
+//! then, for a stream that somebody stopped need not be waited for. While a vendor cannot tell (out of
 //! reach, in trouble, our credential refused), the last known server is tried all the same: media needs no REST.
 
 use std::convert::Infallible;
@@ -36,6 +37,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 const WITNESS_EVERY: Duration = Duration::from_secs(60);
 /// Time on air before the vendor's witness counts; Wowza's figures are ten seconds old.
 const WITNESS_AFTER: Duration = Duration::from_secs(20);
+/// Time after a loss of media, and interval, at which a stream is looked at whose server should still be good.
+const GLANCE_AFTER: Duration = Duration::from_secs(10);
+const GLANCE_EVERY: Duration = Duration::from_secs(20);
 /// Tries of one stop, and the pause between them.
 const STOP_TRIES: u32 = 3;
 const STOP_AGAIN: Duration = Duration::from_secs(2);
@@ -138,6 +142,8 @@ pub struct Lease {
     stream: Option<Stream>,
     /// Up to when its server is good without asking.
     good_until: Option<Instant>,
+    /// When to look whether it was stopped, while its server is good.
+    glance: Option<Instant>,
     /// Up to when its minutes are counted; `None` while it does not run.
     counted: Option<Instant>,
     /// When media was last accepted there, by this process.
@@ -181,6 +187,7 @@ impl Lease {
             status,
             stream: None,
             good_until: None,
+            glance: None,
             counted: None,
             media: None,
             contradicted: false,
@@ -210,6 +217,7 @@ impl Lease {
             });
         if let Some(server) = &known
             && self.good_until.is_some_and(|until| now() < until)
+            && !self.was_stopped().await
         {
             self.within_limit()?;
             return Ok(Ready {
@@ -221,6 +229,7 @@ impl Lease {
             (Ok(server), _) => {
                 let good_for = self.account.scaled(self.clocks.after_start);
                 self.good_until = Some(now() + good_for);
+                self.glance = None;
                 Ok(Ready {
                     server,
                     doubt: None,
@@ -244,6 +253,7 @@ impl Lease {
             self.media = Some(now);
             let good_for = self.account.scaled(self.clocks.after_loss);
             self.good_until = Some(now + good_for);
+            self.glance = Some(now + self.account.scaled(GLANCE_AFTER));
         }
         self.status.send_modify(|status| {
             status.connected = None;
@@ -367,6 +377,19 @@ impl Lease {
 
     const fn is_qencode(&self) -> bool {
         matches!(self.config.vendor, Vendor::Qencode { .. })
+    }
+
+    /// Whether a look at a stream whose server should still be good shows that it was stopped; looks are far between.
+    async fn was_stopped(&mut self) -> bool {
+        let (Some(due), Some(stream)) = (self.glance, self.stream.clone()) else {
+            return false;
+        };
+        if now() < due {
+            return false;
+        }
+        self.glance = Some(now() + self.account.scaled(GLANCE_EVERY));
+        let shown = self.platform.refresh(&stream).await;
+        shown.is_ok_and(|shown| shown.state == State::Stopped)
     }
 
     fn not_up(&self, stream: &Stream, since_start: Option<Duration>) -> Error {

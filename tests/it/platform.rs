@@ -438,3 +438,200 @@ async fn two_agents_never_share_a_folder_of_state() {
     assert!(world.open().is_ok());
     assert!(Path::new(world.state.path()).join("lock").exists());
 }
+
+/// Runs `onair stream` with these arguments; its exit code and what it printed.
+async fn stream(config: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_onair"));
+    command.arg("stream").args(args).arg("--config").arg(config);
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output
+        .await
+        .expect("no panic")
+        .expect("the built binary runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).expect("onair prints UTF-8");
+    assert!(!said.contains("planted"), "{args:?}: {said}");
+    (output.status.code(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_looks_after_the_streams_of_both_vendors() {
+    let world = World::new(|_| {}).await;
+    let url = |vendor| world.lab.rest(vendor).expect("control planes");
+    let (wowza, qencode) = (
+        url(onair::lab::Vendor::Wowza),
+        url(onair::lab::Vendor::Qencode),
+    );
+    let path = world.state.path().join("onair.toml");
+    let text = format!(
+        r#"[feed.a]
+video = {{ source = "testcard" }}
+[publisher.wowza-video]
+feed = "a"
+to = "wowza-video"
+token = "{TOKEN}"
+stream_name = "desk"
+create = {{ broadcast_location = "eu_germany" }}
+api = "{wowza}"
+[publisher.qencode]
+feed = "a"
+to = "qencode"
+api_key = "{KEY}"
+stream_name = "desk"
+api = "{qencode}"
+"#
+    );
+    std::fs::write(&path, text).expect("written");
+    let (code, said) = stream(&path, &["list"]).await;
+    assert!(
+        code == Some(1) && said.contains("name one of them"),
+        "{said}"
+    );
+    for vendor in ["wowza-video", "qencode"] {
+        let run = async |action: &str, more: &[&str]| {
+            let (code, said) = stream(&path, &[&[action, vendor], more].concat()).await;
+            assert_eq!(code, Some(0), "{vendor} {action}: {said}");
+            said
+        };
+        let listed = run("list", &[]).await;
+        assert!(
+            listed.contains("front") && listed.contains("stopped"),
+            "{listed}"
+        );
+        let (code, said) = stream(&path, &["status", vendor]).await;
+        assert!(code == Some(1) && said.contains("has no stream"), "{said}");
+        run("create", &["--json"]).await;
+        let started = run("start", &["--json"]).await;
+        assert!(started.contains("\"takes_media\": true"), "{started}");
+        assert!(
+            started.contains("\"server\": \"ws://127.0.0.1"),
+            "{started}"
+        );
+        assert!(run("status", &[]).await.contains("ready"));
+        let (code, said) = stream(&path, &["delete", vendor, "--yes"]).await;
+        assert!(code == Some(1) && said.contains("stop it first"), "{said}");
+        run("stop", &[]).await;
+        run("stop", &[]).await;
+        world.rests().await;
+        let (code, said) = stream(&path, &["delete", vendor]).await;
+        assert!(code == Some(1) && said.contains("--yes"), "{said}");
+        run("delete", &["--yes"]).await;
+        let listed = run("list", &["--json"]).await;
+        assert!(!listed.contains("desk"), "{listed}");
+    }
+}
+
+/// A daemon as an operator runs it; killed if the test gives up.
+struct Daemon(std::process::Child);
+
+impl Daemon {
+    /// Starts it at both vendors, asked to log everything into `log`.
+    fn start(config: &Path, log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log);
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_onair"))
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .args(["--log", "trace"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(log.expect("a log"))
+            .spawn();
+        Self(child.expect("the built binary runs"))
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let id = self.0.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status();
+        assert!(sent.expect("kill runs").success());
+        self.0.wait().expect("its status").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An error means that it has ended, as it should.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until `n` lines of the log say that media is accepted.
+async fn accepted(log: &Path, n: usize) {
+    let seen = async {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            every.tick().await;
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            if text.matches("media accepted after").count() >= n {
+                return;
+            }
+        }
+    };
+    let seen = tokio::time::timeout(SOON * 2, seen).await;
+    assert!(seen.is_ok(), "not on air in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_killed_at_both_vendors_adopts_its_streams_and_stops_them_when_it_is_told_to_end()
+{
+    // The daemon keeps to the vendors' real clocks, so the lab's run only as fast as those can bear.
+    let world = World::new(|rest| rest.time_scale = Some(0.25)).await;
+    let url = |vendor| world.lab.rest(vendor).expect("control planes");
+    let (wowza, qencode) = (
+        url(onair::lab::Vendor::Wowza),
+        url(onair::lab::Vendor::Qencode),
+    );
+    let folder = world.state.path();
+    let (config, log) = (folder.join("onair.toml"), folder.join("log"));
+    let text = format!(
+        r#"[daemon]
+state_dir = "kept"
+[feed.a]
+video = {{ source = "testcard", size = "640x360", fps = 15 }}
+[publisher.wowza-video]
+feed = "a"
+to = "wowza-video"
+token = "{TOKEN}"
+stream_name = "front"
+api = "{wowza}"
+[publisher.qencode]
+feed = "a"
+to = "qencode"
+api_key = "{KEY}"
+stream_name = "front"
+api = "{qencode}"
+"#
+    );
+    std::fs::write(&config, text).expect("written");
+    let daemon = Daemon::start(&config, &log);
+    accepted(&log, 2).await;
+    drop(daemon);
+    let starts = |world: &World| world.lab.bills().iter().map(|b| b.starts).sum::<u32>();
+    assert_eq!(starts(&world), 2);
+    let daemon = Daemon::start(&config, &log);
+    accepted(&log, 4).await;
+    assert_eq!(starts(&world), 2, "adopted");
+    assert_eq!(daemon.terminate(), Some(0));
+    world.rests().await;
+
+    let kept = std::fs::read_to_string(folder.join("kept/streams.json")).expect("it is there");
+    assert_eq!(kept.matches("\"ours\": false").count(), 2, "{kept}");
+    let logged = std::fs::read_to_string(&log).expect("a log");
+    assert!(logged.contains("which onair had started; going on with it"));
+    // What the vendors handed out is as secret as what was configured.
+    let mut secrets: Vec<String> = [TOKEN, KEY].map(str::to_owned).into();
+    for session in world.lab.hub().sessions() {
+        let (_, stream) = session.name.split_once('/').expect("a full name");
+        secrets.push(stream.to_owned());
+    }
+    assert!(secrets.len() >= 6, "{secrets:?}");
+    for secret in secrets {
+        for (place, text) in [("log", &logged), ("state", &kept)] {
+            let line = text.lines().find(|line| line.contains(&secret));
+            assert_eq!(line, None, "the {place} says {secret}");
+        }
+    }
+}
