@@ -638,3 +638,6 @@ pub(super) const fn cannot_tell(error: &Error) -> bool {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;
