@@ -201,7 +201,16 @@ impl Lease {
 
     /// Whether onair started it and has not seen it stopped since.
     pub fn is_ours(&self) -> bool {
-        (self.key()).is_some_and(|key| self.account.read(|ledger| ledger.is_ours(&key)))
+        self.held().is_some()
+    }
+
+    /// The stream that has to be given back: before the first look at it, as the ledger knows it from a former onair.
+    fn held(&self) -> Option<Key> {
+        let (vendor, api) = (self.config.vendor.name(), self.config.api.expose());
+        self.account.read(|ledger| match self.key() {
+            Some(key) => ledger.is_ours(&key).then_some(key),
+            None => ledger.held(&self.publisher, vendor, api).cloned(),
+        })
     }
 
     /// Makes the stream ready and says where it takes media. Bounded by some minutes; may be dropped at any time, for
@@ -286,7 +295,7 @@ impl Lease {
     pub async fn release(&mut self, release: Release) {
         self.count().await;
         self.good_until = None;
-        let Some(key) = self.key().filter(|_| self.is_ours()) else {
+        let Some(key) = self.held() else {
             return;
         };
         if (release, self.config.on_exit) == (Release::Exit, OnExit::Leave) {

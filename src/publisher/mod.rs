@@ -353,8 +353,9 @@ impl Actor {
 
     fn part(&mut self, tasks: &mut JoinSet<Outcome>) {
         self.part.cancel();
-        if let Some(kept) = self.kept.take().filter(|_| tasks.is_empty()) {
+        if tasks.is_empty() {
             self.released = Some(now());
+            let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
             tasks.spawn(attempt::give_back(kept, self.stop.clone()).in_current_span());
         }
     }

@@ -425,3 +425,28 @@ async fn a_stop_is_tried_thrice_and_what_was_not_stopped_stays_written_down() {
     assert!(lease.is_ours());
     assert_eq!(account.orphans(|_| false).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_former_onair_started_is_given_back_before_the_first_look_at_it() {
+    let (mut lease, vendor, account) = lease(qencode(), |_| {});
+    let wall = account.wall();
+    let (ours, others) = (
+        vendor.key.clone(),
+        Key {
+            id: "s2".to_owned(),
+            ..vendor.key.clone()
+        },
+    );
+    account
+        .write(|ledger| ledger.asking(&others, "other", wall))
+        .await;
+    lease.release(Release::Close).await;
+    assert_eq!(vendor.asked(), "", "that is the other publisher's");
+    account
+        .write(|ledger| ledger.asking(&ours, "main", wall))
+        .await;
+    assert!(lease.is_ours());
+    lease.release(Release::Close).await;
+    assert_eq!(vendor.asked(), "Stop");
+    assert!(!lease.is_ours());
+}
