@@ -8,6 +8,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["config", "media"]),
     ("cli", &["config"]),
     ("config", &[]),
+    (
+        "daemon",
+        &["config", "feed", "health", "publisher", "supervisor"],
+    ),
     ("encode", &["capture", "config", "media"]),
     ("feed", &["capture", "config", "encode", "media"]),
     ("health", &["feed", "publisher", "session", "supervisor"]),
@@ -71,6 +75,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustix", &["capture/camera"]),
     ("rustls", &["lab/tls.rs", "net/"]),
     ("rustls_native_certs", &["net/tls.rs"]),
+    ("sd_notify", &["daemon/notify.rs"]),
     ("secrecy", &["config/secret.rs"]),
     ("str0m", &["lab/"]),
     ("strsim", &["config/"]),
@@ -102,6 +107,8 @@ const PURE: &[&str] = &[
     "config/raw/",
     "config/secret.rs",
     "config/units.rs",
+    "daemon/announce.rs",
+    "daemon/escalation.rs",
     "encode/",
     "feed/track.rs",
     "health.rs",
@@ -152,6 +159,7 @@ const PURE: &[&str] = &[
     "signal/wowza/choice.rs",
     "signal/wowza_v2/liveness.rs",
     "signal/wowza_v2/message.rs",
+    "supervisor/plan.rs",
 ];
 
 /// What a pure file does not name. A generator of chance may be handed in, but not made or drawn from nowhere.
