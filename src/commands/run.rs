@@ -27,7 +27,8 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let network = network::watch().await;
     let mut supervisor =
         Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
-    let mut daemon = Daemon::start(supervisor.view(), Manager::from_environment())
+    let view = supervisor.view();
+    let mut daemon = Daemon::start(move || view.overview(), Manager::from_environment())
         .context("cannot start a watchdog")?;
 
     let over = CancellationToken::new();
