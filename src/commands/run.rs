@@ -30,6 +30,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let view = supervisor.view();
     let mut daemon = Daemon::start(move || view.overview(), Manager::from_environment())
         .context("cannot start a watchdog")?;
+    daemon.relieve(supervisor.view());
 
     let over = CancellationToken::new();
     let lasting = async {

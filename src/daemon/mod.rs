@@ -1,15 +1,18 @@
 //! What makes a process one that nobody has to look after: the service manager, the judgement of its own health and
 //! what follows from it, the configuration as it changes, and the machine it runs on.
 //!
-//! Two tasks. One looks at everything about once a second and never waits for anything: it judges (`health`), tells
+//! Three tasks. One looks at everything about once a second and never waits for anything: it judges (`health`), tells
 //! the service manager (`announce`, `notify`), beats for the `watchdog`, and decides what is done about the stuck
 //! (`escalation`). The other, [`Daemon::tend`], has the supervisor and carries out: it reads the configuration again
-//! (`reload`) and begins publishers anew. If the second hangs, the first notices; if the first hangs, the watchdog
+//! (`reload`) and begins publishers anew. A third asks less of the feeds while the machine is short of something
+//! (`relief`, `pressure`). If the second hangs, the first notices; if the first hangs, the watchdog
 //! and the service manager do.
 
 mod announce;
 mod escalation;
 pub mod notify;
+pub mod pressure;
+mod relief;
 pub mod reload;
 mod watchdog;
 
@@ -25,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::load;
 use crate::health::{self, Budget, Health, Judge, Part};
-use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor};
+use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor, View};
 
 pub use announce::READY_WITHIN;
 
@@ -92,7 +95,7 @@ pub struct Daemon {
     health: watch::Receiver<Health>,
     remedies: mpsc::Receiver<Remedy>,
     requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Daemon {
@@ -141,8 +144,13 @@ impl Daemon {
             health,
             remedies,
             requests: mpsc::channel(QUEUE),
-            _tasks: tasks,
+            tasks,
         })
+    }
+
+    /// Begins to ask less of the feeds that `view` shows while the machine is short of something.
+    pub fn relieve(&mut self, view: View) {
+        self.tasks.spawn(relief::run(view));
     }
 
     /// The judgement, as it is renewed about each second.

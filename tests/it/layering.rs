@@ -109,6 +109,7 @@ const PURE: &[&str] = &[
     "config/units.rs",
     "daemon/announce.rs",
     "daemon/escalation.rs",
+    "daemon/pressure.rs",
     "encode/",
     "feed/condition.rs",
     "feed/limit.rs",
