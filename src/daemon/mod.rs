@@ -16,6 +16,7 @@ mod relief;
 pub mod reload;
 mod watchdog;
 
+use std::path::Path;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub use announce::READY_WITHIN;
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
 use notify::{Manager, Word};
+use pressure::sensors;
 use reload::{Files, POLL, Reading};
 use watchdog::Watchdog;
 
@@ -150,7 +152,8 @@ impl Daemon {
 
     /// Begins to ask less of the feeds that `view` shows while the machine is short of something.
     pub fn relieve(&mut self, view: View) {
-        self.tasks.spawn(relief::run(view));
+        let read = || sensors::read(Path::new("/"));
+        self.tasks.spawn(relief::run(view, read));
     }
 
     /// The judgement, as it is renewed about each second.
