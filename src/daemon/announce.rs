@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(heard, [0, 5, 10, 15]);
         let now = t0 + S * 31;
         let late = announcer.look(now, &overview, &good(t0 + S * 20));
-        assert_eq!(late.contains(&Word::Watchdog), false, "an old judgement");
+        assert!(!late.contains(&Word::Watchdog), "an old judgement");
         let words = announcer.look(now, &overview, &good(now));
         assert!(words.contains(&Word::Watchdog), "well again");
     }

@@ -22,7 +22,18 @@ struct World {
     manager: UnixDatagram,
     /// What the manager was told, in order; each word once taken.
     heard: Vec<String>,
-    daemon: Child,
+    daemon: Ended,
+}
+
+/// A process that does not outlive a test that fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[expect(
@@ -71,7 +82,7 @@ impl World {
             lab,
             manager,
             heard: Vec::new(),
-            daemon,
+            daemon: Ended(daemon),
         }
     }
 
@@ -93,7 +104,7 @@ impl World {
     fn signal(&self, name: &str) {
         let told = Command::new("kill")
             .arg(format!("-{name}"))
-            .arg(self.daemon.id().to_string())
+            .arg(self.daemon.0.id().to_string())
             .status();
         assert!(told.expect("kill runs").success());
     }
@@ -138,7 +149,7 @@ impl World {
     /// Waits for the end of the process; its exit code.
     async fn ended(mut self) -> (Option<i32>, String) {
         let mut daemon = self.daemon;
-        let ended = tokio::task::spawn_blocking(move || daemon.wait());
+        let ended = tokio::task::spawn_blocking(move || daemon.0.wait());
         let ended = tokio::time::timeout(SOON, ended).await;
         let status = ended.expect("in time").expect("waited").expect("a status");
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();

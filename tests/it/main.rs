@@ -1,5 +1,6 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
+mod clock;
 mod contract;
 mod corpus;
 mod dialects;
