@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
-    ("peer", &["config", "feed", "media", "net"]),
+    ("peer", &["config", "feed", "media", "net", "network"]),
     (
         "publisher",
         &[
