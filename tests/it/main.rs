@@ -2,6 +2,7 @@
 
 mod contract;
 mod corpus;
+mod devices;
 mod dialects;
 mod lab;
 mod ladder;
