@@ -33,6 +33,9 @@ pub use fanout::{FanoutStatus, LaneCount, LaneCounters, Subscription};
 pub use limit::{Limit, LimitedBy};
 pub use mailbox::Ledger;
 pub use supervised::SourceState;
+/// For the bench.
+#[doc(hidden)]
+pub use watch::{PictureWatch, SoundWatch};
 
 use crate::capture::camera::Camera;
 use crate::capture::file::{WavFile, Y4mFile};
@@ -50,7 +53,6 @@ use mailbox::Mailbox;
 use pump::{Opening, Reset};
 use supervised::{Origin, SharedReport, Supervised, Threads};
 use track::Limits;
-use watch::{PictureWatch, SoundWatch};
 
 /// Pictures between capture and encoder.
 const VIDEO_DEPTH: usize = 2;
