@@ -3,6 +3,7 @@
 mod clock;
 mod contract;
 mod corpus;
+mod devices;
 mod dialects;
 mod lab;
 mod ladder;
