@@ -21,7 +21,7 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -166,28 +166,25 @@ impl Daemon {
         self.requests.0.clone()
     }
 
-    /// Carries out what has to be done to `supervisor` until `stop`; also what comes from a hang-up signal and, if
-    /// `watch` says so, from a change of `files`. What was begun is finished, so that nobody is cut off while
+    /// Carries out what has to be done to `supervisor` until `stop`; also what `hangup` asks for and, if `watch` says
+    /// so, a change of `files`. What was begun is finished, within fourteen seconds, so that nobody is cut off while
     /// parting. Returns why the process must end by itself, if that came first.
-    ///
-    /// # Errors
-    /// If the hang-up signal cannot be listened to.
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,
         mut files: Files,
         watch: bool,
+        mut hangup: Signal,
         stop: &CancellationToken,
-    ) -> std::io::Result<Option<String>> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    ) -> Option<String> {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let request = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(None),
+                () = stop.cancelled() => return None,
                 Some(remedy) = self.remedies.recv() => match remedy {
-                    Remedy::End(why) => return Ok(Some(why)),
+                    Remedy::End(why) => return Some(why),
                     Remedy::Restart(name) => Some((Command::Restart(name), None)),
                 },
                 Some(()) = hangup.recv() => Some((Command::Reload, None)),
@@ -196,19 +193,15 @@ impl Daemon {
             };
             let (command, reply) = match request {
                 Some(request) => request,
-                None => match blocking(stop, &mut files, Files::changed).await {
-                    Some(true) => (Command::Reload, None),
-                    Some(false) => continue,
-                    None => return Ok(None),
+                None => match blocking(stop, &mut files, Files::changed).await? {
+                    true => (Command::Reload, None),
+                    false => continue,
                 },
             };
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
-                    let reading = blocking(stop, &mut files, Files::read).await;
-                    let Some(reading) = reading else {
-                        return Ok(None);
-                    };
+                    let reading = blocking(stop, &mut files, Files::read).await?;
                     let outcome = reload(supervisor, reading).await;
                     let note = outcome.as_ref().err().cloned();
                     self.voice.say(|announcer| announcer.reloaded(note));
