@@ -109,13 +109,7 @@ impl Daemon {
         look: impl Fn() -> Overview + Send + 'static,
         manager: Manager,
     ) -> std::io::Result<Self> {
-        let watchdog = Watchdog::start(RUNTIME_WITHIN, || {
-            tracing::error!(
-                "nothing has run for {} s; the process ends with code {STUCK}, to be started anew",
-                RUNTIME_WITHIN.as_secs()
-            );
-            process::exit(STUCK.into());
-        })?;
+        let watchdog = Watchdog::start(RUNTIME_WITHIN, bite)?;
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
             manager,
@@ -234,6 +228,21 @@ impl Daemon {
     pub fn stopping(&self, why: &str) {
         self.voice.say(|announcer| announcer.stopping(why));
     }
+}
+
+/// Ends a process in which nothing runs any more. A log that takes nothing may be why: it is not waited for.
+fn bite() {
+    let say = || {
+        tracing::error!(
+            "nothing has run for {} s; the process ends with code {STUCK}, to be started anew",
+            RUNTIME_WITHIN.as_secs()
+        );
+        process::exit(STUCK.into());
+    };
+    // Without a thread it goes unsaid, and so it does if the log takes nothing for a second.
+    drop(std::thread::Builder::new().spawn(say));
+    std::thread::park_timeout(Duration::from_secs(1));
+    process::exit(STUCK.into());
 }
 
 /// The task that looks at everything.

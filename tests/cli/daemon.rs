@@ -1,7 +1,7 @@
 //! `onair run` as a service manager sees it: the real binary, a lab to publish to, and the words it is told.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -264,6 +264,45 @@ async fn a_changed_file_is_noticed_and_a_server_that_is_down_is_no_fault() {
     let (code, log) = world.ended().await;
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("planted"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_in_which_nothing_runs_any_more_ends_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    let config = folder.path().join("onair.toml");
+    let mut text = super::MINIMAL.to_owned();
+    for n in 0..4 {
+        text += &format!(
+            "[publisher.p{n}]\nfeed = \"a\"\nto = \"ome\"\nurl = \"ws://127.0.0.1:1/app/{n}\"\n"
+        );
+    }
+    std::fs::write(&config, text).expect("written");
+    let (unread, log) = std::io::pipe().expect("a pipe");
+    let mut filler = log.try_clone().expect("a pipe");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .args(["run", "--log", "trace", "--config"])
+        .arg(&config)
+        .env("NOTIFY_SOCKET", &socket)
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map(Ended)
+        .expect("the built binary runs");
+    let heard = tokio::time::timeout(SOON, manager.recv(&mut [0; 4096])).await;
+    heard.expect("in time").expect("a message");
+    // From now on the log takes nothing: whoever has something to say is stuck, and each has.
+    let filling = std::thread::spawn(move || {
+        let block = [b'.'; 4096];
+        while filler.write_all(&block).is_ok() {}
+    });
+    let ended = tokio::task::spawn_blocking(move || daemon.0.wait());
+    let ended = tokio::time::timeout(SOON * 2, ended).await;
+    let status = ended.expect("in time").expect("waited").expect("a status");
+    assert_eq!(status.code(), Some(75));
+    drop(unread);
+    filling.join().expect("ends with the pipe");
 }
 
 #[test]
