@@ -19,6 +19,7 @@ mod rehearsal;
 mod relay;
 mod relayed;
 mod reload;
+mod rest;
 mod secrets;
 mod simd;
 mod support;
