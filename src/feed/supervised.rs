@@ -227,6 +227,12 @@ impl<F: Send + 'static> Supervised<F> {
                 SourceState::Opening => {}
             }
         }
+        if let SourceState::Slate { reason, .. } = &state
+            && !changed
+            && !matches!(&lock(&self.report).state, SourceState::Slate { reason: before, .. } if before == reason)
+        {
+            tracing::info!(track = self.name, reason, "source is still away");
+        }
         if changed || matches!(state, SourceState::Slate { .. }) {
             lock(&self.report).state = state;
         }
