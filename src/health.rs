@@ -372,7 +372,7 @@ mod tests {
             only(snapshot)
         };
         let (second, stuck) = first_stuck(1_000, connecting).unwrap();
-        assert_eq!(second, 500);
+        assert_eq!(second, 800);
         assert_eq!(stuck.part, Part::Publisher("main".to_owned()));
         assert_eq!(stuck.doing, "connecting");
     }
