@@ -42,6 +42,7 @@ pub mod encode;
 pub mod feed;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod health;
 pub mod lab;
 pub mod media;
 pub mod net;
