@@ -76,6 +76,13 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// The first folder that systemd made for this service (`StateDirectory=`).
+fn state_directory() -> Option<PathBuf> {
+    let folders = variable("STATE_DIRECTORY").ok()?;
+    let first = folders.split(':').next()?;
+    (!first.is_empty()).then(|| PathBuf::from(first))
+}
+
 /// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why
 /// it cannot. Reads a file, so it may block for a moment.
 pub fn reread(source: &SecretSource) -> Result<Secret, String> {
@@ -109,13 +116,6 @@ fn fetch(source: &SecretSource) -> Result<String, String> {
         SecretSource::Env(name) => variable(name),
         SecretSource::File(path) => secret_file(path),
     }
-}
-
-/// What systemd gives a unit with `StateDirectory=`: the first, if there are several.
-fn state_directory() -> Option<PathBuf> {
-    let folders = variable("STATE_DIRECTORY").ok()?;
-    let first = folders.split(':').next()?;
-    (!first.is_empty()).then(|| PathBuf::from(first))
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {

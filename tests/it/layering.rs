@@ -33,6 +33,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("signal", &["config", "media", "net"]),
     (
+        "status",
+        &[
+            "config",
+            "feed",
+            "health",
+            "peer",
+            "process",
+            "publisher",
+            "supervisor",
+        ],
+    ),
+    (
         "supervisor",
         &["config", "feed", "media", "net", "network", "publisher"],
     ),
@@ -46,7 +58,7 @@ const TOP: &[&str] = &["commands", "fuzz", "lib", "main"];
 const DOORS: &[(&str, &[&str])] = &[
     ("alsa", &["capture/microphone"]),
     ("anyhow", &["commands/", "main.rs"]),
-    ("axum", &["lab/"]),
+    ("axum", &["lab/", "status/"]),
     ("base64", &["config/pin.rs"]),
     ("clap", &["cli.rs", "main.rs"]),
     ("cpal", &["capture/microphone"]),
@@ -56,14 +68,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ("humantime", &["commands/", "net/tls.rs"]),
     ("http_body_util", &["lab/", "net/http.rs"]),
     ("httpdate", &["net/http.rs"]),
-    ("hyper", &["lab/", "net/"]),
-    ("hyper_util", &["lab/", "net/"]),
+    ("hyper", &["lab/", "net/", "status/"]),
+    ("hyper_util", &["lab/", "net/", "status/"]),
     ("libc", &["capture/camera"]),
     ("nokhwa", &["capture/camera"]),
     ("openh264", &["encode/h264", "lab/decode"]),
     ("openh264_sys2", &["encode/h264"]),
     ("opus", &["encode/", "lab/decode"]),
     ("procfs", &["process.rs"]),
+    ("prometheus_client", &["status/metrics.rs"]),
     ("rcgen", &["lab/tls.rs"]),
     ("rtc", &["peer/"]),
     ("rtnetlink", &["network/"]),
@@ -152,6 +165,11 @@ const PURE: &[&str] = &[
     "signal/wowza/choice.rs",
     "signal/wowza_v2/liveness.rs",
     "signal/wowza_v2/message.rs",
+    "status/counts.rs",
+    "status/guard.rs",
+    "status/history.rs",
+    "status/metrics.rs",
+    "status/reading.rs",
 ];
 
 /// What a pure file does not name. A generator of chance may be handed in, but not made or drawn from nowhere.
