@@ -11,7 +11,7 @@ use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
-use crate::publisher::{Order, OrderError, Orders, Publisher, Snapshot};
+use crate::publisher::{Publisher, Snapshot};
 
 /// Longest time given to publishers to part from their servers.
 const PART_WITHIN: Duration = Duration::from_secs(5);
@@ -55,7 +55,6 @@ pub struct Supervisor {
 struct Members {
     feeds: BTreeMap<String, FeedHandle>,
     publishers: BTreeMap<String, watch::Receiver<Snapshot>>,
-    orders: BTreeMap<String, Orders>,
 }
 
 /// A look at everything that runs, from anywhere. Cheap to clone; follows a change of the configuration.
@@ -92,13 +91,6 @@ impl View {
     /// The publishers' states by name, now and as they change.
     pub fn publishers(&self) -> BTreeMap<String, watch::Receiver<Snapshot>> {
         self.members.borrow().publishers.clone()
-    }
-
-    /// Gives the publisher called `name` an order; it obeys in its own time.
-    pub fn order(&self, name: &str, order: Order) -> Result<(), OrderError> {
-        let members = self.members.borrow();
-        let orders = members.orders.get(name).ok_or(OrderError::Unknown)?;
-        orders.give(order)
     }
 
     /// Handles of the feeds by name.
@@ -152,13 +144,9 @@ impl Supervisor {
         let watches = publishers
             .iter()
             .map(|(name, publisher)| (name.clone(), publisher.watch()));
-        let orders = publishers
-            .iter()
-            .map(|(name, publisher)| (name.clone(), publisher.orders()));
         let (members, _) = watch::channel(Members {
             feeds: handles.collect(),
             publishers: watches.collect(),
-            orders: orders.collect(),
         });
         Ok(Self {
             feeds,

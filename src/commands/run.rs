@@ -11,7 +11,6 @@ use crate::cli;
 use crate::config::load;
 use crate::media::time::MediaClock;
 use crate::network;
-use crate::status;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
@@ -25,9 +24,6 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let supervisor =
         Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
 
-    let status = status::Server::start(&config.daemon.status, supervisor.view(), None)
-        .context("cannot start the status server")?;
-
     run.last(&stop, args.extent.duration, || Ok(())).await?;
 
     let watches = supervisor.view().publishers();
@@ -37,9 +33,6 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .collect();
     tracing::info!("draining");
     supervisor.drain().await;
-    if let Some(status) = status {
-        status.stop().await;
-    }
     let sessions = watches
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));

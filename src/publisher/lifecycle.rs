@@ -63,8 +63,6 @@ pub(super) enum Input {
     Network,
     /// The session came further.
     Progress(Progress),
-    /// Somebody wants a new session at once, and what went before forgotten.
-    Restart,
     /// Somebody wants the publisher to run.
     Start,
     /// Somebody wants the publisher to end.
@@ -88,8 +86,6 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     state: State,
-    /// What is stopping is to start again.
-    again: bool,
     history: History,
     rng: fastrand::Rng,
 }
@@ -99,7 +95,6 @@ impl Lifecycle {
     pub(super) fn new(rng: fastrand::Rng) -> Self {
         Self {
             state: State::Stopped,
-            again: false,
             history: History::default(),
             rng,
         }
@@ -122,22 +117,10 @@ impl Lifecycle {
 
     /// Takes `input` at `now`, moves on, and says what to do.
     pub(super) fn on(&mut self, now: Instant, input: Input) -> Action {
-        match input {
-            Input::Start => self.again = self.state == State::Stopping,
-            Input::Stop => self.again = false,
-            Input::Restart => {
-                self.history = History::default();
-                self.again = matches!(
-                    self.state,
-                    State::Connecting { .. } | State::OnAir { .. } | State::Stopping
-                );
-            }
-            Input::Ended(_) | Input::Network | Input::Progress(_) | Input::Tick => {}
-        }
         match (&self.state, input) {
-            (State::Stopped, Input::Start | Input::Restart) => self.connect(),
+            (State::Stopped, Input::Start) => self.connect(),
             (State::Waiting { due, .. }, Input::Tick) if *due <= now => self.connect(),
-            (State::Waiting { .. }, Input::Start | Input::Restart)
+            (State::Waiting { .. }, Input::Start)
             | (
                 State::Waiting {
                     unreachable: true, ..
@@ -148,7 +131,7 @@ impl Lifecycle {
                 self.state = State::Stopped;
                 Action::None
             }
-            (State::Connecting { .. } | State::OnAir { .. }, Input::Stop | Input::Restart) => {
+            (State::Connecting { .. } | State::OnAir { .. }, Input::Stop) => {
                 self.state = State::Stopping;
                 Action::Part
             }
@@ -163,10 +146,6 @@ impl Lifecycle {
                 self.wait(now, &ended);
                 Action::None
             }
-            (State::Stopping, Input::Ended(_)) if self.again => {
-                self.again = false;
-                self.connect()
-            }
             (State::Stopping, Input::Ended(_)) => {
                 self.state = State::Stopped;
                 Action::None
@@ -180,7 +159,6 @@ impl Lifecycle {
                 Input::Ended(_)
                 | Input::Network
                 | Input::Progress(_)
-                | Input::Restart
                 | Input::Start
                 | Input::Stop
                 | Input::Tick,
@@ -386,54 +364,6 @@ mod tests {
         assert_eq!(world.machine.on(world.now, Input::Stop), Action::None);
         assert_eq!(*world.machine.state(), State::Stopped);
         assert_eq!(world.machine.next_deadline(), None);
-    }
-
-    #[test]
-    fn restart_begins_anew_from_every_state() {
-        let mut world = World::new(Dialect::Ome, 1);
-        assert_eq!(world.machine.on(world.now, Input::Restart), Action::Begin);
-        for _ in 0..9 {
-            world.ended(refused(403), Progress::Signalling);
-            world.machine.on(world.now, Input::Start);
-        }
-        assert_eq!(*world.machine.state(), State::Connecting { attempt: 10 });
-        assert_eq!(world.machine.on(world.now, Input::Restart), Action::Part);
-        assert_eq!(*world.machine.state(), State::Stopping);
-        let ended = Input::Ended(Ended {
-            reason: EndReason::Stopped,
-            progress: Progress::Signalling,
-            dialect: Dialect::Ome,
-        });
-        assert_eq!(world.machine.on(world.now, ended), Action::Begin);
-        assert_eq!(*world.machine.state(), State::Connecting { attempt: 1 });
-
-        world.ended(refused(403), Progress::Signalling);
-        assert_eq!(world.machine.on(world.now, Input::Restart), Action::Begin);
-        assert_eq!(*world.machine.state(), State::Connecting { attempt: 1 });
-    }
-
-    #[test]
-    fn the_last_word_while_stopping_holds() {
-        use Action::{Begin, None};
-        for (words, then) in [
-            ([Input::Restart, Input::Stop], None),
-            ([Input::Start, Input::Stop], None),
-            ([Input::Stop, Input::Start], Begin),
-            ([Input::Stop, Input::Restart], Begin),
-        ] {
-            let mut world = World::new(Dialect::Ome, 1);
-            world.machine.on(world.now, Input::Start);
-            world.machine.on(world.now, Input::Stop);
-            for word in words {
-                assert_eq!(world.machine.on(world.now, word), None);
-            }
-            let ended = Input::Ended(Ended {
-                reason: EndReason::Stopped,
-                progress: Progress::Signalling,
-                dialect: Dialect::Ome,
-            });
-            assert_eq!(world.machine.on(world.now, ended), then);
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod policy;
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -34,45 +34,6 @@ pub use lifecycle::State;
 use lifecycle::{Action, Input, Lifecycle};
 use memory::Memory;
 pub use policy::Verdict;
-
-/// Orders that a publisher has not yet obeyed.
-const ORDERS: usize = 4;
-
-/// What a person may want of a publisher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// A new session at once, as if nothing had gone before.
-    Restart,
-    /// To be on air. Nothing if it is already, or tries to be; a wait is cut short.
-    Start,
-    /// To part from the server, and to stay away until told otherwise. Does not outlive the process.
-    Stop,
-}
-
-/// Why an order was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OrderError {
-    /// It has too many to obey.
-    #[error("the publisher has not obeyed the orders before; ask again in a moment")]
-    Busy,
-    /// There is no such publisher, or no longer.
-    #[error("there is no publisher of this name")]
-    Unknown,
-}
-
-/// Where orders for one publisher go. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Orders(mpsc::Sender<Order>);
-
-impl Orders {
-    /// Gives an order; returns at once.
-    pub fn give(&self, order: Order) -> Result<(), OrderError> {
-        self.0.try_send(order).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => OrderError::Busy,
-            mpsc::error::TrySendError::Closed(_) => OrderError::Unknown,
-        })
-    }
-}
 
 /// Everything a publisher shows of itself.
 #[derive(Clone, Debug)]
@@ -110,7 +71,6 @@ impl Snapshot {
 #[must_use]
 pub struct Publisher {
     stop: CancellationToken,
-    orders: Orders,
     snapshots: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
 }
@@ -146,7 +106,6 @@ impl Publisher {
             end_reason: None,
         });
         let stop = CancellationToken::new();
-        let (give, orders) = mpsc::channel(ORDERS);
         let actor = Actor {
             parameters: session::Parameters {
                 feed,
@@ -164,7 +123,6 @@ impl Publisher {
             lifecycle: Lifecycle::new(fastrand::Rng::with_seed(seed)),
             memory: Memory::default(),
             stop: stop.clone(),
-            orders,
             snapshots,
             signaller: None,
             down_since: None,
@@ -173,15 +131,9 @@ impl Publisher {
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
-            orders: Orders(give),
             snapshots: receiver,
             task,
         })
-    }
-
-    /// Where orders for it go.
-    pub fn orders(&self) -> Orders {
-        self.orders.clone()
     }
 
     /// The publisher's state, now and as it changes.
@@ -217,7 +169,6 @@ struct Actor {
     lifecycle: Lifecycle,
     memory: Memory,
     stop: CancellationToken,
-    orders: mpsc::Receiver<Order>,
     snapshots: watch::Sender<Snapshot>,
     /// Between sessions; the running session has it otherwise. It lives on, for a dialect may have to keep a
     /// refused socket (see `signal::ome`).
@@ -231,15 +182,11 @@ impl Actor {
     async fn run(mut self) {
         let (telemetry, mut progress) = watch::channel(Telemetry::default());
         let mut sessions: JoinSet<Outcome> = JoinSet::new();
-        let mut part = CancellationToken::new();
-        let mut told_to_stop = false;
+        let part = CancellationToken::new();
         let mut input = Input::Start;
         loop {
             match self.lifecycle.on(now(), input) {
-                Action::Begin => {
-                    part = CancellationToken::new();
-                    self.begin(&mut sessions, &telemetry, &part);
-                }
+                Action::Begin => self.begin(&mut sessions, &telemetry, &part),
                 Action::Part => part.cancel(),
                 Action::None => {}
             }
@@ -247,23 +194,16 @@ impl Actor {
             if self.stop.is_cancelled() && *self.lifecycle.state() == State::Stopped {
                 return;
             }
+            let stopping = matches!(self.lifecycle.state(), State::Stopped | State::Stopping);
             input = tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if !told_to_stop => {
-                    told_to_stop = true;
-                    Input::Stop
-                }
+                () = self.stop.cancelled(), if !stopping => Input::Stop,
                 Some(outcome) = sessions.join_next() => self.ended(outcome, &telemetry),
                 Ok(()) = progress.changed() => Input::Progress(progress.borrow_and_update().progress.clone()),
                 Ok(()) = self.parameters.network.changed() => {
                     self.parameters.network.mark_unchanged();
                     Input::Network
                 }
-                Some(order) = self.orders.recv(), if !told_to_stop => match order {
-                    Order::Restart => Input::Restart,
-                    Order::Start => Input::Start,
-                    Order::Stop => Input::Stop,
-                },
                 () = until(self.lifecycle.next_deadline()) => Input::Tick,
             };
         }
@@ -321,7 +261,7 @@ impl Actor {
         telemetry.send_modify(|t| t.frames_sent = 0);
         self.snapshots.send_modify(|s| {
             s.frames_sent_before += sent;
-            // Whoever looks between this and the next word must not count them twice.
+            // Whoever looks before the next word must not count them twice.
             s.session.frames_sent = 0;
             s.end_reason = Some(ended.reason.chain());
             s.dialect = ended.dialect;
