@@ -11,15 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::VideoTrack;
 use super::fanout::Fanout;
+use super::limit::LimitedBy;
 use super::mailbox::{Fate, Mail, Mailbox};
 use super::pump::{self, Open};
-use super::track::{Action, Input, Limits, State, Track};
+use super::thin::Thinner;
+use super::track::{Action, Input, Life, Limits, State};
 use crate::capture::Devices;
 use crate::capture::slate::Slate;
 use crate::capture::synthetic::Silence;
-use crate::config::{Bitrate, Size};
-use crate::encode::{Controls, Encoder, H264, Opus};
+use crate::encode::{Encoder, H264, Opus};
+use crate::media::access_unit::Track;
 use crate::media::convert::Converter;
 use crate::media::frame::{AudioFrame, Picture, VideoFrame};
 use crate::media::time::{MediaClock, MediaTime};
@@ -90,7 +93,7 @@ pub(super) struct Supervised<F> {
     open: Open<F>,
     devices: Devices,
     seen: BTreeSet<OsString>,
-    track: Track,
+    life: Life,
     thread: Option<JoinHandle<()>>,
     left: Vec<JoinHandle<()>>,
 }
@@ -119,7 +122,7 @@ impl<F: Send + 'static> Supervised<F> {
             open,
             devices,
             seen: devices.present(),
-            track: Track::new(limits, Instant::now()),
+            life: Life::new(limits, Instant::now()),
             thread: None,
             left: Vec::new(),
         }
@@ -129,9 +132,9 @@ impl<F: Send + 'static> Supervised<F> {
     fn next(&mut self, deadline: Instant) -> Next<F> {
         loop {
             let now = Instant::now();
-            let away = matches!(self.track.state(), State::Slate { .. });
+            let away = matches!(self.life.state(), State::Slate { .. });
             let watch = if away { now + WATCH } else { deadline };
-            let until = deadline.min(self.track.deadline()).min(watch);
+            let until = deadline.min(self.life.deadline()).min(watch);
             match self.mailbox.take(until) {
                 Mail::Ended(error) => {
                     self.release(Instant::now() + RELEASE);
@@ -151,7 +154,7 @@ impl<F: Send + 'static> Supervised<F> {
                         self.seen = seen;
                     }
                     self.turn(Input::Tick);
-                    let lost = !away && matches!(self.track.state(), State::Slate { .. });
+                    let lost = !away && matches!(self.life.state(), State::Slate { .. });
                     if lost || Instant::now() >= deadline {
                         return Next::Nothing;
                     }
@@ -178,10 +181,10 @@ impl<F: Send + 'static> Supervised<F> {
     /// Tells the state machine, carries out what it says, and reports a change of state.
     fn turn(&mut self, input: Input) {
         let now = Instant::now();
-        let before = std::mem::discriminant(self.track.state());
-        let action = self.track.on(now, input);
-        let changed = before != std::mem::discriminant(self.track.state());
-        let state = match self.track.state() {
+        let before = std::mem::discriminant(self.life.state());
+        let action = self.life.on(now, input);
+        let changed = before != std::mem::discriminant(self.life.state());
+        let state = match self.life.state() {
             State::Live { .. } => SourceState::Live,
             State::Opening { .. } => SourceState::Opening,
             State::Slate { since, reason, .. } => SourceState::Slate {
@@ -247,7 +250,7 @@ impl<F: Send + 'static> Supervised<F> {
 
     /// Why there is no picture, and since when; `None` while there is one, or while the source still may come.
     fn away(&self, now: Instant) -> Option<(MediaTime, String)> {
-        match self.track.state() {
+        match self.life.state() {
             State::Live { .. } => None,
             State::Opening { since } => {
                 let late = now.saturating_duration_since(*since) >= PATIENCE;
@@ -263,15 +266,15 @@ pub(super) struct VideoDrive {
     pub(super) source: Supervised<VideoFrame>,
     pub(super) fanout: Arc<Fanout>,
     pub(super) encoder: H264,
-    pub(super) size: Size,
-    pub(super) fps: u32,
-    pub(super) max_bitrate: Bitrate,
+    /// What `encoder` was made for.
+    pub(super) made_for: VideoTrack,
 }
 
 /// What the video thread carries from frame to frame.
 struct VideoState {
     converter: Converter,
     slate: Slate,
+    thinner: Thinner,
     /// Capture time of the last picture that was encoded.
     last: Option<MediaTime>,
     /// The last picture of the source, while it is the one that is seen.
@@ -283,17 +286,20 @@ struct VideoState {
 impl VideoDrive {
     /// Runs until the mailbox is stopped.
     pub(super) fn run(mut self) -> Threads {
+        let size = self.made_for.size;
         let mut state = VideoState {
-            converter: Converter::new(self.size),
-            slate: Slate::new(self.size, self.source.clock),
+            converter: Converter::new(size),
+            slate: Slate::new(size, self.source.clock),
+            thinner: Thinner::default(),
             last: None,
             shown: None,
             broken: None,
         };
-        let period = SLATE_PERIOD.max(Duration::from_secs(1) / self.fps);
         let mut slate_due = Instant::now();
         self.source.start();
         loop {
+            self.follow(&mut state);
+            let period = SLATE_PERIOD.max(Duration::from_secs(1) / self.made_for.fps);
             let wake = slate_due.max(Instant::now());
             match self.source.next(wake) {
                 Next::Frame(frame) => {
@@ -316,7 +322,7 @@ impl VideoDrive {
             }
             let at = self.source.clock.at(now);
             let sooner = |than: Duration| state.last.is_some_and(|l| at.saturating_since(l) < than);
-            if sooner(period.mul_f64(0.9)) || self.fanout.demand(now).is_none() {
+            if sooner(period.mul_f64(0.9)) || self.fanout.demand(Track::Video, now).is_none() {
                 continue;
             }
             let frame = if let Some((since, reason)) = self.slate_reason(&state, now) {
@@ -338,6 +344,41 @@ impl VideoDrive {
         self.source.finish()
     }
 
+    /// Makes the encoder anew where it cannot follow the wanted picture: of another size or rate, or with a bitrate
+    /// above the one it was opened with.
+    fn follow(&mut self, state: &mut VideoState) {
+        let (Some(wanted), limited_by) = self.fanout.target() else {
+            return;
+        };
+        let made = self.made_for;
+        let same = (wanted.size, wanted.fps) == (made.size, made.fps);
+        if same && wanted.max_bitrate <= made.max_bitrate {
+            return;
+        }
+        self.made_for = wanted;
+        state.thinner = Thinner::default();
+        tracing::info!(
+            track = self.source.name,
+            size = %wanted.size,
+            fps = wanted.fps,
+            limited_by = limited_by.map(LimitedBy::as_str),
+            "the picture is encoded anew"
+        );
+        match H264::new(wanted.size, wanted.fps, wanted.max_bitrate) {
+            Ok(encoder) => self.encoder = encoder,
+            Err(error) => {
+                tracing::error!(track = self.source.name, %error, "the picture stays as it was");
+                self.made_for = made;
+                return;
+            }
+        }
+        if wanted.size != made.size {
+            state.converter = Converter::new(wanted.size);
+            state.slate = Slate::new(wanted.size, self.source.clock);
+            state.shown = None;
+        }
+    }
+
     fn slate_reason(&self, state: &VideoState, now: Instant) -> Option<(MediaTime, String)> {
         self.source.away(now).or_else(|| {
             let (since, reason) = state.broken.as_ref()?;
@@ -349,19 +390,16 @@ impl VideoDrive {
     /// Converts, encodes and publishes one picture, `captured` by the source or made here.
     fn encode(&mut self, state: &mut VideoState, frame: &VideoFrame, captured: bool) -> Fate {
         let now = Instant::now();
-        let Some(controls) = self.fanout.demand(now) else {
+        let Some(controls) = self.fanout.demand(Track::Video, now) else {
             (state.broken, state.shown) = (None, None);
             return Fate::Idle;
         };
-        if let Some(last) = state.last {
-            // The rate control counts on the configured rate: what comes much faster is thinned out.
-            let pause = Duration::from_secs(1).mul_f64(0.6) / self.fps;
-            if frame.captured <= last {
-                return Fate::Late;
-            }
-            if captured && frame.captured.saturating_since(last) < pause {
-                return Fate::Surplus;
-            }
+        if state.last.is_some_and(|last| frame.captured <= last) {
+            return Fate::Late;
+        }
+        // The rate control counts on the configured rate: what comes much faster is thinned out.
+        if captured && state.thinner.is_surplus(frame.captured, self.made_for.fps) {
+            return Fate::Surplus;
         }
         let picture = match state.converter.convert(&frame.picture) {
             Ok(picture) => picture,
@@ -384,6 +422,7 @@ impl VideoDrive {
         match self.encoder.encode(&frame, controls) {
             Ok(unit) => {
                 state.last = Some(frame.captured);
+                state.thinner.took(frame.captured, self.made_for.fps);
                 if let Some(unit) = &unit {
                     self.fanout.publish(unit, Instant::now());
                 }
@@ -391,7 +430,12 @@ impl VideoDrive {
             }
             Err(error) => {
                 tracing::warn!(track = self.source.name, %error, "encoder is made anew");
-                match H264::new(self.size, self.fps, self.max_bitrate) {
+                let VideoTrack {
+                    size,
+                    fps,
+                    max_bitrate,
+                } = self.made_for;
+                match H264::new(size, fps, max_bitrate) {
                     Ok(encoder) => self.encoder = encoder,
                     Err(error) => tracing::error!(track = self.source.name, %error, "no encoder"),
                 }
@@ -407,7 +451,6 @@ pub(super) struct AudioDrive {
     pub(super) fanout: Arc<Fanout>,
     pub(super) encoder: Opus,
     pub(super) channels: u8,
-    pub(super) bitrate: Bitrate,
 }
 
 /// Start of block `n` of the audio grid.
@@ -460,7 +503,7 @@ impl AudioDrive {
     }
 
     fn silence(&mut self, n: u64) {
-        if self.fanout.demand(Instant::now()).is_none() {
+        if self.fanout.demand(Track::Audio, Instant::now()).is_none() {
             return;
         }
         self.source.mailbox.fill();
@@ -470,12 +513,8 @@ impl AudioDrive {
 
     fn encode(&mut self, frame: &AudioFrame) -> Fate {
         let now = Instant::now();
-        if self.fanout.demand(now).is_none() {
+        let Some(controls) = self.fanout.demand(Track::Audio, now) else {
             return Fate::Idle;
-        }
-        let controls = Controls {
-            key_frame: false,
-            bitrate: self.bitrate,
         };
         match self.encoder.encode(frame, controls) {
             Ok(unit) => {
@@ -486,7 +525,7 @@ impl AudioDrive {
             }
             Err(error) => {
                 tracing::warn!(track = self.source.name, %error, "encoder is made anew");
-                match Opus::new(self.channels, self.bitrate) {
+                match Opus::new(self.channels, controls.bitrate) {
                     Ok(encoder) => self.encoder = encoder,
                     Err(error) => tracing::error!(track = self.source.name, %error, "no encoder"),
                 }

@@ -5,23 +5,28 @@
 //! that encodes, supervises the source and fills in for it. Nobody upstream waits for anybody downstream, and every
 //! frame is counted once ([`Ledger`]). With no subscription nothing is encoded.
 
+mod condition;
 mod drive;
-
 mod fanout;
+mod limit;
 mod mailbox;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod track;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use condition::Condition;
 pub use drive::SourceState;
 pub use fanout::{FanoutStatus, LaneCount, LaneCounters, Subscription};
+pub use limit::{Limit, LimitedBy};
 pub use mailbox::Ledger;
 
 use crate::capture::camera::Camera;
@@ -32,7 +37,7 @@ use crate::capture::{self, Devices, Losses, Source};
 use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
 use crate::encode::{self, H264, Opus};
 use crate::media::frame::{AudioFrame, VideoFrame};
-use crate::media::time::MediaClock;
+use crate::media::time::{MediaClock, MediaTime};
 use drive::{AudioDrive, SharedReport, Supervised, Threads, VideoDrive};
 use fanout::Fanout;
 use mailbox::Mailbox;
@@ -129,11 +134,33 @@ pub struct Tracks {
     pub audio: Option<AudioTrack>,
 }
 
+/// What does not answer and will not by itself: only the end of the process frees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stuck {
+    /// The device holds every thread that opened it, also after its port was reset.
+    Device,
+    /// The thread that encodes has been busy with one frame for longer than its budget.
+    Encoder,
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Device => "the device's driver holds every thread that opened it",
+            Self::Encoder => "the encoder does not return",
+        })
+    }
+}
+
 /// One track at one instant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrackStatus {
     /// What the source is doing.
     pub state: SourceState,
+    /// What is wrong with what the source delivers, and since when.
+    pub conditions: BTreeMap<Condition, MediaTime>,
+    /// Set while nothing but a new process can help.
+    pub stuck: Option<Stuck>,
     /// What was negotiated when the source was last opened.
     pub negotiated: Option<String>,
     /// How often the source was opened.
@@ -147,7 +174,7 @@ pub struct TrackStatus {
 }
 
 /// A feed at one instant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The picture.
     pub video: Option<TrackStatus>,
@@ -155,6 +182,10 @@ pub struct Status {
     pub audio: Option<TrackStatus>,
     /// Subscriptions, key frames, bitrate.
     pub fanout: FanoutStatus,
+    /// The picture as it is encoded now: as configured, or less while the feed is limited.
+    pub target: Option<VideoTrack>,
+    /// What keeps the picture below its configuration.
+    pub limited_by: Option<LimitedBy>,
 }
 
 /// How a feed ended.
@@ -173,7 +204,6 @@ struct Running {
 }
 
 struct Shared {
-    tracks: Tracks,
     fanout: Arc<Fanout>,
     video: Option<(Arc<Mailbox<VideoFrame>>, SharedReport)>,
     audio: Option<(Arc<Mailbox<AudioFrame>>, SharedReport)>,
@@ -216,13 +246,10 @@ impl Feed {
         if video.is_none() && audio.is_none() {
             return Err(Error::NoTrack { feed: name.into() });
         }
-        let (max_bitrate, interval) = video.map_or((Bitrate(0), Duration::MAX), |v| {
-            (v.bitrate, v.key_frame_interval)
-        });
+        let interval = video.map_or(Duration::MAX, |v| v.key_frame_interval);
         let mut feed = Self {
             shared: Arc::new(Shared {
-                tracks: tracks(config),
-                fanout: Arc::new(Fanout::new(max_bitrate, interval)),
+                fanout: Arc::new(Fanout::new(tracks(config), interval)),
                 video: video
                     .map(|_| (Arc::new(Mailbox::new(VIDEO_DEPTH)), SharedReport::default())),
                 audio: audio
@@ -248,9 +275,7 @@ impl Feed {
                 source: Supervised::new(format!("{name}:video"), clock, mailbox, report, source),
                 fanout: Arc::clone(&shared.fanout),
                 encoder: H264::new(video.size, video.fps, video.bitrate).map_err(encoder)?,
-                size: video.size,
-                fps: video.fps,
-                max_bitrate: video.bitrate,
+                made_for: video_track(video),
             };
             feed.spawn(name, "video", move || drive.run())?;
         }
@@ -262,7 +287,6 @@ impl Feed {
                 fanout: Arc::clone(&shared.fanout),
                 encoder: Opus::new(audio.channels, audio.bitrate).map_err(encoder)?,
                 channels: audio.channels,
-                bitrate: audio.bitrate,
             };
             feed.spawn(name, "audio", move || drive.run())?;
         }
@@ -349,9 +373,24 @@ impl FeedHandle {
         Subscription::new(&self.shared.fanout)
     }
 
-    /// What the feed offers.
+    /// What the feed offers, as configured.
     pub fn tracks(&self) -> Tracks {
-        self.shared.tracks
+        self.shared.fanout.tracks()
+    }
+
+    /// Limits the picture from the next one on, or lifts the limit. Sound is never limited.
+    pub fn limit(&self, limit: Option<Limit>) {
+        self.shared.fanout.limit(limit);
+    }
+
+    /// Takes over the bitrates and the key-frame interval of `config`; sessions go on. What else differs is left as
+    /// it is: [`retunable`] says beforehand whether that is anything.
+    pub fn retune(&self, config: &config::Feed) {
+        let video = config.video.as_ref();
+        self.shared.fanout.retune(
+            video.map(|v| (v.bitrate, v.key_frame_interval)),
+            config.audio.as_ref().map(|a| a.bitrate),
+        );
     }
 
     /// The feed at this instant.
@@ -360,6 +399,8 @@ impl FeedHandle {
             let report = drive::lock(report).clone();
             TrackStatus {
                 state: report.state,
+                conditions: BTreeMap::new(),
+                stuck: None,
                 negotiated: report.negotiated,
                 opened: report.opened,
                 left_behind: report.left_behind,
@@ -367,21 +408,40 @@ impl FeedHandle {
                 losses: mailbox.losses(),
             }
         }
+        let (target, limited_by) = self.shared.fanout.target();
         Status {
             video: self.shared.video.as_ref().map(of),
             audio: self.shared.audio.as_ref().map(of),
             fanout: self.shared.fanout.status(),
+            target,
+            limited_by,
         }
+    }
+}
+
+/// Whether [`FeedHandle::retune`] makes a feed of `old` into one of `new`, so that it need not be started anew.
+pub fn retunable(old: &config::Feed, new: &config::Feed) -> bool {
+    let mut retuned = old.clone();
+    if let (Some(video), Some(new)) = (&mut retuned.video, &new.video) {
+        (video.bitrate, video.key_frame_interval) = (new.bitrate, new.key_frame_interval);
+    }
+    if let (Some(audio), Some(new)) = (&mut retuned.audio, &new.audio) {
+        audio.bitrate = new.bitrate;
+    }
+    retuned == *new
+}
+
+const fn video_track(video: &config::Video) -> VideoTrack {
+    VideoTrack {
+        size: video.size,
+        fps: video.fps,
+        max_bitrate: video.bitrate,
     }
 }
 
 fn tracks(config: &config::Feed) -> Tracks {
     Tracks {
-        video: config.video.as_ref().map(|v| VideoTrack {
-            size: v.size,
-            fps: v.fps,
-            max_bitrate: v.bitrate,
-        }),
+        video: config.video.as_ref().map(video_track),
         audio: config.audio.as_ref().map(|a| AudioTrack {
             channels: a.channels,
             bitrate: a.bitrate,

@@ -510,3 +510,94 @@ async fn a_slow_subscriber_loses_pictures_and_hinders_nobody() {
     assert!(slow.counters().audio.dropped > 0);
     assert_eq!(slow.counters().video.delivered, 0);
 }
+
+/// The picture sizes that the parameter sets of `unit` announce come out of a decoder.
+fn decoded_size(decoder: &mut openh264::decoder::Decoder, unit: &AccessUnit) -> Option<(u32, u32)> {
+    use openh264::formats::YUVSource as _;
+    let picture = decoder.decode(&unit.data).expect("decodes")?;
+    let (width, height) = picture.dimensions();
+    Some((width as u32, height as u32))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_makes_pictures_rarer_and_smaller_in_the_same_stream_and_is_lifted_again() {
+    let config = config::Feed {
+        audio: None,
+        ..both()
+    };
+    let feed = Feed::start("t11", &config, clock()).expect("starts");
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    let mut decoder = openh264::decoder::Decoder::new().expect("a decoder");
+    let limit = Limit {
+        fps: 50,
+        size: 60,
+        bitrate: 100,
+        by: LimitedBy::Thermal,
+    };
+    let small = (192, 108);
+    let mut last: Option<MediaTime> = None;
+    for (limit, size, fps) in [
+        (None, (320, 180), 30),
+        (Some(limit), small, 15),
+        (None, (320, 180), 30),
+    ] {
+        handle.limit(limit);
+        let status = handle.status();
+        assert_eq!(status.limited_by, limit.map(|limit| limit.by));
+        assert_eq!(status.target.expect("a picture").fps, fps);
+        let mut pauses = Vec::new();
+        while pauses.len() < 20 {
+            let unit = next(&mut subscription).await;
+            let pause = last.map(|last| unit.captured.saturating_since(last));
+            assert!(
+                pause.is_none_or(|pause| !pause.is_zero()),
+                "time stood still"
+            );
+            last = Some(unit.captured);
+            // Every picture decodes: the new size begins with a key frame.
+            if decoded_size(&mut decoder, &unit) == Some(size) {
+                pauses.extend(pause);
+            }
+        }
+        let shortest = pauses[1..].iter().min().expect("twenty");
+        let wanted = Duration::from_secs(1) / fps;
+        assert!(*shortest >= wanted.mul_f64(0.5), "{fps} fps: {pauses:?}");
+    }
+    balanced(&handle.status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_bitrates_go_into_a_running_feed() {
+    let old = both();
+    let mut new = both();
+    new.video.as_mut().expect("video").bitrate = Bitrate(900_000);
+    new.audio.as_mut().expect("audio").bitrate = Bitrate(32_000);
+    assert!(retunable(&old, &new));
+    let mut other = new.clone();
+    other.video.as_mut().expect("video").fps = 25;
+    assert!(!retunable(&old, &other));
+    assert!(!retunable(
+        &old,
+        &config::Feed {
+            audio: None,
+            ..old.clone()
+        }
+    ));
+
+    let feed = Feed::start("t12", &old, clock()).expect("starts");
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    while !next(&mut subscription).await.key {}
+    handle.retune(&new);
+    let tracks = handle.tracks();
+    assert_eq!(tracks.video.expect("video").max_bitrate, Bitrate(900_000));
+    assert_eq!(tracks.audio.expect("audio").bitrate, Bitrate(32_000));
+    assert_eq!(handle.status().fanout.bitrate, Bitrate(900_000));
+    // The stream goes on with a key frame of the encoder that can do so much.
+    let made = handle.status().fanout.key_frames_made;
+    let again = |s: &Status| s.fanout.key_frames_made > made;
+    until(&handle, "a key frame", again).await;
+    assert_eq!(subscription.max_bitrate(), Bitrate(900_000));
+    balanced(&handle.status());
+}

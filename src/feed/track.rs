@@ -78,14 +78,14 @@ pub(super) enum Action {
 }
 
 #[derive(Debug)]
-pub(super) struct Track {
+pub(super) struct Life {
     limits: Limits,
     state: State,
     /// Pause before the next reopening.
     pause: Duration,
 }
 
-impl Track {
+impl Life {
     /// A track whose first capture thread is started now.
     pub(super) const fn new(limits: Limits, now: Instant) -> Self {
         Self {
@@ -217,85 +217,85 @@ mod tests {
     #[test]
     fn a_camera_that_falls_silent_is_abandoned_and_reopened() {
         let t0 = Instant::now();
-        let mut track = Track::new(LIMITS, t0);
-        assert_eq!(track.on(t0 + S, Input::Frame), Action::Nothing);
-        assert_eq!(track.on(t0 + S * 2, Input::Tick), Action::Nothing);
-        assert_eq!(track.deadline(), t0 + S * 3);
-        assert_eq!(track.on(t0 + S * 3, Input::Tick), Action::Abandon);
+        let mut life = Life::new(LIMITS, t0);
+        assert_eq!(life.on(t0 + S, Input::Frame), Action::Nothing);
+        assert_eq!(life.on(t0 + S * 2, Input::Tick), Action::Nothing);
+        assert_eq!(life.deadline(), t0 + S * 3);
+        assert_eq!(life.on(t0 + S * 3, Input::Tick), Action::Abandon);
         assert!(matches!(
-            track.state(),
+            life.state(),
             State::Slate {
                 reason: capture::Error::Stalled(_),
                 ..
             }
         ));
-        assert_eq!(track.on(t0 + S * 4, Input::Tick), Action::Open);
-        assert_eq!(track.on(t0 + S * 5, Input::Tick), Action::Nothing);
-        assert_eq!(track.on(t0 + S * 5, Input::Frame), Action::Nothing);
-        assert!(matches!(track.state(), State::Live { .. }));
+        assert_eq!(life.on(t0 + S * 4, Input::Tick), Action::Open);
+        assert_eq!(life.on(t0 + S * 5, Input::Tick), Action::Nothing);
+        assert_eq!(life.on(t0 + S * 5, Input::Frame), Action::Nothing);
+        assert!(matches!(life.state(), State::Live { .. }));
     }
 
     #[test]
     fn a_missing_camera_is_tried_ever_more_rarely_and_the_slate_keeps_its_beginning() {
         let t0 = Instant::now();
-        let mut track = Track::new(LIMITS, t0);
+        let mut life = Life::new(LIMITS, t0);
         let mut now = t0;
-        track.on(now, gone());
+        life.on(now, gone());
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let due = track.deadline();
+            let due = life.deadline();
             pauses.push(due.duration_since(now).as_secs());
             now = due;
-            assert_eq!(track.on(now, Input::Tick), Action::Open);
-            assert_eq!(track.on(now, gone()), Action::Nothing);
+            assert_eq!(life.on(now, Input::Tick), Action::Open);
+            assert_eq!(life.on(now, gone()), Action::Nothing);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 15, 15]);
-        assert!(matches!(track.state(), State::Slate { since, .. } if *since == t0));
+        assert!(matches!(life.state(), State::Slate { since, .. } if *since == t0));
     }
 
     #[test]
     fn a_device_that_appears_is_opened_soon() {
         let t0 = Instant::now();
-        let mut track = Track::new(LIMITS, t0);
+        let mut life = Life::new(LIMITS, t0);
         for _ in 0..5 {
-            track.on(t0, gone());
+            life.on(t0, gone());
         }
-        assert!(track.deadline() > t0 + S * 10);
-        track.on(t0 + S, Input::Appeared);
-        assert_eq!(track.deadline(), t0 + S + LIMITS.settle);
-        track.on(t0 + S * 2, Input::Tick);
-        track.on(t0 + S * 2, gone());
-        assert_eq!(track.deadline(), t0 + S * 2 + LIMITS.settle);
+        assert!(life.deadline() > t0 + S * 10);
+        life.on(t0 + S, Input::Appeared);
+        assert_eq!(life.deadline(), t0 + S + LIMITS.settle);
+        life.on(t0 + S * 2, Input::Tick);
+        life.on(t0 + S * 2, gone());
+        assert_eq!(life.deadline(), t0 + S * 2 + LIMITS.settle);
         // What appears while it is being opened counts as well.
-        track.on(t0 + S * 3, Input::Tick);
-        track.on(t0 + S * 3, Input::Appeared);
-        track.on(t0 + S * 4, gone());
-        assert_eq!(track.deadline(), t0 + S * 4 + LIMITS.settle);
+        life.on(t0 + S * 3, Input::Tick);
+        life.on(t0 + S * 3, Input::Appeared);
+        life.on(t0 + S * 4, gone());
+        assert_eq!(life.deadline(), t0 + S * 4 + LIMITS.settle);
     }
 
     #[test]
     fn an_open_that_never_returns_is_abandoned_each_time() {
         let t0 = Instant::now();
-        let mut track = Track::new(LIMITS, t0);
-        assert_eq!(track.on(t0 + S * 5, Input::Tick), Action::Abandon);
-        assert_eq!(track.on(t0 + S * 6, Input::Tick), Action::Open);
-        assert_eq!(track.on(t0 + S * 11, Input::Tick), Action::Abandon);
+        let mut life = Life::new(LIMITS, t0);
+        assert_eq!(life.on(t0 + S * 5, Input::Tick), Action::Abandon);
+        assert_eq!(life.on(t0 + S * 6, Input::Tick), Action::Open);
+        assert_eq!(life.on(t0 + S * 11, Input::Tick), Action::Abandon);
     }
 
     #[test]
     fn only_a_source_that_stays_is_cured() {
         let t0 = Instant::now();
-        let mut track = Track::new(LIMITS, t0);
+        let mut life = Life::new(LIMITS, t0);
         for _ in 0..4 {
-            track.on(t0, gone());
+            life.on(t0, gone());
         }
-        track.on(t0, Input::Frame);
-        track.on(t0 + S, Input::Frame);
-        track.on(t0 + S, gone());
-        assert_eq!(track.deadline(), t0 + S * 16);
-        track.on(t0 + S * 16, Input::Frame);
-        track.on(t0 + S * 46, Input::Frame);
-        track.on(t0 + S * 46, gone());
-        assert_eq!(track.deadline(), t0 + S * 47);
+        life.on(t0, Input::Frame);
+        life.on(t0 + S, Input::Frame);
+        life.on(t0 + S, gone());
+        assert_eq!(life.deadline(), t0 + S * 16);
+        life.on(t0 + S * 16, Input::Frame);
+        life.on(t0 + S * 46, Input::Frame);
+        life.on(t0 + S * 46, gone());
+        assert_eq!(life.deadline(), t0 + S * 47);
     }
 }

@@ -7,7 +7,7 @@
 //! | `GET /metrics` | Prometheus and OpenMetrics |
 //! | `GET /v1/status` | a [`Reading`] as JSON |
 //! | `GET /v1/history?from=N` | the last five minutes, a point a second, from point N on |
-//! | `POST /v1/publishers/{name}/restart` | a new session at once, with a clean history; also `start` and `stop` |
+//! | `POST /v1/publishers/{name}/restart` | begins it anew; also `stop` (off air until told otherwise) and `start` |
 //! | `POST /v1/reload` | the configuration is read again |
 //! | `GET /` | all of it for people, in one page |
 //!
@@ -39,19 +39,13 @@ use reading::Latest;
 
 use crate::config;
 use crate::config::secret::Secret;
-use crate::health::{Budget, Judge};
+use crate::daemon::Request;
+use crate::health::Health;
 use crate::process;
 use crate::supervisor::View;
 
 /// Longest wait for visitors at the end.
 const END_WITHIN: Duration = Duration::from_secs(1);
-
-/// Somebody wants the configuration to be read again.
-#[derive(Debug)]
-pub struct Reload {
-    /// Takes what came of it, in words that hold no secret.
-    pub answer: oneshot::Sender<Result<String, String>>,
-}
 
 /// The running server. Dropping it ends it without waiting.
 #[derive(Debug)]
@@ -67,21 +61,23 @@ pub struct Server {
 struct Shared {
     view: View,
     token: Option<Secret>,
-    reload: Option<mpsc::Sender<Reload>>,
+    health: watch::Receiver<Health>,
+    requests: mpsc::Sender<Request>,
     latest: Mutex<Option<Latest>>,
     history: Mutex<History>,
 }
 
 impl Server {
-    /// Starts to look at what `view` shows and to answer whoever asks; `None` if `config` wants no server. `reload`
-    /// takes the wishes for the configuration to be read again; without it they are refused.
+    /// Starts to look at what `view` shows and to answer whoever asks; `None` if `config` wants no server. `health` is
+    /// the judgement as it is renewed, and `requests` takes what is asked for.
     ///
     /// # Errors
     /// If the system gives no thread. An address that cannot be had is no error: it is tried again.
     pub fn start(
         config: &config::Status,
         view: View,
-        reload: Option<mpsc::Sender<Reload>>,
+        health: watch::Receiver<Health>,
+        requests: mpsc::Sender<Request>,
     ) -> std::io::Result<Option<Self>> {
         let Some(listen) = config.listen else {
             return Ok(None);
@@ -92,7 +88,8 @@ impl Server {
         let shared = Arc::new(Shared {
             view,
             token: config.token.clone(),
-            reload,
+            health,
+            requests,
             latest: Mutex::default(),
             history: Mutex::default(),
         });
@@ -156,7 +153,6 @@ impl Shared {
 async fn look(shared: Arc<Shared>, began: Instant) {
     let mut tick = tokio::time::interval(history::EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut judge = Judge::new(Budget::default());
     loop {
         tick.tick().await;
         let view = shared.view.clone();
@@ -166,16 +162,12 @@ async fn look(shared: Arc<Shared>, began: Instant) {
             continue;
         };
         let now = now();
-        let health = judge.look(now, &overview);
+        let health = shared.health.borrow().clone();
         let mut history = shared.history();
         history.note(now, &overview);
         let reading = Reading::new(now, began, &overview, &history, &health, process);
         drop(history);
-        *shared.latest() = Some(Latest {
-            at: now,
-            health,
-            reading,
-        });
+        *shared.latest() = Some(Latest { at: now, reading });
     }
 }
 

@@ -270,21 +270,20 @@ impl Reading {
     }
 }
 
-/// A reading with what it takes to judge it later.
+/// The last reading, and when it was made.
 #[derive(Clone, Debug)]
 pub(super) struct Latest {
     pub(super) at: Instant,
-    pub(super) health: Health,
     pub(super) reading: Reading,
 }
 
 impl Latest {
-    /// The reading as it is to be believed at `now`.
-    pub(super) fn as_of(&self, now: Instant) -> Reading {
+    /// The reading as it is to be believed at `now`, with the judgement of that time.
+    pub(super) fn as_of(&self, now: Instant, health: &Health) -> Reading {
         Reading {
             age_s: seconds(now.saturating_duration_since(self.at)),
-            healthy: self.health.is_good(now),
-            health: self.health.words(now),
+            healthy: health.is_good(now),
+            health: health.words(now),
             ..self.reading.clone()
         }
     }

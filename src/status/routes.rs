@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 use super::guard::{self, Asked, Matter, Refusal};
 use super::reading::Reading;
-use super::{Reload, Shared, metrics, now};
-use crate::publisher::{Order, OrderError};
+use super::{Shared, metrics, now};
+use crate::daemon::{self, Command};
 
 /// The page itself.
 const PAGE: &str = include_str!("page.html");
@@ -32,8 +32,8 @@ const ALWAYS: [(HeaderName, &str); 4] = [
         "same-origin",
     ),
 ];
-/// Longest wait for a configuration to be read and put in place.
-const RELOAD_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for a command; less than a connection has.
+const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(12);
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -101,27 +101,22 @@ async fn page() -> impl IntoResponse {
 }
 
 async fn healthz(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    judged(&shared, &headers, |reading| {
-        (reading.healthy, reading.health)
-    })
+    // Not from the reading: the judgement is there even if the reading hangs.
+    let health = shared.health.borrow().clone();
+    let now = now();
+    judged(&shared, &headers, health.is_good(now), health.words(now))
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    judged(&shared, &headers, |reading| {
-        (reading.ready, reading.readiness)
-    })
+    let (ready, words) = match read(&shared) {
+        Some(reading) => (reading.ready, reading.readiness),
+        None => (false, "nothing has been looked at yet".to_owned()),
+    };
+    judged(&shared, &headers, ready, words)
 }
 
 /// A judgement as status code, and in words for those who may know more.
-fn judged(
-    shared: &Shared,
-    headers: &HeaderMap,
-    judge: impl Fn(Reading) -> (bool, String),
-) -> Response {
-    let (good, words) = match read(shared) {
-        Some(reading) => judge(reading),
-        None => (false, "nothing has been looked at yet".to_owned()),
-    };
+fn judged(shared: &Shared, headers: &HeaderMap, good: bool, words: String) -> Response {
     let status = match good {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -135,7 +130,9 @@ fn judged(
 }
 
 fn read(shared: &Shared) -> Option<Reading> {
-    shared.latest().as_ref().map(|latest| latest.as_of(now()))
+    let health = shared.health.borrow().clone();
+    let latest = shared.latest();
+    latest.as_ref().map(|latest| latest.as_of(now(), &health))
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
@@ -181,10 +178,13 @@ async fn order(
     State(shared): State<Arc<Shared>>,
     Path((name, order)): Path<(String, String)>,
 ) -> Response {
-    let order = match order.as_str() {
-        "restart" => Order::Restart,
-        "start" => Order::Start,
-        "stop" => Order::Stop,
+    if !shared.view.publishers().contains_key(&name) {
+        return done(StatusCode::NOT_FOUND, "there is no publisher of this name");
+    }
+    let command = match order.as_str() {
+        "restart" => Command::Restart(name),
+        "start" => Command::Start(name),
+        "stop" => Command::Stop(name),
         _ => {
             return done(
                 StatusCode::NOT_FOUND,
@@ -192,37 +192,32 @@ async fn order(
             );
         }
     };
-    match shared.view.order(&name, order) {
-        Ok(()) => {
-            tracing::info!(publisher = name, ?order, "ordered over the status server");
-            done(StatusCode::ACCEPTED, "the publisher was told")
-        }
-        Err(error @ OrderError::Unknown) => done(StatusCode::NOT_FOUND, error.to_string()),
-        Err(error @ OrderError::Busy) => done(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-    }
+    ask(&shared, command).await
 }
 
 async fn reload(State(shared): State<Arc<Shared>>) -> Response {
-    let Some(reload) = &shared.reload else {
-        return done(
-            StatusCode::NOT_IMPLEMENTED,
-            "this process does not read its configuration again",
-        );
-    };
-    let (answer, answered) = oneshot::channel();
-    if reload.try_send(Reload { answer }).is_err() {
-        return done(
-            StatusCode::CONFLICT,
-            "a reload is under way; ask again when it is done",
-        );
+    ask(&shared, Command::Reload).await
+}
+
+/// Has a command carried out and tells what came of it.
+async fn ask(shared: &Shared, command: Command) -> Response {
+    tracing::info!("asked over HTTP: {command:?}");
+    let (reply, replied) = oneshot::channel();
+    if shared
+        .requests
+        .try_send(daemon::Request { command, reply })
+        .is_err()
+    {
+        let words = "too much was asked before, or the process is ending; ask again in a moment";
+        return done(StatusCode::SERVICE_UNAVAILABLE, words);
     }
-    match tokio::time::timeout(RELOAD_WITHIN, answered).await {
+    match tokio::time::timeout(CARRIED_OUT_WITHIN, replied).await {
         Ok(Ok(Ok(words))) => done(StatusCode::OK, words),
-        Ok(Ok(Err(words))) => done(StatusCode::UNPROCESSABLE_ENTITY, words),
+        Ok(Ok(Err(words))) => done(StatusCode::CONFLICT, words),
         Ok(Err(_)) => done(StatusCode::SERVICE_UNAVAILABLE, "the process is ending"),
         Err(_) => done(
             StatusCode::ACCEPTED,
-            "still at it; see the log for what becomes of it",
+            "still at it; the log says what becomes of it",
         ),
     }
 }

@@ -8,6 +8,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["config", "media"]),
     ("cli", &["config"]),
     ("config", &[]),
+    (
+        "daemon",
+        &["config", "feed", "health", "publisher", "supervisor"],
+    ),
     ("encode", &["capture", "config", "media"]),
     ("feed", &["capture", "config", "encode", "media"]),
     ("health", &["feed", "publisher", "session", "supervisor"]),
@@ -36,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "status",
         &[
             "config",
+            "daemon",
             "feed",
             "health",
             "peer",
@@ -84,6 +89,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustix", &["capture/camera"]),
     ("rustls", &["lab/tls.rs", "net/"]),
     ("rustls_native_certs", &["net/tls.rs"]),
+    ("sd_notify", &["daemon/notify.rs"]),
     ("secrecy", &["config/secret.rs"]),
     ("str0m", &["lab/"]),
     ("strsim", &["config/"]),
@@ -115,7 +121,12 @@ const PURE: &[&str] = &[
     "config/raw/",
     "config/secret.rs",
     "config/units.rs",
+    "daemon/announce.rs",
+    "daemon/escalation.rs",
     "encode/",
+    "feed/condition.rs",
+    "feed/limit.rs",
+    "feed/thin.rs",
     "feed/track.rs",
     "health.rs",
     "lab/answer.rs",
@@ -170,6 +181,7 @@ const PURE: &[&str] = &[
     "status/history.rs",
     "status/metrics.rs",
     "status/reading.rs",
+    "supervisor/plan.rs",
 ];
 
 /// What a pure file does not name. A generator of chance may be handed in, but not made or drawn from nowhere.
