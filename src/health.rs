@@ -24,6 +24,10 @@ const SUSPENDED: Duration = Duration::from_secs(10);
 /// A judgement older than this says that the judge itself hangs.
 const STALE: Duration = Duration::from_secs(10);
 
+/// How old a process must be before a device that hangs in its driver ends it. If a new process does not free the
+/// device, the slate stays on air for so long between two of them.
+const DEVICE_AFTER: Duration = Duration::from_secs(600);
+
 /// How long each part may stand still before it counts as stuck. Each is longer than the sum of the deadlines that
 /// the part has for itself: this is for when those failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +127,7 @@ impl Health {
 enum Mark {
     Connecting { session: u64, step: u8 },
     Encoding { units: u64 },
+    Hung(feed::Stuck),
     Overdue { due: Instant },
     Sending { frames: u64, packets: u64 },
     Stopping,
@@ -133,6 +138,8 @@ impl Mark {
         match self {
             Self::Connecting { .. } => budget.connecting,
             Self::Encoding { .. } => budget.encoding,
+            // Whoever says so has waited long enough.
+            Self::Hung(_) => Duration::ZERO,
             Self::Overdue { .. } => budget.overdue,
             Self::Sending { .. } => budget.sending,
             Self::Stopping => budget.parting,
@@ -143,6 +150,8 @@ impl Mark {
         match self {
             Self::Connecting { .. } => "connecting",
             Self::Encoding { .. } => "encoding",
+            Self::Hung(feed::Stuck::Device) => "in its device's driver",
+            Self::Hung(feed::Stuck::Encoder) => "in its encoder",
             Self::Overdue { .. } => "before a session that is overdue",
             Self::Sending { .. } => "on air with nothing sent",
             Self::Stopping => "parting from its server",
@@ -155,6 +164,7 @@ impl Mark {
 pub struct Judge {
     budget: Budget,
     seen: BTreeMap<Part, (Mark, Instant)>,
+    first: Option<Instant>,
     last: Option<Instant>,
 }
 
@@ -173,9 +183,14 @@ impl Judge {
             .last
             .replace(now)
             .is_some_and(|last| now.saturating_duration_since(last) >= SUSPENDED);
+        let first = *self.first.get_or_insert(now);
+        let young = now.saturating_duration_since(first) < DEVICE_AFTER;
         let mut seen = BTreeMap::new();
         let mut stuck = Vec::new();
         for (part, mark) in marks(now, overview) {
+            if young && mark == Mark::Hung(feed::Stuck::Device) {
+                continue;
+            }
             let before = self
                 .seen
                 .remove(&part)
@@ -210,8 +225,12 @@ fn marks(now: Instant, overview: &Overview) -> Vec<(Part, Mark)> {
     });
     let feeds = overview.feeds.iter().flat_map(|(name, feed)| {
         let mark = |track: &Option<feed::TrackStatus>| {
-            let units = track.as_ref()?.ledger.units;
-            (feed.fanout.subscriptions > 0).then_some(Mark::Encoding { units })
+            let track = track.as_ref()?;
+            let wanted = feed.fanout.subscriptions > 0;
+            let encoding = wanted.then_some(Mark::Encoding {
+                units: track.ledger.units,
+            });
+            track.stuck.map(Mark::Hung).or(encoding)
         };
         let video = mark(&feed.video).map(|mark| (Part::Video(name.clone()), mark));
         let audio = mark(&feed.audio).map(|mark| (Part::Audio(name.clone()), mark));
@@ -245,8 +264,7 @@ fn publisher_mark(now: Instant, publisher: &Snapshot) -> Option<Mark> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Bitrate;
-    use crate::feed::{FanoutStatus, Ledger, SourceState, Status, TrackStatus};
+    use crate::feed::{FanoutStatus, Ledger, Status, TrackStatus};
     use crate::publisher::Verdict;
     use crate::session::Telemetry;
     use crate::signal::Dialect;
@@ -268,23 +286,17 @@ mod tests {
     fn feed(subscriptions: usize, units: u64) -> Status {
         Status {
             video: Some(TrackStatus {
-                state: SourceState::Live,
-                negotiated: None,
-                opened: 1,
-                left_behind: 0,
                 ledger: Ledger {
                     units,
                     ..Ledger::default()
                 },
-                losses: crate::capture::Losses::default(),
+                ..TrackStatus::default()
             }),
-            audio: None,
             fanout: FanoutStatus {
                 subscriptions,
-                key_frames_requested: 0,
-                key_frames_made: 0,
-                bitrate: Bitrate(1),
+                ..FanoutStatus::default()
             },
+            ..Status::default()
         }
     }
 
@@ -413,6 +425,29 @@ mod tests {
         let (second, stuck) = first_stuck(3_600, feeds(1, 10)).unwrap();
         assert_eq!(second, 30);
         assert_eq!(stuck.part, Part::Video("front".to_owned()));
+    }
+
+    #[test]
+    fn a_device_that_hangs_in_its_driver_ends_no_young_process() {
+        let hung = |what: feed::Stuck, from: u32| {
+            move |second: u32| {
+                let mut status = feed(1, second.into());
+                let video = status.video.as_mut().unwrap();
+                video.stuck = (second >= from).then_some(what);
+                Overview {
+                    feeds: [("front".to_owned(), status)].into(),
+                    ..Overview::default()
+                }
+            }
+        };
+        let device = feed::Stuck::Device;
+        for (from, expected) in [(5, 600), (900, 900)] {
+            let (second, stuck) = first_stuck(3_600, hung(device, from)).unwrap();
+            assert_eq!(second, expected);
+            assert_eq!(stuck.doing, "in its device's driver");
+        }
+        let (second, _) = first_stuck(3_600, hung(feed::Stuck::Encoder, 5)).unwrap();
+        assert_eq!(second, 5);
     }
 
     #[test]

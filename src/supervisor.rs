@@ -209,7 +209,9 @@ impl Supervisor {
             }
         }
         for name in named(&plan.feeds, &[Change::Retune]) {
-            self.retune(&name);
+            if let Some(feed) = self.feeds.get(&name) {
+                feed.handle().retune(&config.feeds[&name]);
+            }
         }
         for name in named(&plan.publishers, &[Change::Start, Change::Replace]) {
             if self.held.contains_key(&name) {

@@ -4,27 +4,49 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
 use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli;
-use crate::config::load;
+use crate::daemon::notify::Manager;
+use crate::daemon::reload::Files;
+use crate::daemon::{self, Daemon};
 use crate::media::time::MediaClock;
 use crate::network;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
-    let config = load::load(&args.config, load::Scope::Everything)?;
+    let mut files = Files::new(args.config);
+    let config = files.read().config?;
     let stop = signals::watch()?;
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
     let network = network::watch().await;
-    let supervisor =
+    let mut supervisor =
         Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
+    let mut daemon = Daemon::start(supervisor.view(), Manager::from_environment())
+        .context("cannot start a watchdog")?;
 
-    run.last(&stop, args.extent.duration, || Ok(())).await?;
+    let over = CancellationToken::new();
+    let lasting = async {
+        let ended = tokio::select! {
+            ended = run.last(&stop, args.extent.duration, || Ok(())) => ended,
+            () = over.cancelled() => Ok(()),
+        };
+        over.cancel();
+        ended
+    };
+    let tending = async {
+        let ended = daemon.tend(&mut supervisor, files, args.watch, &over).await;
+        over.cancel();
+        ended
+    };
+    let (lasted, stuck) = tokio::join!(lasting, tending);
+    lasted?;
+    let stuck = stuck.context("cannot listen for the hang-up signal")?;
 
     let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches
@@ -32,7 +54,11 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
         .collect();
     tracing::info!("draining");
+    daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
     supervisor.drain().await;
+    if stuck.is_some() {
+        return Ok(ExitCode::from(daemon::STUCK));
+    }
     let sessions = watches
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));

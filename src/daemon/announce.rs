@@ -227,7 +227,10 @@ mod tests {
             announcer.look(later, &on_air(later), &good(later)),
             [Word::Ready, Word::Status("main is on air".to_owned())]
         );
-        assert_eq!(announcer.look(later + S, &on_air(later), &good(later + S)), []);
+        assert_eq!(
+            announcer.look(later + S, &on_air(later), &good(later + S)),
+            []
+        );
     }
 
     #[test]
@@ -284,7 +287,9 @@ mod tests {
         assert_eq!(announcer.reloaded(Some(note)), [Word::Ready]);
         assert_eq!(
             announcer.look(t0 + S, &on_air(t0), &good(t0 + S)),
-            [Word::Status("the file has 2 faults; main is on air".to_owned())]
+            [Word::Status(
+                "the file has 2 faults; main is on air".to_owned()
+            )]
         );
         assert_eq!(announcer.reloaded(None), [Word::Ready]);
         assert_eq!(
@@ -308,7 +313,10 @@ mod tests {
     fn a_status_is_short_and_says_what_is_stuck_first() {
         let t0 = Instant::now();
         let mut announcer = Announcer::new(t0, None);
-        let overview = world(State::Connecting { attempt: 2 }, Some(&"\u{e4}".repeat(1_000)));
+        let overview = world(
+            State::Connecting { attempt: 2 },
+            Some(&"\u{e4}".repeat(1_000)),
+        );
         let words = announcer.look(t0, &overview, &bad(t0));
         let [Word::Status(said)] = words.as_slice() else {
             panic!("{words:?}");

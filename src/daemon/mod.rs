@@ -200,9 +200,11 @@ impl Daemon {
                     self.voice.say(|announcer| announcer.reloaded(note));
                     outcome
                 }
-                Command::Restart(name) => {
-                    done(&name, supervisor.restart_publisher(&name).await, "began anew")
-                }
+                Command::Restart(name) => done(
+                    &name,
+                    supervisor.restart_publisher(&name).await,
+                    "began anew",
+                ),
                 Command::Start(name) => {
                     done(&name, supervisor.resume_publisher(&name), "began again")
                 }
@@ -260,7 +262,9 @@ impl Watchman {
             match &remedy {
                 Some(Remedy::End(why)) => {
                     ending = true;
-                    tracing::error!("{why}; the process ends with code {STUCK}, to be started anew");
+                    tracing::error!(
+                        "{why}; the process ends with code {STUCK}, to be started anew"
+                    );
                 }
                 Some(Remedy::Restart(name)) => {
                     self.judge.forget(&Part::Publisher(name.clone()));
@@ -313,11 +317,15 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
             ));
         }
         Err(unreadable @ load::Error::Unreadable { .. }) => {
-            return Err(format!("{unreadable}; the configuration from before runs on"));
+            return Err(format!(
+                "{unreadable}; the configuration from before runs on"
+            ));
         }
     };
     if config.daemon != supervisor.config().daemon {
-        tracing::warn!("what the file says about the process as a whole holds from its next start on");
+        tracing::warn!(
+            "what the file says about the process as a whole holds from its next start on"
+        );
     }
     let reloaded = supervisor.reload(&config, &reading.touched).await;
     for error in &reloaded.failed {
@@ -339,7 +347,9 @@ fn done(
 ) -> Result<String, String> {
     match outcome {
         Ok(true) => Ok(format!("publisher {name} {what}")),
-        Ok(false) => Err(format!("publisher {name}: there is nothing to do, or nobody of that name")),
+        Ok(false) => Err(format!(
+            "publisher {name}: there is nothing to do, or nobody of that name"
+        )),
         Err(error) => Err(chain(&error)),
     }
 }

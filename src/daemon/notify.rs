@@ -97,7 +97,8 @@ fn line(word: &Word) -> String {
         Word::Ready => NotifyState::Ready,
         Word::Reloading => {
             // From version 253 on the manager tells by the instant which reload this is.
-            let at = NotifyState::monotonic_usec_now().map_or_else(|_| String::new(), |at| format!("{at}\n"));
+            let at = NotifyState::monotonic_usec_now()
+                .map_or_else(|_| String::new(), |at| format!("{at}\n"));
             return format!("{}\n{at}", NotifyState::Reloading);
         }
         Word::Status(text) => {

@@ -141,7 +141,10 @@ mod tests {
         std::fs::remove_file(&url).unwrap();
         assert!(!files.changed() && files.changed());
         assert!(files.read().config.is_err());
-        assert!(!files.changed() && !files.changed(), "nothing is tried twice");
+        assert!(
+            !files.changed() && !files.changed(),
+            "nothing is tried twice"
+        );
         // Replaced as editors do it, by another file of the same name.
         let new = folder.path().join("url.new");
         std::fs::write(&new, "ws://host/app/one").unwrap();

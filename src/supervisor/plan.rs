@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::config::{Config, Feed};
+use crate::feed;
 
 /// What becomes of one feed or publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Change {
     Keep,
     /// It ends and begins anew with another configuration, or on another feed.
     Replace,
-    /// It goes on with another bitrate. Feeds only.
+    /// It goes on with other bitrates, and its sessions with it. Feeds only.
     Retune,
     /// It is new.
     Start,
@@ -37,7 +38,7 @@ impl Plan {
     /// The way from `old` to `new`. `touched` are files that the configuration names and whose content changed since
     /// `old` was put to work, though their names may not have.
     pub fn new(old: &Config, new: &Config, touched: &BTreeSet<PathBuf>) -> Self {
-        let feeds = changes(&old.feeds, &new.feeds, feed);
+        let feeds = changes(&old.feeds, &new.feeds, of_feed);
         let publishers = changes(&old.publishers, &new.publishers, |old, new| {
             let replaced = feeds.get(&new.feed) == Some(&Change::Replace);
             let authorities = new.trust.ca_file.as_ref();
@@ -59,7 +60,10 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let feeds = self.feeds.iter().map(|(name, change)| ("feed", name, change));
+        let feeds = self
+            .feeds
+            .iter()
+            .map(|(name, change)| ("feed", name, change));
         let publishers = self.publishers.iter();
         let publishers = publishers.map(|(name, change)| ("publisher", name, change));
         let mut said = Vec::new();
@@ -68,7 +72,7 @@ impl std::fmt::Display for Plan {
                 Change::Keep => continue,
                 Change::End => "ends",
                 Change::Replace => "begins anew",
-                Change::Retune => "takes another bitrate",
+                Change::Retune => "is retuned",
                 Change::Start => "begins",
             };
             said.push(format!("{kind} {name} {word}"));
@@ -94,21 +98,11 @@ fn changes<T>(
     gone.chain(there).collect()
 }
 
-fn feed(old: &Feed, new: &Feed) -> Change {
-    if old == new {
-        return Change::Keep;
-    }
-    let mut retuned = old.clone();
-    if let (Some(video), Some(new)) = (&mut retuned.video, &new.video) {
-        video.bitrate = new.bitrate;
-    }
-    if let (Some(audio), Some(new)) = (&mut retuned.audio, &new.audio) {
-        audio.bitrate = new.bitrate;
-    }
-    if retuned == *new {
-        Change::Retune
-    } else {
-        Change::Replace
+fn of_feed(old: &Feed, new: &Feed) -> Change {
+    match old == new {
+        true => Change::Keep,
+        false if feed::retunable(old, new) => Change::Retune,
+        false => Change::Replace,
     }
 }
 
@@ -170,7 +164,7 @@ mod tests {
         Plan::new(&old, &new, &BTreeSet::new()).to_string()
     }
 
-    fn video(config: &mut Config, feed: &str) -> &mut Video {
+    fn video<'a>(config: &'a mut Config, feed: &str) -> &'a mut Video {
         let feed = config.feeds.get_mut(feed).unwrap();
         feed.video.as_mut().unwrap()
     }
@@ -202,12 +196,12 @@ mod tests {
     #[test]
     fn a_bitrate_alone_disturbs_no_session() {
         let said = plan(|new| video(new, "a").bitrate = Bitrate(300_000));
-        assert_eq!(said, "feed a takes another bitrate");
+        assert_eq!(said, "feed a is retuned");
         let said = plan(|new| {
             let audio = &mut new.feeds.get_mut("b").unwrap().audio;
             audio.as_mut().unwrap().bitrate = Bitrate(32_000);
         });
-        assert_eq!(said, "feed b takes another bitrate");
+        assert_eq!(said, "feed b is retuned");
     }
 
     #[test]
