@@ -14,6 +14,7 @@ use crate::daemon::reload::Files;
 use crate::daemon::{self, Daemon};
 use crate::media::time::MediaClock;
 use crate::network;
+use crate::status;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
@@ -29,6 +30,11 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
     let mut daemon = Daemon::start(supervisor.view(), Manager::from_environment())
         .context("cannot start a watchdog")?;
+
+    let (health, requests) = (daemon.health(), daemon.requests());
+    let status = &config.daemon.status;
+    let status = status::Server::start(status, supervisor.view(), health, requests)
+        .context("cannot start the status server")?;
 
     let over = CancellationToken::new();
     let lasting = async {
@@ -56,6 +62,9 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     tracing::info!("draining");
     daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
     supervisor.drain().await;
+    if let Some(status) = status {
+        status.stop().await;
+    }
     if stuck.is_some() {
         return Ok(ExitCode::from(daemon::STUCK));
     }

@@ -15,6 +15,13 @@ use super::reading::{Feed, Publisher, Reading, Reception, State, Track};
 /// What the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What may keep a picture below its configuration.
+const LIMITS: [&str; 4] = ["cpu", "network", "thermal", "undervoltage"];
+/// What may be wrong with what a source delivers.
+const CONDITIONS: [(&str, [&str; 2]); 2] = [
+    ("audio", ["clipped", "silent"]),
+    ("video", ["black", "frozen"]),
+];
 /// What may become of a way to the server.
 const RUNG_OUTCOMES: [&str; 5] = ["absent", "chosen", "failed", "idle", "unanswered"];
 /// States of a track's source.
@@ -165,7 +172,13 @@ const RECEPTION: [Metric<Reception>; 3] = [
 ];
 
 /// Of each track of a feed.
-const TRACK: [Metric<Track>; 9] = [
+const TRACK: [Metric<Track>; 10] = [
+    gauge(
+        "feed_stuck",
+        "",
+        "1 while the device or the encoder does not answer and only a new process can help",
+        |t| flag(t.stuck.is_some()),
+    ),
     counter(
         "feed_source_openings",
         "",
@@ -223,7 +236,19 @@ const TRACK: [Metric<Track>; 9] = [
 ];
 
 /// Of each feed.
-const FEED: [Metric<Feed>; 4] = [
+const FEED: [Metric<Feed>; 6] = [
+    gauge(
+        "feed_target_frames_per_second",
+        "",
+        "Pictures per second as they are encoded now",
+        |f| f.target.map(|target| f64::from(target.fps)),
+    ),
+    gauge(
+        "feed_target_height_pixels",
+        "",
+        "Rows of the picture as it is encoded now",
+        |f| f.target.map(|target| f64::from(target.height)),
+    ),
     gauge(
         "feed_subscriptions",
         "",
@@ -371,6 +396,29 @@ impl Sheet<'_> {
             SOURCE_STATES.map(|word| (and(labels, "state", word), track.state == word))
         });
         self.states("feed_source_state", "What the source is doing", states)?;
+        let conditions = all.iter().flat_map(|(labels, feed)| {
+            CONDITIONS.into_iter().flat_map(move |(track, words)| {
+                let status = match track {
+                    "audio" => &feed.audio,
+                    _ => &feed.video,
+                };
+                let labels = and(labels, "track", track);
+                status.iter().flat_map(move |status| {
+                    let labels = labels.clone();
+                    words.map(|word| {
+                        let holds = status.conditions.contains(&word);
+                        (and(&labels, "condition", word), holds)
+                    })
+                })
+            })
+        });
+        let help = "What is wrong with what the source delivers";
+        self.states("feed_condition", help, conditions)?;
+        let limits = all.iter().flat_map(|(labels, feed)| {
+            LIMITS.map(|word| (and(labels, "by", word), feed.limited_by == Some(word)))
+        });
+        let help = "What keeps the picture below its configuration";
+        self.states("feed_limited", help, limits)?;
         let dropped = tracks.iter().flat_map(|(labels, track)| {
             let reasons = track.dropped.iter();
             reasons.map(move |(reason, n)| (and(labels, "reason", reason), *n as f64))
@@ -438,3 +486,6 @@ fn and<'a>(labels: &Labels<'a>, name: &'static str, value: &'a str) -> Labels<'a
     labels.push((name, value));
     labels
 }
+
+#[cfg(test)]
+mod tests;

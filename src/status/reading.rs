@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::history::{History, Point};
-use crate::feed;
+use crate::feed::{self, LimitedBy};
 use crate::health::Health;
 use crate::peer::{Climb, Latency, Outcome, ReceiverReport};
 use crate::process;
@@ -179,6 +179,23 @@ pub struct Feed {
     pub key_frames_made: u64,
     /// The video bitrate that all sessions can carry, in bits per second.
     pub bitrate_bps: u32,
+    /// The picture as it is encoded now.
+    pub target: Option<Target>,
+    /// What keeps the picture below its configuration: `cpu`, `network`, `thermal` or `undervoltage`.
+    pub limited_by: Option<&'static str>,
+}
+
+/// A picture as it is encoded.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Target {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Pictures per second.
+    pub fps: u32,
+    /// The most that the encoder may spend, in bits per second.
+    pub bitrate_bps: u32,
 }
 
 /// One track of a feed.
@@ -188,6 +205,12 @@ pub struct Track {
     pub state: &'static str,
     /// Why a slate, or silence, is sent.
     pub reason: Option<String>,
+    /// What is wrong with what the source delivers: `black`, `clipped`, `frozen` or `silent`.
+    pub conditions: Vec<&'static str>,
+    /// What to check about that.
+    pub advice: Vec<&'static str>,
+    /// Why only a new process can help.
+    pub stuck: Option<String>,
     /// What was negotiated with the device.
     pub negotiated: Option<String>,
     /// How often the source was opened.
@@ -403,6 +426,13 @@ fn feed(status: &feed::Status) -> Feed {
         key_frames_requested: status.fanout.key_frames_requested,
         key_frames_made: status.fanout.key_frames_made,
         bitrate_bps: status.fanout.bitrate.0,
+        target: status.target.map(|target| Target {
+            width: target.size.width,
+            height: target.size.height,
+            fps: target.fps,
+            bitrate_bps: target.max_bitrate.0,
+        }),
+        limited_by: status.limited_by.map(LimitedBy::as_str),
     }
 }
 
@@ -416,6 +446,9 @@ fn track(status: &feed::TrackStatus) -> Track {
     Track {
         state,
         reason,
+        conditions: status.conditions.keys().map(|c| c.as_str()).collect(),
+        advice: status.conditions.keys().map(|c| c.advice()).collect(),
+        stuck: status.stuck.map(|stuck| stuck.to_string()),
         negotiated: status.negotiated.clone(),
         opened: status.opened,
         left_behind: status.left_behind,

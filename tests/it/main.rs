@@ -18,6 +18,7 @@ mod relay;
 mod relayed;
 mod secrets;
 mod simd;
+mod status;
 mod support;
 mod turn;
 mod ways;
