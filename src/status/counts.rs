@@ -1,5 +1,5 @@
 //! Counts of a publisher that outlive what they are counted in: a session's counters begin anew with each session,
-//! and a publisher's with each change of its configuration, but what is shown never falls.
+//! and a publisher's with each restart, but what is shown never falls.
 
 use crate::peer::Counters;
 use crate::publisher::Snapshot;
@@ -129,6 +129,11 @@ impl Counts {
             self.total[n] = self.total[n].saturating_add(more[n]);
         }
         more
+    }
+
+    /// All of them begin anew, whatever they show next.
+    pub(super) const fn begin_anew(&mut self) {
+        self.last = [0; N];
     }
 
     /// Each count with its total.

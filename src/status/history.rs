@@ -60,6 +60,15 @@ pub(super) struct Past {
     ended: u64,
 }
 
+impl Past {
+    /// Another publisher of this name begins; `last` is what the one before came to.
+    fn begin_anew(&mut self, last: &Snapshot) {
+        self.counts.look(last);
+        self.counts.begin_anew();
+        self.ended = 0;
+    }
+}
+
 /// Everything that was seen.
 #[derive(Debug, Default)]
 pub(super) struct History {
@@ -84,6 +93,13 @@ pub(super) struct Points<'a> {
 }
 
 impl History {
+    /// Takes note that another publisher called `name` began; `last` is what the one before came to.
+    pub(super) fn replaced(&mut self, name: &str, last: &Snapshot) {
+        if let Some(past) = self.publishers.get_mut(name) {
+            past.begin_anew(last);
+        }
+    }
+
     /// Takes note of `overview` as it is at `now`.
     pub(super) fn note(&mut self, now: Instant, overview: &Overview) {
         let passed = self
@@ -98,7 +114,10 @@ impl History {
             past.look(passed, snapshot);
             points.insert(name.clone(), past.latest);
             let ended = past.newly_ended(snapshot);
+            // What was told to end is no trouble.
+            let told = matches!(snapshot.state, State::Stopped | State::Stopping);
             if ended > 0
+                && !told
                 && let Some(why) = &snapshot.end_reason
             {
                 self.trouble(now, format!("publisher {name}"), why, ended);
@@ -240,6 +259,15 @@ mod tests {
         }
     }
 
+    fn waiting(due: Instant) -> State {
+        State::Waiting {
+            due,
+            cause: "down".to_owned(),
+            verdict: crate::publisher::Verdict::Backoff,
+            unreachable: false,
+        }
+    }
+
     fn only(publisher: Snapshot) -> Overview {
         Overview {
             publishers: [("main".to_owned(), publisher)].into(),
@@ -289,6 +317,32 @@ mod tests {
     }
 
     #[test]
+    fn another_publisher_of_the_same_name_adds_to_the_one_before() {
+        let t0 = Instant::now();
+        let mut history = History::default();
+        history.note(t0, &sending(t0, 1, 100));
+        let last = sending(t0, 1, 130);
+        history.replaced("main", &last.publishers["main"]);
+        // As much as the one before at once, so that nothing seems to have begun anew.
+        history.note(t0 + S, &sending(t0, 1, 130));
+        assert_eq!(bytes(&history), 130 + 130);
+        assert_eq!(total(&history, "sessions"), 2);
+        history.replaced("nobody", &last.publishers["main"]);
+        assert_eq!(history.publishers.len(), 1);
+    }
+
+    #[test]
+    fn what_was_told_to_end_is_no_trouble() {
+        let t0 = Instant::now();
+        let mut history = History::default();
+        history.note(t0, &sending(t0, 1, 1));
+        let mut stopped = snapshot(State::Stopped, 1);
+        stopped.end_reason = Some("stopped".to_owned());
+        history.note(t0 + S, &only(stopped));
+        assert_eq!(history.troubles().count(), 0);
+    }
+
+    #[test]
     fn rates_are_per_second_whenever_one_looks() {
         let t0 = Instant::now();
         let mut history = History::default();
@@ -328,7 +382,7 @@ mod tests {
         let failed = |sessions, running, why: &str| {
             let mut failed = match running {
                 true => snapshot(State::Connecting { attempt: 1 }, sessions),
-                false => snapshot(State::Stopped, sessions),
+                false => snapshot(waiting(t0), sessions),
             };
             failed.end_reason = Some(why.to_owned());
             only(failed)

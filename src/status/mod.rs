@@ -23,6 +23,7 @@ mod reading;
 mod routes;
 mod serve;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -42,6 +43,7 @@ use crate::config::secret::Secret;
 use crate::daemon::Request;
 use crate::health::Health;
 use crate::process;
+use crate::publisher::Snapshot;
 use crate::supervisor::View;
 
 /// Longest wait for visitors at the end.
@@ -56,6 +58,9 @@ pub struct Server {
     ended: oneshot::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The publishers that run, by name.
+type Publishers = BTreeMap<String, watch::Receiver<Snapshot>>;
 
 /// What the visitors share.
 struct Shared {
@@ -153,17 +158,34 @@ impl Shared {
 async fn look(shared: Arc<Shared>, began: Instant) {
     let mut tick = tokio::time::interval(history::EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = Publishers::new();
     loop {
         tick.tick().await;
         let view = shared.view.clone();
         // It takes locks, which a part that hangs may hold for ever.
-        let read = move || (view.overview(), process::read().unwrap_or_default());
-        let Ok((overview, process)) = tokio::task::spawn_blocking(read).await else {
+        let read = move || {
+            let (mut overview, publishers) = (view.overview(), view.publishers());
+            // Those of the same moment as the list.
+            let now = |(name, watch): (&String, &watch::Receiver<_>)| {
+                (name.clone(), watch.borrow().clone())
+            };
+            overview.publishers = publishers.iter().map(now).collect();
+            (overview, publishers, process::read().unwrap_or_default())
+        };
+        let Ok((overview, publishers, process)) = tokio::task::spawn_blocking(read).await else {
             continue;
         };
         let now = now();
         let health = shared.health.borrow().clone();
         let mut history = shared.history();
+        for (name, watch) in &publishers {
+            if let Some(other) = before.get(name)
+                && !watch.same_channel(other)
+            {
+                history.replaced(name, &other.borrow());
+            }
+        }
+        before = publishers;
         history.note(now, &overview);
         let reading = Reading::new(now, began, &overview, &history, &health, process);
         drop(history);

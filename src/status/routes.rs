@@ -32,6 +32,8 @@ const ALWAYS: [(HeaderName, &str); 4] = [
         "same-origin",
     ),
 ];
+/// What is said in the first moment.
+const UNREAD: &str = "nothing has been looked at yet; ask again in a moment";
 /// Longest wait for a command; less than a connection has.
 const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(12);
 
@@ -110,7 +112,7 @@ async fn healthz(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
 async fn readyz(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let (ready, words) = match read(&shared) {
         Some(reading) => (reading.ready, reading.readiness),
-        None => (false, "nothing has been looked at yet".to_owned()),
+        None => (false, UNREAD.to_owned()),
     };
     judged(&shared, &headers, ready, words)
 }
@@ -135,9 +137,14 @@ fn read(shared: &Shared) -> Option<Reading> {
     latest.as_ref().map(|latest| latest.as_of(now(), &health))
 }
 
+/// The answer of the first moment.
+fn unread() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, UNREAD).into_response()
+}
+
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
     let Some(Ok(text)) = read(&shared).map(metrics::text) else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        return unread();
     };
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
@@ -145,7 +152,7 @@ async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
     match read(&shared) {
         Some(reading) => Json(reading).into_response(),
-        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        None => unread(),
     }
 }
 

@@ -30,10 +30,10 @@ const ANYWHERE: Status = Status {
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    code: u16,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -69,7 +69,7 @@ async fn raw(at: SocketAddr, request: &str) -> Answer {
 }
 
 /// Asks with these headers beside `Host`.
-async fn ask(at: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
+pub(crate) async fn ask(at: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     raw(
         at,
         &format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\n{headers}\r\n"),
@@ -91,11 +91,16 @@ async fn serve(config: &Status, view: View, daemon: &Daemon) -> (Server, SocketA
     (server, at)
 }
 
-/// Asks for `path` until the answer satisfies `wanted`.
-async fn until(at: SocketAddr, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+/// Asks for `path` with these headers until the answer satisfies `wanted`.
+pub(crate) async fn until(
+    at: SocketAddr,
+    path: &str,
+    headers: &str,
+    wanted: impl Fn(&Answer) -> bool,
+) -> Answer {
     let deadline = tokio::time::Instant::now() + SOON * 2;
     loop {
-        let answer = get(at, path).await;
+        let answer = ask(at, "GET", path, headers).await;
         if wanted(&answer) {
             return answer;
         }
@@ -115,10 +120,10 @@ async fn an_agent_on_air_is_seen_by_people_programs_and_probes() {
     let daemon = daemon(&pair);
     let (server, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
 
-    let ready = until(at, "/readyz", |answer| answer.code == 200).await;
+    let ready = until(at, "/readyz", "", |answer| answer.code == 200).await;
     assert_eq!(ready.body, "on air\n");
     assert!(ready.head.contains("cache-control: no-store"), "{ready:?}");
-    let health = until(at, "/healthz", |answer| answer.code == 200).await;
+    let health = until(at, "/healthz", "", |answer| answer.code == 200).await;
     assert_eq!(health.body, "healthy\n");
 
     let sent = |answer: &Answer| {
@@ -126,7 +131,7 @@ async fn an_agent_on_air_is_seen_by_people_programs_and_probes() {
         main["counts"]["receiver_reports"].as_u64() > Some(2)
             && main["latest"]["fps"].as_f64() > Some(5.0)
     };
-    let status = until(at, "/v1/status", sent).await.json();
+    let status = until(at, "/v1/status", "", sent).await.json();
     let main = &status["publishers"]["ome-0.21"];
     assert_eq!(status["schema"], onair::status::SCHEMA);
     assert_eq!(
@@ -174,7 +179,7 @@ async fn an_agent_on_air_is_seen_by_people_programs_and_probes() {
         );
     }
 
-    let history = until(at, "/v1/history", |answer| {
+    let history = until(at, "/v1/history", "", |answer| {
         answer.json()["points"].as_array().map(Vec::len) >= Some(3)
     });
     let points = history.await.json();
@@ -198,11 +203,11 @@ async fn an_agent_on_air_is_seen_by_people_programs_and_probes() {
     // A server that goes away is told of, and is no fault of ours.
     let lab = pair.lab;
     lab.stop().await;
-    let gone = until(at, "/readyz", |answer| answer.code == 503).await;
+    let gone = until(at, "/readyz", "", |answer| answer.code == 503).await;
     assert!(gone.body.contains("publisher ome-0.21"), "{gone:?}");
     assert_eq!(get(at, "/healthz").await.code, 200);
     let troubled = |answer: &Answer| answer.json()["troubles"][0]["what"].is_string();
-    let status = until(at, "/v1/status", troubled).await.json();
+    let status = until(at, "/v1/status", "", troubled).await.json();
     assert_eq!(status["troubles"][0]["who"], "publisher ome-0.21");
     server.stop().await;
     assert!(TcpStream::connect(at).await.is_err(), "it is gone");
@@ -220,11 +225,13 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
     let over = CancellationToken::new();
     let tending = daemon.tend(&mut pair.agent, Files::new(file), false, &over);
     let state = |wanted: &'static str| {
-        move |answer: &Answer| answer.json()["publishers"]["whip"]["state"] == wanted
+        move |answer: &Answer| {
+            answer.code == 200 && answer.json()["publishers"]["whip"]["state"] == wanted
+        }
     };
     let post = |path: &'static str, headers: &'static str| ask(at, "POST", path, headers);
     let orders = async {
-        until(at, "/v1/status", state("on_air")).await;
+        until(at, "/v1/status", "", state("on_air")).await;
         let stop = "/v1/publishers/whip/stop";
         for (headers, code) in [
             ("Origin: https://evil.example\r\n", 403),
@@ -251,22 +258,22 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
             (200, &Value::Bool(true)),
             "{stopped:?}"
         );
-        until(at, "/v1/status", state("stopped")).await;
+        until(at, "/v1/status", "", state("stopped")).await;
         assert_eq!(get(at, "/readyz").await.code, 200, "none is to be on air");
         assert_eq!(post("/v1/publishers/whip/start", "").await.code, 200);
-        until(at, "/v1/status", state("on_air")).await;
+        until(at, "/v1/status", "", state("on_air")).await;
         assert_eq!(post("/v1/publishers/whip/restart", "").await.code, 200);
         let anew = |answer: &Answer| {
             let whip = &answer.json()["publishers"]["whip"];
             whip["state"] == "on_air" && whip["counts"]["sessions"].as_u64() == Some(3)
         };
-        until(at, "/v1/status", anew).await;
+        until(at, "/v1/status", "", anew).await;
 
         let refused = post("/v1/reload", "").await;
         assert_eq!(refused.code, 409, "{refused:?}");
         let words = refused.json()["words"].to_string();
         assert!(words.contains("runs on"), "{words}");
-        until(at, "/v1/status", state("on_air")).await;
+        until(at, "/v1/status", "", state("on_air")).await;
         over.cancel();
     };
     let (tended, ()) = tokio::join!(tending, orders);
@@ -285,7 +292,7 @@ async fn with_a_token_strangers_learn_yes_or_no_and_nothing_else() {
         ..ANYWHERE
     };
     let (server, at) = serve(&config, pair.agent.view(), &daemon).await;
-    let ready = until(at, "/readyz", |answer| answer.code == 200).await;
+    let ready = until(at, "/readyz", "", |answer| answer.code == 200).await;
     assert_eq!(ready.body, "yes\n");
     assert_eq!(get(at, "/").await.code, 200, "it holds nothing");
     for path in ["/metrics", "/v1/status", "/v1/history", "/nowhere"] {
@@ -325,7 +332,7 @@ async fn nobody_can_tie_it_up_or_fill_its_memory() {
     let pair = Pair::start(Profile::Ome021, |_| {}).await;
     let daemon = daemon(&pair);
     let (server, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
-    until(at, "/healthz", |answer| answer.code == 200).await;
+    until(at, "/healthz", "", |answer| answer.code == 200).await;
 
     let long = format!("X-Long: {}\r\n", "x".repeat(60_000));
     assert_eq!(ask(at, "GET", "/healthz", &long).await.code, 431);
@@ -385,7 +392,7 @@ async fn an_address_that_is_taken_is_waited_for() {
     drop(taken);
     let bound = tokio::time::timeout(SOON, address.wait_for(|bound| *bound == Some(at))).await;
     assert!(bound.is_ok(), "it was not tried again");
-    until(at, "/healthz", |answer| answer.code == 200).await;
+    until(at, "/healthz", "", |answer| answer.code == 200).await;
     server.stop().await;
     drop(daemon);
     pair.end().await;
