@@ -62,6 +62,8 @@ pub enum Error {
 /// Everything that runs.
 #[must_use]
 pub struct Supervisor {
+    /// Of the stages of the feeds.
+    budget: feed::Budget,
     /// What runs, as it was configured.
     config: Config,
     clock: MediaClock,
@@ -144,7 +146,19 @@ impl Supervisor {
         network: &watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, Error> {
+        Self::start_within(feed::Budget::default(), config, clock, network, seed)
+    }
+
+    /// [`Self::start`] with another budget for the stages of the feeds, now and after each change.
+    pub fn start_within(
+        budget: feed::Budget,
+        config: &Config,
+        clock: MediaClock,
+        network: &watch::Receiver<Network>,
+        seed: u64,
+    ) -> Result<Self, Error> {
         let mut supervisor = Self {
+            budget,
             config: config.clone(),
             clock,
             network: network.clone(),
@@ -280,10 +294,13 @@ impl Supervisor {
     }
 
     fn start_feed(&mut self, name: &str, feed: &config::Feed) -> Result<(), Error> {
-        let started = Feed::start(name, feed, self.clock).map_err(|source| Error::Feed {
-            name: name.to_owned(),
-            source,
-        })?;
+        let started =
+            Feed::start_within(name, feed, self.clock, self.budget).map_err(|source| {
+                Error::Feed {
+                    name: name.to_owned(),
+                    source,
+                }
+            })?;
         self.feeds.insert(name.to_owned(), started);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use crate::cli;
 use crate::daemon::notify::Manager;
 use crate::daemon::reload::Files;
 use crate::daemon::{self, Daemon};
+use crate::feed::Budget;
 use crate::media::time::MediaClock;
 use crate::network;
 use crate::status;
@@ -26,10 +28,14 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
     let network = network::watch().await;
-    let mut supervisor =
-        Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
-    let mut daemon = Daemon::start(supervisor.view(), Manager::from_environment())
-        .context("cannot start a watchdog")?;
+    let manager = Manager::from_environment();
+    let budget = budget(manager.watchdog());
+    let mut supervisor = Supervisor::start_within(budget, &config, clock, &network, global.seed())
+        .context("cannot start")?;
+    let view = supervisor.view();
+    let mut daemon =
+        Daemon::start(move || view.overview(), manager).context("cannot start a watchdog")?;
+    daemon.relieve(supervisor.view());
 
     let (health, requests) = (daemon.health(), daemon.requests());
     let status = &config.daemon.status;
@@ -78,4 +84,17 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     }
     print(&outcome::summary(&report))?;
     outcome::conclude(&report, args.extent.report.as_deref())
+}
+
+/// The stages' share of the time within which the service manager wants to hear that all is well.
+fn budget(watchdog: Option<Duration>) -> Budget {
+    let fits = watchdog.map_or_else(|| Some(Budget::default()), Budget::within);
+    fits.unwrap_or_else(|| {
+        tracing::warn!(
+            "WatchdogSec= is shorter than {} s, the least in which a device can be given up in order; a slow device \
+             may cost a restart",
+            Budget::LEAST.as_secs()
+        );
+        Budget::default()
+    })
 }

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::notify::Word;
+use crate::feed::{self, LimitedBy};
 use crate::health::Health;
 use crate::publisher::{Snapshot, State};
 use crate::supervisor::{DRAIN_WITHIN, Overview};
@@ -117,10 +118,26 @@ impl Announcer {
         said.extend(self.note.clone());
         let publishers = overview.publishers.iter();
         said.extend(publishers.map(|(name, publisher)| format!("{name} {}", place(publisher))));
+        let feeds = overview.feeds.iter();
+        said.extend(
+            feeds.filter_map(|(name, feed)| {
+                Some(format!("feed {name} is limited: {}", short(feed)?))
+            }),
+        );
         if said.is_empty() {
             said.push(health.words(now));
         }
         shortened(said.join("; "))
+    }
+}
+
+/// What the machine that encodes `feed` is short of. A network that carries less is everyday, and changes by the second.
+fn short(feed: &feed::Status) -> Option<&'static str> {
+    match feed.limited_by? {
+        LimitedBy::Cpu => Some("the processor is too slow"),
+        LimitedBy::Network => None,
+        LimitedBy::Thermal => Some("the machine is too hot"),
+        LimitedBy::Undervoltage => Some("the supply voltage is too low"),
     }
 }
 

@@ -1,15 +1,18 @@
 //! What makes a process one that nobody has to look after: the service manager, the judgement of its own health and
 //! what follows from it, the configuration as it changes, and the machine it runs on.
 //!
-//! Two tasks. One looks at everything about once a second and never waits for anything: it judges (`health`), tells
+//! Three tasks. One looks at everything about once a second and never waits for anything: it judges (`health`), tells
 //! the service manager (`announce`, `notify`), beats for the `watchdog`, and decides what is done about the stuck
 //! (`escalation`). The other, [`Daemon::tend`], has the supervisor and carries out: it reads the configuration again
-//! (`reload`) and begins publishers anew. If the second hangs, the first notices; if the first hangs, the watchdog
+//! (`reload`) and begins publishers anew. A third asks less of the feeds while the machine is short of something
+//! (`relief`, `pressure`). If the second hangs, the first notices; if the first hangs, the watchdog
 //! and the service manager do.
 
 mod announce;
 mod escalation;
 pub mod notify;
+pub mod pressure;
+mod relief;
 pub mod reload;
 mod watchdog;
 
@@ -25,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::load;
 use crate::health::{self, Budget, Health, Judge, Part};
-use crate::supervisor::{DRAIN_WITHIN, Supervisor, View};
+use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor, View};
 
 pub use announce::READY_WITHIN;
 
@@ -92,15 +95,18 @@ pub struct Daemon {
     health: watch::Receiver<Health>,
     remedies: mpsc::Receiver<Remedy>,
     requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Daemon {
-    /// Begins to look after what `view` shows, and to tell `manager`. Must be called within a tokio runtime.
+    /// Begins to look after what `look` shows, and to tell `manager`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the system gives no thread for the watchdog.
-    pub fn start(view: View, manager: Manager) -> std::io::Result<Self> {
+    pub fn start(
+        look: impl Fn() -> Overview + Send + 'static,
+        manager: Manager,
+    ) -> std::io::Result<Self> {
         let watchdog = Watchdog::start(RUNTIME_WITHIN, || {
             tracing::error!(
                 "nothing has run for {} s; the process ends with code {STUCK}, to be started anew",
@@ -120,7 +126,7 @@ impl Daemon {
         let (healths, health) = watch::channel(nothing_seen);
         let (remedy, remedies) = mpsc::channel(QUEUE);
         let watchman = Watchman {
-            view,
+            look: Box::new(look),
             judge: Judge::new(Budget::default()),
             escalation: Escalation::new(every),
             voice: Arc::clone(&voice),
@@ -138,8 +144,13 @@ impl Daemon {
             health,
             remedies,
             requests: mpsc::channel(QUEUE),
-            _tasks: tasks,
+            tasks,
         })
+    }
+
+    /// Begins to ask less of the feeds that `view` shows while the machine is short of something.
+    pub fn relieve(&mut self, view: View) {
+        self.tasks.spawn(relief::run(view));
     }
 
     /// The judgement, as it is renewed about each second.
@@ -231,7 +242,7 @@ impl Daemon {
 
 /// The task that looks at everything.
 struct Watchman {
-    view: View,
+    look: Box<dyn Fn() -> Overview + Send>,
     judge: Judge,
     escalation: Escalation,
     voice: Arc<Voice>,
@@ -251,7 +262,7 @@ impl Watchman {
             if !ending {
                 self.watchdog.beat();
             }
-            let (at, overview) = (now(), self.view.overview());
+            let (at, overview) = (now(), (self.look)());
             let health = self.judge.look(at, &overview);
             self.voice
                 .say(|announcer| announcer.look(at, &overview, &health));
@@ -312,14 +323,12 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
                 tracing::error!("{}:{fault}", path.display());
             }
             return Err(format!(
-                "the configuration file has {} faults, see the log; the configuration from before runs on",
+                "the configuration file has faults ({}, see the log); what it said before runs on",
                 faults.len()
             ));
         }
         Err(unreadable @ load::Error::Unreadable { .. }) => {
-            return Err(format!(
-                "{unreadable}; the configuration from before runs on"
-            ));
+            return Err(format!("{unreadable}; what it said before runs on"));
         }
     };
     if config.daemon != supervisor.config().daemon {
@@ -367,4 +376,87 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::publisher::{Snapshot, State};
+    use crate::session::Telemetry;
+    use crate::signal::Dialect;
+
+    /// A publisher that comes on air, and connects for ever once `stuck` is set.
+    fn world(stuck: Arc<AtomicBool>) -> impl Fn() -> Overview + Send + 'static {
+        move || {
+            let state = match stuck.load(Ordering::Relaxed) {
+                true => State::Connecting { attempt: 2 },
+                false => State::Waiting {
+                    due: now() + Duration::from_secs(10),
+                    cause: "no answer".to_owned(),
+                    verdict: crate::publisher::Verdict::Backoff,
+                    unreachable: true,
+                },
+            };
+            let main = Snapshot {
+                state,
+                dialect: Dialect::Ome,
+                session: Telemetry::default(),
+                sessions: 1,
+                time_to_on_air: None,
+                frames_sent_before: 0,
+                end_reason: None,
+            };
+            Overview {
+                publishers: [("main".to_owned(), main)].into(),
+                ..Overview::default()
+            }
+        }
+    }
+
+    /// How often the manager was told that all is well, since the last time it was asked.
+    fn watchdogs(socket: &UnixDatagram) -> usize {
+        let mut buffer = [0; 4096];
+        let mut heard = 0;
+        while let Ok(n_bytes) = socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..n_bytes]).into_owned();
+            heard += text.matches("WATCHDOG=1").count();
+        }
+        heard
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stuck_are_helped_and_if_that_is_of_no_use_the_manager_hears_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let manager = Manager::new(path.as_os_str(), Some(Duration::from_secs(30))).unwrap();
+        let stuck = Arc::new(AtomicBool::new(false));
+        let mut daemon = Daemon::start(world(Arc::clone(&stuck)), manager).unwrap();
+        let health = daemon.health();
+
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(health.borrow().is_good(now()));
+        // Its queue is short, and nobody has read it meanwhile.
+        assert!(watchdogs(&socket) > 0);
+
+        stuck.store(true, Ordering::Relaxed);
+        let began = now();
+        let remedy = daemon.remedies.recv().await.unwrap();
+        assert_eq!(remedy, Remedy::Restart("main".to_owned()));
+        let took = now().saturating_duration_since(began);
+        assert!((300..303).contains(&took.as_secs()), "{took:?}");
+
+        // It was of no use.
+        let remedy = daemon.remedies.recv().await.unwrap();
+        assert!(matches!(&remedy, Remedy::End(why) if why.contains("publisher main is stuck")));
+        assert!(!health.borrow().is_good(now()));
+        watchdogs(&socket);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(watchdogs(&socket), 0);
+        assert!(daemon.remedies.try_recv().is_err(), "said once");
+    }
 }

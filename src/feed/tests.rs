@@ -6,6 +6,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::pump::Open;
+use super::track::Limits;
 use super::*;
 use crate::media::access_unit::{AccessUnit, Track};
 use crate::media::frame::{Picture, PixelFormat};
@@ -19,7 +21,9 @@ const SIZE: Size = Size {
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUICK: Limits = Limits {
     open: Duration::from_secs(2),
-    silent: Duration::from_millis(400),
+    format: Duration::ZERO,
+    first_frame: Duration::from_secs(2),
+    frames: Duration::from_millis(400),
     first_retry: Duration::from_millis(100),
     last_retry: Duration::from_millis(400),
     cured: Duration::from_secs(30),
@@ -258,6 +262,19 @@ impl Source for Scripted {
     }
 }
 
+fn origin<F>(open: Open<F>, limits: Limits) -> Origin<F> {
+    Origin {
+        open,
+        reset: None,
+        devices: Devices::None,
+        limits,
+    }
+}
+
+fn assemble(name: &str, config: &config::Feed, clock: MediaClock, sources: Sources) -> Feed {
+    Feed::assemble(name, config, clock, Budget::default(), sources).expect("starts")
+}
+
 struct Stage {
     feed: Feed,
     opened: Arc<AtomicU32>,
@@ -275,7 +292,7 @@ fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits)
     let released = Arc::new(Mutex::new(released));
     let opened = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&opened);
-    let open: Open<VideoFrame> = Arc::new(move || {
+    let open: Open<VideoFrame> = Arc::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         boxed(Scripted {
             acts: Arc::clone(&acts),
@@ -289,8 +306,12 @@ fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits)
         video: Some(video()),
         audio: None,
     };
-    let origin = (open, Devices::None, limits);
-    let feed = Feed::assemble(name, &config, clock, Some(origin), None).expect("starts");
+    let sources = Sources {
+        video: Some(origin(open, limits)),
+        audio: None,
+        encoder: h264,
+    };
+    let feed = assemble(name, &config, clock, sources);
     Stage {
         feed,
         opened,
@@ -390,7 +411,7 @@ async fn a_camera_that_hangs_is_left_behind_and_does_not_hinder_the_drain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_answered() {
     let patient = Limits {
-        silent: PATIENCE,
+        frames: PATIENCE,
         ..QUICK
     };
     let stage = stage_within("t8", [Act::Pictures(5), Act::Hang], patient);
@@ -426,7 +447,7 @@ async fn damaged_pictures_are_counted_and_the_slate_is_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_microphone_is_silence_without_a_gap() {
-    let open: Open<AudioFrame> = Arc::new(|| {
+    let open: Open<AudioFrame> = Arc::new(|_| {
         let device = "nothing".into();
         Err(capture::Error::Missing { device })
     });
@@ -434,8 +455,12 @@ async fn a_missing_microphone_is_silence_without_a_gap() {
         video: None,
         audio: Some(audio()),
     };
-    let origin = (open, Devices::None, QUICK);
-    let feed = Feed::assemble("t7", &config, clock(), None, Some(origin)).expect("starts");
+    let sources = Sources {
+        video: None,
+        audio: Some(origin(open, QUICK)),
+        encoder: h264,
+    };
+    let feed = assemble("t7", &config, clock(), sources);
     let mut subscription = feed.handle().subscribe();
     let first = next(&mut subscription).await.captured;
     for n in 1..50 {
@@ -460,6 +485,7 @@ async fn missing_devices_are_no_error_but_impossible_values_are() {
     let mut config = both();
     config.video.as_mut().expect("video").source = VideoSource::Camera {
         device: "/dev/v4l/by-id/nothing".into(),
+        watch: config::PictureWatch::default(),
     };
     config.audio.as_mut().expect("audio").source = AudioSource::File {
         path: "/nothing.wav".into(),

@@ -166,7 +166,7 @@ async fn look(shared: Arc<Shared>, began: Instant) {
         let read = move || {
             let (mut overview, publishers) = (view.overview(), view.publishers());
             // Those of the same moment as the list.
-            let now = |(name, watch): (&String, &watch::Receiver<_>)| {
+            let now = |(name, watch): (&String, &watch::Receiver<Snapshot>)| {
                 (name.clone(), watch.borrow().clone())
             };
             overview.publishers = publishers.iter().map(now).collect();

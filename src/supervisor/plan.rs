@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::config::{Config, Feed};
+use crate::config::secret::Secret;
+use crate::config::{Config, Feed, Publisher, Server};
 use crate::feed;
 
 /// What becomes of one feed or publisher.
@@ -42,7 +43,10 @@ impl Plan {
         let publishers = changes(&old.publishers, &new.publishers, |old, new| {
             let replaced = feeds.get(&new.feed) == Some(&Change::Replace);
             let authorities = new.trust.ca_file.as_ref();
-            if old == new && !replaced && !authorities.is_some_and(|file| touched.contains(file)) {
+            if same(old, new)
+                && !replaced
+                && !authorities.is_some_and(|file| touched.contains(file))
+            {
                 Change::Keep
             } else {
                 Change::Replace
@@ -98,6 +102,23 @@ fn changes<T>(
     gone.chain(there).collect()
 }
 
+/// Whether a session begun as `old` says is one as `new` says. A renewed token disturbs none: where it was read is where
+/// it is read again once the server refuses the old one.
+fn same(old: &Publisher, new: &Publisher) -> bool {
+    let (mut old, mut new) = (old.clone(), new.clone());
+    for publisher in [&mut old, &mut new] {
+        if let Server::Whip {
+            bearer: Some(bearer),
+            ..
+        } = &mut publisher.server
+            && bearer.source.is_some()
+        {
+            bearer.token = Secret::new("");
+        }
+    }
+    old == new
+}
+
 fn of_feed(old: &Feed, new: &Feed) -> Change {
     match old == new {
         true => Change::Keep,
@@ -111,9 +132,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::secret::Secret;
+    use crate::config::secret::{Bearer, SecretSource};
     use crate::config::{
-        Audio, AudioSource, Bitrate, Daemon, Publisher, Server, Size, Transport, Video, VideoSource,
+        Audio, AudioSource, Bitrate, Daemon, Size, Transport, Trickle, Video, VideoSource,
     };
 
     fn feed() -> Feed {
@@ -241,5 +262,28 @@ mod tests {
         old.publishers.get_mut("a1").unwrap().trust.ca_file = Some(file.clone());
         let plan = Plan::new(&old, &old, &[file].into());
         assert_eq!(plan.to_string(), "publisher a1 begins anew");
+    }
+
+    #[test]
+    fn a_token_that_can_be_read_again_disturbs_no_session_when_it_is_renewed() {
+        let config = |token: &str, source: Option<SecretSource>| {
+            let mut config = config();
+            config.publishers.get_mut("a1").unwrap().server = Server::Whip {
+                url: Secret::new("https://host/whip"),
+                bearer: Some(Bearer {
+                    token: Secret::new(token),
+                    source,
+                }),
+                trickle: Trickle::Off,
+            };
+            config
+        };
+        let file = Some(SecretSource::File("token".into()));
+        let said = |old: &Config, new: &Config| Plan::new(old, new, &BTreeSet::new()).to_string();
+        let (old, new) = (config("old", file.clone()), config("new", file.clone()));
+        assert_eq!(said(&old, &new), "nothing changes");
+        let (old, new) = (config("old", None), config("new", None));
+        assert_eq!(said(&old, &new), "publisher a1 begins anew");
+        assert_eq!(said(&config("old", file), &old), "publisher a1 begins anew");
     }
 }
