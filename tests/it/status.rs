@@ -111,7 +111,8 @@ pub(crate) async fn until(
 }
 
 fn daemon(pair: &Pair) -> Daemon {
-    Daemon::start(pair.agent.view(), Manager::from_environment()).expect("a watchdog")
+    let view = pair.agent.view();
+    Daemon::start(move || view.overview(), Manager::from_environment()).expect("a watchdog")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
