@@ -42,8 +42,12 @@ pub(super) async fn serve(
         () = accept(listen, shared, bound, &visitors) => {}
     }
     visitors.close();
-    // Whoever is slower than that is cut off.
-    let _: Result<(), _> = tokio::time::timeout(END_WITHIN, visitors.wait()).await;
+    if tokio::time::timeout(END_WITHIN, visitors.wait())
+        .await
+        .is_err()
+    {
+        tracing::debug!("visitors of the status server were cut off");
+    }
 }
 
 async fn accept(
