@@ -271,14 +271,17 @@ pub struct Lab {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "No offer and no answer of ours is ever sent, so nobody who is live under that name is disturbed:\n\
-    OvenMediaEngine is asked under a name of chance first, Wowza for its list of streams, WHIP for its options.\n\
+    OvenMediaEngine is asked under a name of chance, Wowza for its list of streams, WHIP for its options.\n\
+    \n\
+    A signed URL, or one with a stream key, is a secret, and lists of processes show what stands on a command line: `-`\n\
+    reads it from standard input, --config takes it from a file.\n\
     \n\
     Examples:\n  \
-    onair probe wss://ome.example:3334/app/stream\n  \
+    onair probe - < /run/secrets/url\n  \
     onair probe --config /etc/onair/onair.toml main --json"
 )]
 pub struct Probe {
-    /// The server: ws(s)://host/app/stream (OvenMediaEngine, Qencode), ws(s)://host/webrtc-session.json (Wowza), http(s)://... (WHIP); `-` reads it from standard input, where no list of processes shows it; with --config, the name of a publisher
+    /// The server; `-` reads its URL from standard input, as one that is signed or holds a key must be, for lists of processes show what stands here: ws(s)://host/app/stream (OvenMediaEngine, Qencode), ws(s)://host/webrtc-session.json (Wowza), http(s)://... (WHIP); with --config, the name of a publisher
     #[arg(value_name = "URL", required_unless_present = "config")]
     pub url: Option<String>,
 
@@ -290,7 +293,7 @@ pub struct Probe {
     #[arg(long, value_name = "NAME")]
     pub application: Option<String>,
 
-    /// Wowza's stream name
+    /// Wowza's stream name, without a query
     #[arg(long, value_name = "NAME")]
     pub stream: Option<String>,
 
@@ -298,11 +301,15 @@ pub struct Probe {
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 
-    /// Take any certificate
+    /// Take any certificate of the host in the URL
     #[arg(long)]
     pub insecure_tls: bool,
 
-    /// HTTP proxy to leave through, or `none`; default: the environment's
+    /// Ask OvenMediaEngine under the very name of the URL, where it refuses others; may end whoever is live under it
+    #[arg(long)]
+    pub this_name: bool,
+
+    /// HTTP proxy to leave through, or `none`; without user and password, which HTTPS_PROXY may hold; default: the environment's
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
 

@@ -16,11 +16,13 @@ use crate::probe::{self, Findings, Way};
 /// More than any URL needs.
 const URL_MAX: u64 = 8 << 10;
 
-/// Asks the server and prints what was found; the exit code is 0 if one could publish, and 1 if not.
+/// Asks the server and prints what was found; the exit code is 0 if one could publish, and 1 if not or if that could not
+/// be found out.
 pub async fn run(args: cli::Probe, globals: cli::Global) -> anyhow::Result<ExitCode> {
     let publisher = publisher(&args)?;
     let mut chance = fastrand::Rng::with_seed(globals.seed());
-    let findings = probe::probe(&publisher, &mut chance).await;
+    let chance = (!args.this_name).then_some(&mut chance);
+    let findings = probe::probe(&publisher, chance).await;
     let text = if args.json {
         format!("{:#}\n", as_json(&findings))
     } else {
@@ -47,6 +49,7 @@ fn publisher(args: &cli::Probe) -> anyhow::Result<Publisher> {
             (None, _) => bail!("the file has no publisher of that name"),
         };
     }
+    bare(args)?;
     let url = match args.url.as_deref() {
         Some("-") => {
             let mut url = String::new();
@@ -71,6 +74,27 @@ fn publisher(args: &cli::Probe) -> anyhow::Result<Publisher> {
         Some(url) => Proxy::Url(Secret::new(url)),
     };
     Ok(publisher)
+}
+
+/// Refuses secrets where a list of processes and a shell's history show them. The words are not repeated.
+fn bare(args: &cli::Probe) -> anyhow::Result<()> {
+    if args.proxy.as_deref().is_some_and(|url| url.contains('@')) {
+        bail!(
+            "--proxy: a proxy's user and password do not belong on a command line; leave it out and set HTTPS_PROXY, or \
+             use a configuration file"
+        );
+    }
+    if args
+        .stream
+        .as_deref()
+        .is_some_and(|name| name.contains('?'))
+    {
+        bail!(
+            "--stream: what follows the ? may be a token, which does not belong on a command line; the name in front of \
+             it will do here, or use a configuration file"
+        );
+    }
+    Ok(())
 }
 
 /// What kind of server `url` leads to, by its scheme and the end of its path.
@@ -116,6 +140,7 @@ fn as_json(findings: &Findings) -> Value {
         "notes": findings.notes,
         "publishable": findings.is_publishable(),
         "against": findings.against,
+        "unclear": findings.unclear,
     })
 }
 
@@ -156,14 +181,17 @@ fn as_text(findings: &Findings) -> String {
     for reason in &findings.against {
         line("against it", reason);
     }
-    line(
-        "verdict",
-        if findings.is_publishable() {
-            "one could publish here"
-        } else {
-            "one could not publish here now"
-        },
-    );
+    for question in &findings.unclear {
+        line("unclear", question);
+    }
+    let verdict = if !findings.against.is_empty() {
+        "one could not publish here now"
+    } else if findings.is_publishable() {
+        "one could publish here"
+    } else {
+        "whether one could publish here was not found out"
+    };
+    line("verdict", verdict);
     out
 }
 

@@ -24,6 +24,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let mut files = Files::new(args.config);
     let config = files.read().config?;
     let stop = signals::watch()?;
+    let hangup = signals::hangup()?;
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
@@ -52,13 +53,14 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         ended
     };
     let tending = async {
-        let ended = daemon.tend(&mut supervisor, files, args.watch, &over).await;
+        let ended = daemon
+            .tend(&mut supervisor, files, args.watch, hangup, &over)
+            .await;
         over.cancel();
         ended
     };
     let (lasted, stuck) = tokio::join!(lasting, tending);
     lasted?;
-    let stuck = stuck.context("cannot listen for the hang-up signal")?;
 
     let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches

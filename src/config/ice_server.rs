@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use super::secret::Secret;
 
+/// Most servers taken of one configuration or one ingest server, and used in one session: more than any network has,
+/// and each costs sockets.
+pub const ICE_SERVERS_MAX: usize = 8;
 /// Longest URL that is read; servers are hostile.
 const URL_MAX: usize = 512;
 

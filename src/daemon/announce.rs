@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::notify::Word;
-use crate::feed::{self, LimitedBy};
+use crate::feed::{self, LimitedBy, SourceState};
 use crate::health::Health;
 use crate::publisher::{Snapshot, State};
 use crate::supervisor::{DRAIN_WITHIN, Overview};
@@ -118,12 +118,12 @@ impl Announcer {
         said.extend(self.note.clone());
         let publishers = overview.publishers.iter();
         said.extend(publishers.map(|(name, publisher)| format!("{name} {}", place(publisher))));
-        let feeds = overview.feeds.iter();
-        said.extend(
-            feeds.filter_map(|(name, feed)| {
-                Some(format!("feed {name} is limited: {}", short(feed)?))
-            }),
-        );
+        for (name, feed) in &overview.feeds {
+            let troubles = troubles(feed);
+            if !troubles.is_empty() {
+                said.push(format!("feed {name}: {}", troubles.join(", ")));
+            }
+        }
         if said.is_empty() {
             said.push(health.words(now));
         }
@@ -131,14 +131,28 @@ impl Announcer {
     }
 }
 
-/// What the machine that encodes `feed` is short of. A network that carries less is everyday, and changes by the second.
-fn short(feed: &feed::Status) -> Option<&'static str> {
-    match feed.limited_by? {
-        LimitedBy::Cpu => Some("the processor is too slow"),
-        LimitedBy::Network => None,
-        LimitedBy::Thermal => Some("the machine is too hot"),
-        LimitedBy::Undervoltage => Some("the supply voltage is too low"),
+/// What is wrong with a feed.
+fn troubles(feed: &feed::Status) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for (what, track) in [("picture", &feed.video), ("sound", &feed.audio)] {
+        let Some(track) = track else {
+            continue;
+        };
+        if let SourceState::Slate { reason, .. } = &track.state {
+            troubles.push(format!("no {what} ({reason})"));
+        }
+        let conditions = track.conditions.keys();
+        troubles.extend(conditions.map(|condition| format!("{condition} {what}")));
     }
+    let short = feed.limited_by.and_then(|by| match by {
+        LimitedBy::Cpu => Some("limited by a slow processor"),
+        // Everyday, and it comes and goes by the second.
+        LimitedBy::Network => None,
+        LimitedBy::Thermal => Some("limited by heat"),
+        LimitedBy::Undervoltage => Some("limited by a low supply voltage"),
+    });
+    troubles.extend(short.map(str::to_owned));
+    troubles
 }
 
 /// Where a publisher stands, without anything that changes by the second.
@@ -286,7 +300,7 @@ mod tests {
         assert_eq!(heard, [0, 5, 10, 15]);
         let now = t0 + S * 31;
         let late = announcer.look(now, &overview, &good(t0 + S * 20));
-        assert_eq!(late.contains(&Word::Watchdog), false, "an old judgement");
+        assert!(!late.contains(&Word::Watchdog), "an old judgement");
         let words = announcer.look(now, &overview, &good(now));
         assert!(words.contains(&Word::Watchdog), "well again");
     }
@@ -340,5 +354,36 @@ mod tests {
         };
         assert!(said.starts_with("publisher main is stuck connecting; main is off air"));
         assert_eq!(said.chars().count(), STATUS_MAX + 3);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_feed_is_said_beside_where_its_publishers_stand() {
+        use crate::feed::{Condition, Status, TrackStatus};
+        use crate::media::time::MediaTime;
+
+        let t0 = Instant::now();
+        let mut announcer = Announcer::new(t0, None);
+        let mut overview = on_air(t0);
+        let away = SourceState::Slate {
+            since: MediaTime::new(S),
+            reason: "the device is gone".to_owned(),
+        };
+        let front = Status {
+            video: Some(TrackStatus {
+                state: away,
+                ..TrackStatus::default()
+            }),
+            audio: Some(TrackStatus {
+                conditions: [(Condition::Silent, MediaTime::new(S))].into(),
+                ..TrackStatus::default()
+            }),
+            limited_by: Some(LimitedBy::Thermal),
+            ..Status::default()
+        };
+        overview.feeds.insert("front".to_owned(), front);
+        overview.feeds.insert("rear".to_owned(), Status::default());
+        let words = announcer.look(t0, &overview, &good(t0));
+        let said = "main is on air; feed front: no picture (the device is gone), silent sound, limited by heat";
+        assert_eq!(words[1], Word::Status(said.to_owned()));
     }
 }

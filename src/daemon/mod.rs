@@ -16,11 +16,12 @@ mod relief;
 pub mod reload;
 mod watchdog;
 
+use std::path::Path;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -35,6 +36,7 @@ pub use announce::READY_WITHIN;
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
 use notify::{Manager, Word};
+use pressure::sensors;
 use reload::{Files, POLL, Reading};
 use watchdog::Watchdog;
 
@@ -107,13 +109,7 @@ impl Daemon {
         look: impl Fn() -> Overview + Send + 'static,
         manager: Manager,
     ) -> std::io::Result<Self> {
-        let watchdog = Watchdog::start(RUNTIME_WITHIN, || {
-            tracing::error!(
-                "nothing has run for {} s; the process ends with code {STUCK}, to be started anew",
-                RUNTIME_WITHIN.as_secs()
-            );
-            process::exit(STUCK.into());
-        })?;
+        let watchdog = Watchdog::start(RUNTIME_WITHIN, bite)?;
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
             manager,
@@ -150,7 +146,8 @@ impl Daemon {
 
     /// Begins to ask less of the feeds that `view` shows while the machine is short of something.
     pub fn relieve(&mut self, view: View) {
-        self.tasks.spawn(relief::run(view));
+        let read = || sensors::read(Path::new("/"));
+        self.tasks.spawn(relief::run(view, read));
     }
 
     /// The judgement, as it is renewed about each second.
@@ -163,28 +160,25 @@ impl Daemon {
         self.requests.0.clone()
     }
 
-    /// Carries out what has to be done to `supervisor` until `stop`; also what comes from a hang-up signal and, if
-    /// `watch` says so, from a change of `files`. What was begun is finished, so that nobody is cut off while
+    /// Carries out what has to be done to `supervisor` until `stop`; also what `hangup` asks for and, if `watch` says
+    /// so, a change of `files`. What was begun is finished, within fourteen seconds, so that nobody is cut off while
     /// parting. Returns why the process must end by itself, if that came first.
-    ///
-    /// # Errors
-    /// If the hang-up signal cannot be listened to.
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,
         mut files: Files,
         watch: bool,
+        mut hangup: Signal,
         stop: &CancellationToken,
-    ) -> std::io::Result<Option<String>> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    ) -> Option<String> {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let request = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(None),
+                () = stop.cancelled() => return None,
                 Some(remedy) = self.remedies.recv() => match remedy {
-                    Remedy::End(why) => return Ok(Some(why)),
+                    Remedy::End(why) => return Some(why),
                     Remedy::Restart(name) => Some((Command::Restart(name), None)),
                 },
                 Some(()) = hangup.recv() => Some((Command::Reload, None)),
@@ -193,19 +187,15 @@ impl Daemon {
             };
             let (command, reply) = match request {
                 Some(request) => request,
-                None => match blocking(stop, &mut files, Files::changed).await {
-                    Some(true) => (Command::Reload, None),
-                    Some(false) => continue,
-                    None => return Ok(None),
+                None => match blocking(stop, &mut files, Files::changed).await? {
+                    true => (Command::Reload, None),
+                    false => continue,
                 },
             };
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
-                    let reading = blocking(stop, &mut files, Files::read).await;
-                    let Some(reading) = reading else {
-                        return Ok(None);
-                    };
+                    let reading = blocking(stop, &mut files, Files::read).await?;
                     let outcome = reload(supervisor, reading).await;
                     let note = outcome.as_ref().err().cloned();
                     self.voice.say(|announcer| announcer.reloaded(note));
@@ -238,6 +228,21 @@ impl Daemon {
     pub fn stopping(&self, why: &str) {
         self.voice.say(|announcer| announcer.stopping(why));
     }
+}
+
+/// Ends a process in which nothing runs any more. A log that takes nothing may be why: it is not waited for.
+fn bite() {
+    let say = || {
+        tracing::error!(
+            "nothing has run for {} s; the process ends with code {STUCK}, to be started anew",
+            RUNTIME_WITHIN.as_secs()
+        );
+        process::exit(STUCK.into());
+    };
+    // Without a thread it goes unsaid, and so it does if the log takes nothing for a second.
+    drop(std::thread::Builder::new().spawn(say));
+    std::thread::park_timeout(Duration::from_secs(1));
+    process::exit(STUCK.into());
 }
 
 /// The task that looks at everything.

@@ -33,6 +33,9 @@ pub use fanout::{FanoutStatus, LaneCount, LaneCounters, Subscription};
 pub use limit::{Limit, LimitedBy};
 pub use mailbox::Ledger;
 pub use supervised::SourceState;
+/// For the bench.
+#[doc(hidden)]
+pub use watch::{PictureWatch, SoundWatch};
 
 use crate::capture::camera::Camera;
 use crate::capture::file::{WavFile, Y4mFile};
@@ -50,7 +53,6 @@ use mailbox::Mailbox;
 use pump::{Opening, Reset};
 use supervised::{Origin, SharedReport, Supervised, Threads};
 use track::Limits;
-use watch::{PictureWatch, SoundWatch};
 
 /// Pictures between capture and encoder.
 const VIDEO_DEPTH: usize = 2;
@@ -260,17 +262,7 @@ impl Feed {
         clock: MediaClock,
         budget: Budget,
     ) -> Result<Self, Error> {
-        let sources = Sources {
-            video: config
-                .video
-                .as_ref()
-                .map(|v| video_source(v, clock, &budget)),
-            audio: config
-                .audio
-                .as_ref()
-                .map(|a| audio_source(a, clock, &budget)),
-            encoder: h264,
-        };
+        let sources = Sources::of(config, clock, &budget);
         Self::assemble(name, config, clock, budget, sources)
     }
 
@@ -523,6 +515,18 @@ struct Sources {
     video: Option<Origin<VideoFrame>>,
     audio: Option<Origin<AudioFrame>>,
     encoder: MakeVideo,
+}
+
+impl Sources {
+    /// What `config` names.
+    fn of(config: &config::Feed, clock: MediaClock, budget: &Budget) -> Self {
+        let (video, audio) = (config.video.as_ref(), config.audio.as_ref());
+        Self {
+            video: video.map(|video| video_source(video, clock, budget)),
+            audio: audio.map(|audio| audio_source(audio, clock, budget)),
+            encoder: h264,
+        }
+    }
 }
 
 fn h264(track: VideoTrack) -> Result<BoxedEncoder<VideoFrame>, encode::Error> {

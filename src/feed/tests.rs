@@ -1,5 +1,8 @@
 //! Feeds with real encoders, and sources that fail as devices do.
 
+mod replug;
+mod stuck;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -286,6 +289,15 @@ fn stage(name: &str, acts: impl IntoIterator<Item = Act>) -> Stage {
 }
 
 fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits) -> Stage {
+    stage_with(name, acts, limits, || {})
+}
+
+fn stage_with(
+    name: &str,
+    acts: impl IntoIterator<Item = Act>,
+    limits: Limits,
+    reset: impl Fn() + Send + Sync + 'static,
+) -> Stage {
     let clock = clock();
     let acts = Arc::new(Mutex::new(acts.into_iter().collect::<VecDeque<_>>()));
     let (release, released) = mpsc::channel();
@@ -307,7 +319,10 @@ fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits)
         audio: None,
     };
     let sources = Sources {
-        video: Some(origin(open, limits)),
+        video: Some(Origin {
+            reset: Some(Arc::new(reset)),
+            ..origin(open, limits)
+        }),
         audio: None,
         encoder: h264,
     };

@@ -398,14 +398,13 @@ mod tests {
             }
             assert_eq!(life.deadline(), t0 + S * deadline, "{reached:?}");
             assert_eq!(life.on(life.deadline(), Input::Tick), Action::Abandon);
-            let at = |state: &State| match state {
+            assert!(matches!(
+                life.state(),
                 State::Slate {
-                    reason: capture::Error::Stalled { stage, .. },
+                    reason: capture::Error::Stalled { stage: at, .. },
                     ..
-                } => Some(*stage),
-                _ => None,
-            };
-            assert_eq!(at(life.state()), Some(stage));
+                } if *at == stage
+            ));
         }
     }
 

@@ -61,7 +61,7 @@ impl Lasting {
 
 /// Watches the pictures of a camera.
 #[derive(Debug)]
-pub(super) struct PictureWatch {
+pub struct PictureWatch {
     frozen: Lasting,
     black: Lasting,
     /// The picture looked at last, and when it was captured.
@@ -69,7 +69,8 @@ pub(super) struct PictureWatch {
 }
 
 impl PictureWatch {
-    pub(super) const fn new(after: config::PictureWatch) -> Self {
+    /// Watches for what `after` names.
+    pub const fn new(after: config::PictureWatch) -> Self {
         Self {
             frozen: Lasting::new(after.frozen_after),
             black: Lasting::new(after.black_after),
@@ -84,7 +85,7 @@ impl PictureWatch {
     }
 
     /// Takes a picture in I420; gives what holds, if it was time to look.
-    pub(super) fn look(&mut self, picture: &Picture, captured: MediaTime) -> Option<Conditions> {
+    pub fn look(&mut self, picture: &Picture, captured: MediaTime) -> Option<Conditions> {
         if self.frozen.after.is_none() && self.black.after.is_none() {
             return None;
         }
@@ -150,7 +151,7 @@ fn is_black(picture: &Picture) -> bool {
 
 /// Watches the sound of a microphone.
 #[derive(Debug)]
-pub(super) struct SoundWatch {
+pub struct SoundWatch {
     silent: Lasting,
     clipped_after: Option<Duration>,
     /// Blocks since the window began, and how many of them were clipped.
@@ -160,7 +161,8 @@ pub(super) struct SoundWatch {
 }
 
 impl SoundWatch {
-    pub(super) const fn new(after: config::SoundWatch) -> Self {
+    /// Watches for what `after` names.
+    pub const fn new(after: config::SoundWatch) -> Self {
         Self {
             silent: Lasting::new(after.silent_after),
             clipped_after: after.clipped_after,
@@ -177,7 +179,7 @@ impl SoundWatch {
     }
 
     /// Takes a block of samples; gives what holds.
-    pub(super) fn look(&mut self, block: &AudioFrame) -> Conditions {
+    pub fn look(&mut self, block: &AudioFrame) -> Conditions {
         let now = block.captured;
         let pause = self.last.map(|last| now.saturating_since(last));
         if pause.is_some_and(|pause| pause >= FORGET_AFTER) {

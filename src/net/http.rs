@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request and its reply, on a connection of its own over the [`Dialer`].
+//! One HTTP/1.1 request and its reply, on a connection of its own.
 //!
 //! Everything that comes back is bounded: the head, the body, the time. Redirects are not followed here, for only the
 //! caller knows what may be told to whom. What may hold a secret (the URL, headers, bodies) is never logged.
@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{self, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::{Dialer, Error, Step, Stream, Target, failed};
+use super::{Error, Step, Stream, Target, USER_AGENT, failed};
 
 /// Largest reply body taken; answers and error texts have some KiB.
 pub const BODY_MAX: usize = 256 << 10;
@@ -24,8 +24,6 @@ const HEAD_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// Longest wait that a server's `Retry-After` can ask for: beyond it, an operator would take us for dead.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Who we are, for the operator of the server.
-const AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +61,10 @@ pub struct Reply {
     pub body: String,
 }
 
-/// Sends `request` on a connection of its own. The connection has the deadlines of the [`Dialer`], the request then
-/// `after` for all of its reply.
+/// Sends `request` on a connection of its own, which is closed afterwards. It has `after` for all of its reply.
 ///
 /// An [`Error::Failed`] at [`Step::Http`] whose cause is [`io::ErrorKind::UnexpectedEof`] means that the server closed
 /// the connection without a reply.
-pub async fn send(dialer: &Dialer, request: &Request<'_>, after: Duration) -> Result<Reply, Error> {
-    let stream = dialer.dial(request.target).await?;
-    exchange(stream, request, after).await
-}
-
-/// The same on an open stream, which is closed afterwards.
 pub async fn exchange(
     stream: Box<dyn Stream>,
     request: &Request<'_>,
@@ -155,7 +146,7 @@ fn message(request: &Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> 
         .method(method)
         .uri(path)
         .header(HOST, host)
-        .header(USER_AGENT, AGENT)
+        .header(header::USER_AGENT, USER_AGENT)
         .header(CONNECTION, "close");
     if has_body {
         message = message.header(CONTENT_LENGTH, body.len());

@@ -1,8 +1,9 @@
 //! What a server would take from a publisher, found out without publishing: reach, dialect, transports, relays.
 //!
 //! Nothing here may disturb a live publisher of the same name. So no description of ours is ever handed over: no
-//! offer, no answer. OvenMediaEngine is asked for an offer under a name of chance, and only if it refuses every other
-//! name under the configured one; Wowza is asked for its list of streams, a WHIP server for its options.
+//! offer, no answer. OvenMediaEngine is asked for an offer under a name of chance, and under the configured one only at
+//! the explicit wish of somebody who knows it to be free; Wowza is asked for its list of streams, a WHIP server for its
+//! options. What cannot be found out so is said to be unclear.
 
 mod ome;
 mod relay;
@@ -36,8 +37,10 @@ pub struct Findings {
     pub ways: Vec<Way>,
     /// What else there is to know.
     pub notes: Vec<String>,
-    /// Reasons why one could not publish; none if one could.
+    /// Reasons why one could not publish.
     pub against: Vec<String>,
+    /// What would decide whether one could publish and could not be found out, why, and what to do.
+    pub unclear: Vec<String>,
 }
 
 /// A step on the way to the server.
@@ -63,9 +66,9 @@ pub struct Way {
 }
 
 impl Findings {
-    /// Whether one could publish, as far as that can be told.
+    /// Whether one could publish, as far as that can be told without publishing.
     pub const fn is_publishable(&self) -> bool {
-        self.against.is_empty()
+        self.against.is_empty() && self.unclear.is_empty()
     }
 
     /// The way that media would take: the first that is not known to fail.
@@ -75,10 +78,11 @@ impl Findings {
     }
 }
 
-/// Asks the server of `publisher`. `chance` makes the name under which an offer is requested.
+/// Asks the server of `publisher`. `chance` makes the name under which an offer is requested; without it that is the
+/// configured one, which may end whoever is live under it.
 ///
 /// Bounded by the deadlines of [`net`](crate::net) and the dialects; about a minute at worst.
-pub async fn probe(publisher: &Publisher, chance: &mut fastrand::Rng) -> Findings {
+pub async fn probe(publisher: &Publisher, chance: Option<&mut fastrand::Rng>) -> Findings {
     let mut findings = Findings::default();
     if let Err(error) = ask(publisher, chance, &mut findings).await {
         findings.against.push(error.to_string());
@@ -88,13 +92,10 @@ pub async fn probe(publisher: &Publisher, chance: &mut fastrand::Rng) -> Finding
 
 async fn ask(
     publisher: &Publisher,
-    chance: &mut fastrand::Rng,
+    chance: Option<&mut fastrand::Rng>,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let (Server::Ome { url }
-    | Server::Qencode { url }
-    | Server::Whip { url, .. }
-    | Server::Wowza { url, .. }) = &publisher.server;
+    let url = publisher.server.url();
     let target = match &publisher.server {
         Server::Whip { .. } => Target::parse_http(url.expose(), &[])?,
         Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => {
@@ -102,7 +103,7 @@ async fn ask(
         }
     };
     findings.endpoint = target.to_string();
-    let dialer = Dialer::new(&publisher.trust, &publisher.proxy)?;
+    let dialer = Dialer::new(url, &publisher.trust, &publisher.proxy)?;
     let examined = dialer.examine(&target).await?;
     let through = if examined.proxied {
         "connected through the proxy"
@@ -186,7 +187,7 @@ async fn ways(
     }
     ways.extend(relay::ways(publisher, dialer, ice_servers).await);
     findings.ways = ways;
-    if findings.would_use().is_none() && findings.against.is_empty() {
+    if findings.would_use().is_none() && findings.is_publishable() {
         let why = "no way for media is left of those that the configuration allows";
         findings.against.push(why.to_owned());
     }

@@ -1,7 +1,7 @@
 //! OvenMediaEngine, and Qencode: an offer is requested and left unanswered.
 //!
 //! While an answer was given to none of its offers, closing a socket harms nobody who is live under another name. Under
-//! the live one it might (see `signal::ome`), hence the name of chance.
+//! the live one it might (see `signal::ome`), hence the name of chance; `None` for it asks under the configured one.
 
 use tokio::time::Instant;
 
@@ -19,37 +19,39 @@ const ASKS: [&str; 2] = ["all", "tcp"];
 pub(super) async fn ask(
     url: &Secret,
     dialer: &Dialer,
-    chance: &mut fastrand::Rng,
+    chance: Option<&mut fastrand::Rng>,
     findings: &mut Findings,
     ice_servers: &mut Vec<IceServer>,
 ) -> Vec<Ome> {
-    let offered = match sibling(url.expose(), chance).map(Secret::new) {
-        Some(other) => request(&other, dialer, findings).await,
-        None => request(url, dialer, findings).await,
-    };
-    let (sockets, offers) = match offered {
-        Ok(offered) => {
-            findings.notes.push(
-                "asked under a name of chance, not to disturb: whether this name is taken was not tried"
-                    .to_owned(),
-            );
-            offered
-        }
-        // Signed URLs and keyed ingest are for one name.
-        Err(Error::Refused { .. }) => match request(url, dialer, findings).await {
-            Ok((sockets, offers)) => {
-                // As short as can be: on closing, the server may end whoever has the name by then.
-                for mut ome in sockets {
-                    ome.close(Parting::Abandon).await;
-                }
-                let note = "the server offers under this name, which is free";
-                findings.notes.push(note.to_owned());
-                (Vec::new(), offers)
+    let other = match chance {
+        Some(chance) => match sibling(url.expose(), chance) {
+            Some(other) => Some(Secret::new(other)),
+            None => {
+                let why = "the path of the URL names no application and stream";
+                findings.against.push(why.to_owned());
+                return Vec::new();
             }
-            Err(error) => return against(&error, findings),
         },
-        Err(error) => return against(&error, findings),
+        None => None,
     };
+    let offered = request(other.as_ref().unwrap_or(url), dialer, findings).await;
+    let (mut sockets, offers) = match offered {
+        Ok(offered) => offered,
+        Err(error) => {
+            refused(&error, other.is_some(), findings);
+            return Vec::new();
+        }
+    };
+    findings.notes.push(if other.is_some() {
+        "asked under a name of chance, not to disturb: whether this name is taken was not tried"
+            .to_owned()
+    } else {
+        // As short as can be: on closing, the server may end whoever has the name by then.
+        for mut ome in sockets.drain(..) {
+            ome.close(Parting::Abandon).await;
+        }
+        "the server offers under this name, which is free".to_owned()
+    });
     findings.dialect = Some(Dialect::Ome);
     let mut candidates: Vec<String> = Vec::new();
     for offer in offers {
@@ -67,17 +69,24 @@ pub(super) async fn ask(
     sockets
 }
 
-fn against(error: &Error, findings: &mut Findings) -> Vec<Ome> {
-    if matches!(error, Error::Refused { .. }) {
+/// What an error means that came `by_chance`, under a name of chance, or under the configured one.
+fn refused(error: &Error, by_chance: bool, findings: &mut Findings) {
+    let is_refusal = matches!(error, Error::Refused { .. });
+    if is_refusal {
         findings.dialect = Some(Dialect::Ome);
-        findings.notes.push(
-            "OvenMediaEngine has one answer, 404, for a name that is taken, an application that does not exist or takes \
-             no WebRTC, a wrong signature and a webhook that refuses"
-                .to_owned(),
-        );
     }
-    findings.against.push(error.to_string());
-    Vec::new()
+    match (is_refusal, by_chance) {
+        (true, true) => findings.unclear.push(format!(
+            "{error}; this was under a name of chance. Either the application does not exist or takes no WebRTC, or the \
+             server lets nobody on but under the name that the URL was signed or given out for. That name was not tried, \
+             for closing the socket could end whoever is live under it. When nobody is: --this-name"
+        )),
+        (true, false) => findings.against.push(format!(
+            "{error}; OvenMediaEngine has one answer, 404, for a name that is taken, an application that does not exist or \
+             takes no WebRTC, a wrong signature and a webhook that refuses"
+        )),
+        (false, _) => findings.against.push(error.to_string()),
+    }
 }
 
 /// The offers to a publisher of `url`, one for each way of asking, and the sockets on which they stand.
@@ -140,6 +149,25 @@ mod tests {
         assert!(sibling.ends_with("?policy=p&signature=s"), "{sibling}");
         assert_eq!(super::sibling("wss://h:3334/app", &mut chance), None);
         assert_eq!(super::sibling("wss://h:3334/app/", &mut chance), None);
+    }
+
+    #[test]
+    fn a_refused_name_of_chance_leaves_it_unclear_and_the_configured_one_does_not() {
+        let error = Error::Refused {
+            endpoint: "wss://h:3334".to_owned(),
+            status: 404,
+            text: "Cannot create offer".to_owned(),
+            step: crate::signal::Step::Opening,
+            retry_after: None,
+        };
+        for by_chance in [true, false] {
+            let mut findings = Findings::default();
+            refused(&error, by_chance, &mut findings);
+            assert_eq!(findings.dialect, Some(Dialect::Ome));
+            assert_eq!(findings.unclear.len(), usize::from(by_chance));
+            assert_eq!(findings.against.len(), usize::from(!by_chance));
+            assert!(!findings.is_publishable());
+        }
     }
 
     #[test]

@@ -1,19 +1,14 @@
 //! A WHIP server, asked for its options (RFC 9725, section 4.2): it makes no session for that.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::Findings;
+use crate::config::Trickle;
 use crate::config::ice_server::IceServer;
 use crate::config::secret::{Bearer, Secret};
-use crate::net::http::{Method, Reply, Request, send};
-use crate::net::{Dialer, Target};
+use crate::net::Dialer;
 use crate::signal::Dialect;
-use crate::signal::whip::link;
-
-/// Longest wait for the reply.
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::signal::whip::{Options, Token, Whip};
 
 pub(super) async fn ask(
     url: &Secret,
@@ -22,36 +17,31 @@ pub(super) async fn ask(
     findings: &mut Findings,
     ice_servers: &mut Vec<IceServer>,
 ) {
-    let target = match Target::parse_http(url.expose(), &[]) {
-        Ok(target) => target,
-        Err(error) => return findings.against.push(error.to_string()),
-    };
-    let token = bearer.map(|bearer| ("authorization", format!("Bearer {}", bearer.token.expose())));
-    let request = Request {
-        method: Method::Options,
-        target: &target,
-        headers: token.as_slice(),
-        body: "",
-    };
+    let token = bearer.map(|bearer| Token {
+        value: bearer.token.clone(),
+        reread: None,
+    });
+    let whip = Whip::new(url, token, Trickle::Off, None, dialer.clone());
     let began = Instant::now();
-    match send(dialer, &request, DEADLINE).await {
-        Ok(reply) => {
+    match whip.options().await {
+        Ok(options) => {
             findings.round_trip = Some(began.elapsed());
-            told(&reply, findings);
-            ice_servers.extend(link::ice_servers(reply.headers("link")));
+            told(&options, findings);
+            ice_servers.extend(options.ice_servers);
         }
         Err(error) => findings.against.push(error.to_string()),
     }
 }
 
 /// What the reply to `OPTIONS` means for a publisher.
-fn told(reply: &Reply, findings: &mut Findings) {
-    let takes_sdp = (reply.headers("accept-post"))
-        .any(|types| types.to_ascii_lowercase().contains("application/sdp"));
-    match reply.status {
+fn told(options: &Options, findings: &mut Findings) {
+    if options.endpoint != findings.endpoint {
+        (findings.notes).push(format!("redirected to {}", options.endpoint));
+    }
+    match options.status {
         200..=299 => {
             findings.dialect = Some(Dialect::Whip);
-            findings.notes.push(if takes_sdp {
+            findings.notes.push(if options.takes_sdp {
                 "the server takes SDP here; whether the name is taken was not tried".to_owned()
             } else {
                 "the server answers, without saying that it takes SDP here: it shows only while publishing"
@@ -63,7 +53,7 @@ fn told(reply: &Reply, findings: &mut Findings) {
                 .to_owned(),
         ),
         status => {
-            let reason = reply.reason();
+            let reason = &options.reason;
             (findings.against).push(format!("the server answers {status}: {reason}"));
         }
     }

@@ -10,6 +10,7 @@ use crate::config::secret::Secret;
 use crate::net::ws::{Received, Socket};
 use crate::net::{Dialer, Target};
 use crate::signal::Dialect;
+use crate::signal::wowza_v2::liveness::{Seen, question, read_list};
 
 /// Longest wait for a list; a server without `enableQuery` may send none.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ const MESSAGES_MAX: usize = 8;
 struct Reply {
     dialect: Dialect,
     status: Option<u16>,
-    streams: Option<Vec<String>>,
+    seen: Seen,
 }
 
 pub(super) async fn ask(
@@ -31,7 +32,7 @@ pub(super) async fn ask(
     dialer: &Dialer,
     findings: &mut Findings,
 ) {
-    let newer = json!({ "messageType": "GET_AVAILABLE_STREAMS", "applicationName": application });
+    let name = stream.expose().split('?').next().unwrap_or_default();
     let older = json!({
         "direction": "play",
         "command": "getAvailableStreams",
@@ -45,10 +46,11 @@ pub(super) async fn ask(
     let asks: [(&[(&str, &str)], Value); 2] = [
         (
             &[("webrtcImplementation", "v2"), ("wzProbe", "liveness")],
-            newer,
+            question(application),
         ),
         (&[], older),
     ];
+    let mut is_silent = false;
     let mut refused = None;
     for (query, message) in asks {
         let target = match Target::parse(url.expose(), query) {
@@ -56,9 +58,12 @@ pub(super) async fn ask(
             Err(error) => return findings.against.push(error.to_string()),
         };
         let began = Instant::now();
-        let reply = match request(&target, dialer, &message).await {
+        let reply = match request(&target, dialer, &message, name).await {
             Ok(Some(reply)) => reply,
-            Ok(None) => continue,
+            Ok(None) => {
+                is_silent = true;
+                continue;
+            }
             Err(error) => {
                 refused = Some(error);
                 continue;
@@ -66,37 +71,44 @@ pub(super) async fn ask(
         };
         findings.round_trip = Some(began.elapsed());
         findings.dialect = Some(reply.dialect);
-        told(&reply, stream, findings);
+        told(&reply, name, findings);
         return;
     }
-    findings.against.push(refused.unwrap_or_else(|| {
-        "the WebSocket opens, but in neither of Wowza's dialects was anything answered".to_owned()
-    }));
+    match refused {
+        Some(error) if !is_silent => findings.against.push(error),
+        // So is a server without `enableQuery`, on which one can publish all the same.
+        _ => findings.notes.push(
+            "the WebSocket opens, but the server tells nothing of its streams: which dialect it speaks, and whether the \
+             application is there and the name free, shows only while publishing"
+                .to_owned(),
+        ),
+    }
 }
 
-/// What `reply` means for a publisher of `stream`.
-fn told(reply: &Reply, stream: &Secret, findings: &mut Findings) {
-    let name = stream.expose().split('?').next().unwrap_or_default();
-    match (&reply.streams, reply.status) {
-        (Some(streams), _) => {
-            let taken = !name.is_empty() && streams.iter().any(|s| s == name);
-            if taken {
-                let why = "another publisher is live under this stream name";
-                findings.against.push(why.to_owned());
-            }
-            let n = streams.len();
-            findings.notes.push(format!("{n} streams are live in the application"));
+/// What `reply` means for a publisher of the stream called `name`.
+fn told(reply: &Reply, name: &str, findings: &mut Findings) {
+    let note = match (reply.seen, reply.status) {
+        (Seen::Listed, _) => {
+            let why = "another publisher is live under this stream name";
+            return findings.against.push(why.to_owned());
         }
-        (None, Some(status @ (401 | 403 | 404))) => findings.against.push(format!(
-            "the server refuses with {status}: check the application's name, and that WebRTC publishing is on"
-        )),
-        (None, status) => {
-            let status = status.map_or_else(String::new, |status| format!(" (status {status})"));
-            findings.notes.push(format!(
-                "the server gives no list of streams{status}: whether the name is taken was not tried"
+        (Seen::Missing, _) if name.is_empty() => {
+            "the server lists its streams; which one is meant was not said".to_owned()
+        }
+        (Seen::Missing, _) => "the server lists its streams, and this name is free".to_owned(),
+        (Seen::Nothing, Some(status @ (401 | 403 | 404))) => {
+            return findings.against.push(format!(
+                "the server refuses with {status}: check the application's name, and that WebRTC publishing is on"
             ));
         }
-    }
+        (Seen::Nothing, status) => {
+            let status = status.map_or_else(String::new, |status| format!(" (status {status})"));
+            format!(
+                "the server gives no list of streams{status}: whether the name is taken was not tried"
+            )
+        }
+    };
+    findings.notes.push(note);
 }
 
 /// The server's reply to `message` on a socket of its own; `None` for silence.
@@ -104,6 +116,7 @@ async fn request(
     target: &Target,
     dialer: &Dialer,
     message: &Value,
+    name: &str,
 ) -> Result<Option<Reply>, String> {
     let mut socket = (Socket::connect(target, dialer).await).map_err(|error| error.to_string())?;
     let exchange = async {
@@ -112,7 +125,8 @@ async fn request(
             let Received::Text(text) = socket.recv().await.ok()? else {
                 continue;
             };
-            let reply = serde_json::from_str(&text).ok().as_ref().and_then(read);
+            let message: Option<Value> = serde_json::from_str(&text).ok();
+            let reply = message.and_then(|message| read(&message, name));
             if reply.is_some() {
                 return reply;
             }
@@ -125,22 +139,17 @@ async fn request(
 }
 
 /// Reads a reply in either dialect; the names of the fields tell which (protocols.md 10, row 10).
-fn read(message: &Value) -> Option<Reply> {
+fn read(message: &Value, name: &str) -> Option<Reply> {
     let number = |name: &str| {
         let value = message.get(name)?;
         let text = value.as_str().map(str::to_owned);
         text.unwrap_or_else(|| value.to_string()).parse().ok()
     };
     let (older, newer): (Option<u16>, Option<u16>) = (number("status"), number("statusCode"));
-    let list = message.get("availableStreams");
-    let name = |stream: &Value| Some(stream.get("streamName")?.as_str()?.to_owned());
-    let streams = list.map(|list| {
-        let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        all.iter().filter_map(name).collect()
-    });
+    let seen = read_list(message, name);
     let dialect = if older.is_some() || message.get("command").is_some() {
         Dialect::WowzaV1
-    } else if newer.is_some() || streams.is_some() || message.get("messageType").is_some() {
+    } else if newer.is_some() || seen.is_some() || message.get("messageType").is_some() {
         Dialect::WowzaV2
     } else {
         return None;
@@ -148,7 +157,7 @@ fn read(message: &Value) -> Option<Reply> {
     Some(Reply {
         dialect,
         status: older.or(newer),
-        streams,
+        seen: seen.unwrap_or(Seen::Nothing),
     })
 }
 
@@ -156,43 +165,34 @@ fn read(message: &Value) -> Option<Reply> {
 mod tests {
     use super::*;
 
-    fn streams(names: &[&str]) -> Option<Vec<String>> {
-        Some(names.iter().map(|&n| n.to_owned()).collect())
-    }
-
     #[test]
     fn the_fields_tell_the_dialect() {
-        let newer = json!({ "availableStreams": [{ "streamName": "a" }, {}, 7] });
-        let newer = read(&newer).unwrap();
-        assert_eq!(newer.dialect, Dialect::WowzaV2);
-        assert_eq!(newer.streams, streams(&["a"]));
-        let older = json!({
+        let read = |message| read(&message, "a");
+        let newer = read(json!({ "availableStreams": [{ "streamName": "a" }, {}, 7] }));
+        let reply = |dialect, status, seen| {
+            Some(Reply {
+                dialect,
+                status,
+                seen,
+            })
+        };
+        assert_eq!(newer, reply(Dialect::WowzaV2, None, Seen::Listed));
+        let older = read(json!({
             "status": "200", "command": "getAvailableStreams", "availableStreams": null,
-        });
-        let older = read(&older).unwrap();
-        assert_eq!((older.dialect, older.status), (Dialect::WowzaV1, Some(200)));
-        assert_eq!(older.streams, streams(&[]));
-        let refused = read(&json!({ "statusCode": 404, "statusDescription": "no" })).unwrap();
-        assert_eq!(
-            (refused.dialect, refused.status),
-            (Dialect::WowzaV2, Some(404))
-        );
-        assert_eq!(
-            read(&json!({ "code": 404, "error": "Cannot create offer" })),
-            None
-        );
+        }));
+        assert_eq!(older, reply(Dialect::WowzaV1, Some(200), Seen::Nothing));
+        let refused = read(json!({ "statusCode": 404, "statusDescription": "no" }));
+        assert_eq!(refused, reply(Dialect::WowzaV2, Some(404), Seen::Nothing));
+        let other = read(json!({ "code": 404, "error": "Cannot create offer" }));
+        assert_eq!(other, None);
     }
 
     #[test]
     fn a_live_name_speaks_against_publishing_and_its_rendition_does_not() {
-        for (listed, taken) in [("front", true), ("front_m", false)] {
-            let reply = Reply {
-                dialect: Dialect::WowzaV2,
-                status: None,
-                streams: streams(&[listed]),
-            };
+        for (listed, taken) in [("front", true), ("front?t=1", true), ("front_m", false)] {
+            let list = json!({ "availableStreams": [{ "streamName": listed }] });
             let mut findings = Findings::default();
-            told(&reply, &Secret::new("front?token=t"), &mut findings);
+            told(&read(&list, "front").unwrap(), "front", &mut findings);
             assert_eq!(!findings.is_publishable(), taken, "{listed}");
         }
     }

@@ -44,7 +44,7 @@ pub struct RemoteDescription {
     /// The payload types to send with: those of the server's offer, or those of ours, which it accepted.
     pub payload_types: PayloadTypes,
     /// TURN and STUN servers handed over by the server; where it named an address of its own inner network, that
-    /// of the host we dialled stands beside it.
+    /// of the host we dialled stands before them.
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -94,7 +94,7 @@ pub enum Parting {
 /// Every method is bounded by a deadline of its own (see each dialect), except [`next`](Self::next).
 #[async_trait]
 pub trait Signaller: Send {
-    /// The dialect spoken, or to be spoken next.
+    /// The dialect spoken, or after [`close`](Self::close) the one to be spoken next.
     fn dialect(&self) -> Dialect;
 
     /// Connects to the server and learns who offers.
@@ -125,6 +125,12 @@ pub trait Signaller: Send {
         false
     }
 
+    /// Whether it may work after a change of the network too: not where it is asked for on a socket that the change has
+    /// killed, which nobody is told of before a time-out.
+    fn restarts_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Restarts ICE in place: `local_sdp` is a full offer with new credentials; returns the server's side of it.
     /// An error is the end of the session.
     async fn restart(&mut self, _local_sdp: &str) -> Result<RemoteDescription, Error> {
@@ -136,7 +142,8 @@ pub trait Signaller: Send {
     /// on for ever when that socket closes.
     async fn next(&mut self) -> Result<Event, Error>;
 
-    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done.
+    /// Parts from the server. Bounded by two seconds; failures are not reported, for nothing can be done. Between
+    /// sessions it ends what an earlier parting could not.
     async fn close(&mut self, parting: Parting);
 }
 

@@ -27,6 +27,7 @@ pub(crate) mod redirect;
 pub(crate) mod reply;
 pub(crate) mod sdpfrag;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +42,7 @@ use super::server::Server;
 use super::{
     Dialect, Error, Event, Opening, Parting, RemoteDescription, Signaller, Step, candidate, sdp,
 };
+use crate::config::ice_server::IceServer;
 use crate::config::secret::Secret;
 use crate::config::{Size, Trickle};
 use crate::media::payload_types::PayloadTypes;
@@ -83,19 +85,35 @@ pub struct Picture {
     pub fps: u32,
 }
 
+/// What a server says of what can be done at a URL.
+#[derive(Debug)]
+pub struct Options {
+    /// Who replied, after redirects: scheme, host and port.
+    pub endpoint: String,
+    /// The status.
+    pub status: u16,
+    /// What the status means.
+    pub reason: String,
+    /// The server says that it takes SDP there.
+    pub takes_sdp: bool,
+    /// The ICE servers handed over.
+    pub ice_servers: Vec<IceServer>,
+}
+
 /// The signaller for WHIP.
 pub struct Whip {
     server: Server,
     /// Or what is wrong with the URL.
     client: Result<Client, String>,
-    reread: Option<Reread>,
     trickle: Trickle,
     picture: Option<Picture>,
     /// The request that a session began with, while its reply is awaited. It outlives a session that is stopped
     /// meanwhile, for the server may have let us on.
     posted: Option<BoxFuture<'static, Result<Asked, Error>>>,
     session: Option<Session>,
-    /// A session that could not be deleted when we parted from it: it holds the name until it is.
+    /// What is secret in the URLs that the server named last.
+    named: Vec<String>,
+    /// A session that we parted from and that is not known to be deleted: it holds the name until it is.
     orphan: Option<Target>,
     /// Whether the server takes candidates; `None` until it was told some.
     hears: Option<bool>,
@@ -142,32 +160,52 @@ impl Whip {
         let target = Target::parse_http(url.expose(), &[]);
         // Behind the application stands the stream's name.
         let names: Vec<String> = target.iter().flat_map(|t| words_of(t).skip(1)).collect();
-        let (token, reread) = match token {
-            Some(Token { value, reread }) => (Some(value), reread),
-            None => (None, None),
-        };
         let client = match &target {
             Ok(home) => Ok(Client {
                 dial,
                 home: home.clone(),
-                token,
+                token: token.map(|token| Arc::new(Mutex::new(token))),
             }),
             Err(error) => Err(error.to_string()),
         };
         let mut whip = Self {
             server: Server::new(target, dialer, names),
             client,
-            reread,
             trickle,
             picture,
             posted: None,
             session: None,
+            named: Vec::new(),
             orphan: None,
             hears: None,
             rigid: false,
         };
-        whip.hide(&[]);
+        whip.hide();
         whip
+    }
+
+    /// Asks the server what can be done at the URL, which touches no session. Redirects and the token are treated as in
+    /// publishing.
+    pub async fn options(&self) -> Result<Options, Error> {
+        let client = self.client()?.clone();
+        let question = Question {
+            method: Method::Options,
+            target: client.home.clone(),
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        let asked = client.ask(question).await?;
+        Ok(Options {
+            status: asked.reply.status,
+            reason: asked.explained(asked.reply.reason().to_owned()),
+            takes_sdp: (asked.reply.headers("accept-post"))
+                .any(|types| types.to_ascii_lowercase().contains("application/sdp")),
+            ice_servers: reachable(
+                link::ice_servers(asked.reply.headers("link")),
+                asked.at.host(),
+            ),
+            endpoint: asked.at.to_string(),
+        })
     }
 
     fn client(&self) -> Result<&Client, Error> {
@@ -175,30 +213,23 @@ impl Whip {
         self.client.as_ref().map_err(unusable)
     }
 
-    /// Keeps the token and what is secret in `urls` out of what the server's words are repeated as.
-    fn hide(&mut self, urls: &[&Target]) {
-        let token = self.client.as_ref().ok().and_then(|c| c.token.as_ref());
-        let mut secrets: Vec<String> = token.iter().map(|t| t.expose().to_owned()).collect();
-        for url in urls {
-            secrets.extend(words_of(url));
-            secrets.extend(super::server::query_values(url));
-        }
-        self.server.hide(secrets);
+    /// Keeps what is secret in `urls`, beside the token, out of what the server's words are repeated as.
+    fn hide_urls(&mut self, urls: &[&Target]) {
+        let secrets = |url: &&Target| {
+            words_of(url)
+                .chain(super::server::query_values(url))
+                .collect::<Vec<_>>()
+        };
+        self.named = urls.iter().flat_map(secrets).collect();
+        self.hide();
     }
 
-    /// Reads the token anew; says whether it is another one now.
-    fn renew(&mut self) -> bool {
-        let renewed = self.reread.as_ref().and_then(|reread| reread());
-        let Ok(client) = &mut self.client else {
-            return false;
-        };
-        let changed = renewed.is_some() && renewed != client.token;
-        if changed {
-            tracing::info!("the token was refused and has been renewed meanwhile");
-            client.token = renewed;
-            self.hide(&[]);
-        }
-        changed
+    /// The same for the token as it is now.
+    fn hide(&mut self) {
+        let token = self.client.as_ref().ok().and_then(Client::token);
+        let token = token.map(|token| token.expose().to_owned());
+        let secrets = token.into_iter().chain(self.named.iter().cloned());
+        self.server.hide(secrets.collect());
     }
 
     /// Hands over the offer. Cancel-safe as far as the server's session is concerned: [`close`](Signaller::close) ends it.
@@ -221,47 +252,78 @@ impl Whip {
         asked
     }
 
-    /// Takes the reply to the offer that `ours` was read from.
-    fn take(&mut self, asked: Asked, ours: Ours) -> Result<RemoteDescription, Error> {
-        let Asked {
-            reply,
-            at,
-            withheld,
-        } = asked;
-        let (url, etag, ice_servers) = match reply::read(&reply, &at) {
+    /// Ends the orphaned session, if there is one. It stays an orphan until the server has said that it is gone, which
+    /// makes this cancel-safe.
+    async fn delete(&mut self, deadline: Instant) {
+        let (Ok(client), Some(target)) = (self.client.clone(), self.orphan.clone()) else {
+            return;
+        };
+        let question = Question {
+            method: Method::Delete,
+            target,
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        let asked = match timeout_at(deadline, client.ask(question)).await {
+            Ok(Ok(asked)) => asked,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the session could not be deleted");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!("deleting the session took too long");
+                return;
+            }
+        };
+        let status = asked.reply.status;
+        if matches!(status, 200..=299 | 404 | 410) {
+            tracing::debug!(status, "session deleted");
+            self.orphan = None;
+        } else {
+            self.hide();
+            let words = asked.explained(self.server.printable(&reply::words(&asked.reply)));
+            tracing::warn!(
+                status,
+                words,
+                "the server did not delete the session, which may hold the name"
+            );
+        }
+    }
+
+    /// Takes the reply to `offer`.
+    fn take(&mut self, asked: Asked, offer: &str) -> Result<RemoteDescription, Error> {
+        let (url, etag, ice_servers) = match reply::read(&asked.reply, &asked.at) {
             Said::Answer {
                 session,
                 etag,
                 ice_servers,
             } => (session, etag, ice_servers),
             Said::Refused { text, retry_after } => {
-                self.hide(&[&at]);
-                let mut text = self.server.printable(&text);
-                if withheld && matches!(reply.status, 401 | 403) {
-                    text += " (the server redirected us to another origin, which is not told our token)";
-                }
+                self.hide_urls(&[&asked.at]);
+                let text = asked.explained(self.server.printable(&text));
                 return Err(Error::Refused {
-                    endpoint: at.to_string(),
-                    status: reply.status,
+                    endpoint: asked.at.to_string(),
+                    status: asked.reply.status,
                     text,
                     step: Step::Answered,
                     retry_after,
                 });
             }
         };
+        let Asked { reply, at, .. } = asked;
         let urls: Vec<&Target> = url.iter().chain([&at]).collect();
-        self.hide(&urls);
+        self.hide_urls(&urls);
         let session = self.session.insert(Session {
             url,
             etag,
-            ours,
+            ours: Ours::of(offer),
             answer: String::new(),
             candidates: Vec::new(),
             trickling: false,
             stuck: false,
         });
         let unfit = |why: String| self.server.unfit(&why);
-        session.answer = sdp::regular(&reply.body, sdp::Kind::Answer).map_err(unfit)?;
+        session.answer = sdp::regular_answer(offer, &reply.body).map_err(unfit)?;
         session.candidates = candidate::usable(sdp::candidate_lines(&reply.body));
         Ok(RemoteDescription {
             sdp: session.answer.clone(),
@@ -347,18 +409,13 @@ impl Signaller for Whip {
         Ok(Opening::SendOffer)
     }
 
-    /// Posts our offer, bounded by fifteen seconds for each reply beside what connecting may take. A refused token is read
-    /// again once, and a new one tried at once.
+    /// Posts our offer, bounded by fifteen seconds for each reply beside what connecting may take.
     async fn exchange(&mut self, local_sdp: &str) -> Result<Option<RemoteDescription>, Error> {
         self.session = None;
-        delete(self.client.clone().ok(), self.orphan.take()).await;
+        self.delete(Instant::now() + CLOSE_DEADLINE).await;
         let offer = sdp::whip_offer(local_sdp, self.trickle != Trickle::Off);
-        let mut asked = self.post(&offer).await?;
-        let refused = matches!(asked.reply.status, 401 | 403) && !asked.withheld;
-        if refused && self.renew() {
-            asked = self.post(&offer).await?;
-        }
-        self.take(asked, Ours::of(&offer)).map(Some)
+        let asked = self.post(&offer).await?;
+        self.take(asked, &offer).map(Some)
     }
 
     /// Bounded by five seconds. Failures are no errors: servers learn our candidates from our checks too.
@@ -417,6 +474,11 @@ impl Signaller for Whip {
         !self.rigid && self.session.as_ref().is_some_and(able)
     }
 
+    /// Each request has a connection of its own.
+    fn restarts_elsewhere(&self) -> bool {
+        true
+    }
+
     /// Bounded by eight seconds. A server that is busy is asked again after two.
     async fn restart(&mut self, local_sdp: &str) -> Result<RemoteDescription, Error> {
         if !self.can_restart() {
@@ -447,14 +509,15 @@ impl Signaller for Whip {
             waiting_for: "ICE was to be restarted",
             after: RESTART_DEADLINE,
         };
-        loop {
+        let refused = loop {
             let tag = if_match.first().copied().flatten().map(str::to_owned);
             let asked = session.patch(client.clone(), tag, body.clone());
-            let reply = timeout_at(deadline, asked).await.map_err(silent)??.reply;
+            let asked = timeout_at(deadline, asked).await.map_err(silent)??;
+            let reply = &asked.reply;
             let theirs = Theirs::read(&reply.body);
             match (reply.status, theirs.credentials) {
                 (200..=299, Some(credentials)) => {
-                    session.etag = reply::etag(&reply).or_else(|| session.etag.take());
+                    session.etag = reply::etag(reply).or_else(|| session.etag.take());
                     session.answer = sdpfrag::with_credentials(&session.answer, &credentials);
                     if !theirs.candidates.is_empty() {
                         session.candidates = theirs.candidates;
@@ -469,14 +532,20 @@ impl Signaller for Whip {
                 (425, _) if Instant::now() + BUSY_PERIOD < deadline => sleep(BUSY_PERIOD).await,
                 (412, _) if if_match.len() > 1 => if_match = &if_match[1..],
                 (status, _) => {
-                    let words = server.printable(&reply::words(&reply));
-                    tracing::info!(status, words, "the server did not restart ICE");
                     session.stuck = true;
                     *rigid = matches!(status, 200..=299 | 405 | 501);
-                    return Err(Error::NoRestart);
+                    break asked;
                 }
             }
-        }
+        };
+        self.hide();
+        let words = refused.explained(self.server.printable(&reply::words(&refused.reply)));
+        tracing::info!(
+            status = refused.reply.status,
+            words,
+            "the server did not restart ICE"
+        );
+        Err(Error::NoRestart)
     }
 
     /// For ever: see above.
@@ -484,51 +553,20 @@ impl Signaller for Whip {
         std::future::pending().await
     }
 
-    /// Deletes the session, whatever the parting: it is ours alone, and deleting it frees the name.
+    /// Deletes the session, whatever the parting: it is ours alone, and deleting it frees the name. One that could not be
+    /// deleted is tried again by the next parting, and before the next session.
     async fn close(&mut self, _parting: Parting) {
-        let posted = self.posted.take();
-        let mut url = self.session.take().and_then(|session| session.url);
-        let let_on = async {
-            if let Some(posted) = posted
-                && let Ok(Asked { reply, at, .. }) = posted.await
-                && let Said::Answer { session, .. } = reply::read(&reply, &at)
-            {
-                url = session;
-            }
-        };
         let deadline = Instant::now() + CLOSE_DEADLINE;
-        drop(timeout_at(deadline, let_on).await);
-        let deleting = delete(self.client.clone().ok(), url.clone());
-        if !matches!(timeout_at(deadline, deleting).await, Ok(true)) {
-            self.orphan = url;
+        let session = self.session.take().and_then(|session| session.url);
+        // A server that let us on anew does not hold the name for the one before.
+        self.orphan = session.or_else(|| self.orphan.take());
+        if let Some(posted) = self.posted.take()
+            && let Ok(Ok(Asked { reply, at, .. })) = timeout_at(deadline, posted).await
+            && let Said::Answer { session, .. } = reply::read(&reply, &at)
+        {
+            self.orphan = session.or_else(|| self.orphan.take());
         }
-    }
-}
-
-/// Ends the session at `url`, if there is one, within two seconds; whether the server replied.
-async fn delete(client: Option<Client>, url: Option<Target>) -> bool {
-    let (Some(client), Some(target)) = (client, url) else {
-        return true;
-    };
-    let question = Question {
-        method: Method::Delete,
-        target,
-        headers: Vec::new(),
-        body: String::new(),
-    };
-    match timeout(CLOSE_DEADLINE, client.ask(question)).await {
-        Ok(Ok(asked)) => {
-            tracing::debug!(status = asked.reply.status, "session deleted");
-            true
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "the session could not be deleted");
-            false
-        }
-        Err(_) => {
-            tracing::debug!("deleting the session took too long");
-            false
-        }
+        self.delete(deadline).await;
     }
 }
 

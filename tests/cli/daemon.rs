@@ -1,7 +1,7 @@
 //! `onair run` as a service manager sees it: the real binary, a lab to publish to, and the words it is told.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +22,18 @@ struct World {
     manager: UnixDatagram,
     /// What the manager was told, in order; each word once taken.
     heard: Vec<String>,
-    daemon: Child,
+    daemon: Ended,
+}
+
+/// A process that does not outlive a test that fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[expect(
@@ -71,7 +82,7 @@ impl World {
             lab,
             manager,
             heard: Vec::new(),
-            daemon,
+            daemon: Ended(daemon),
         }
     }
 
@@ -93,7 +104,7 @@ impl World {
     fn signal(&self, name: &str) {
         let told = Command::new("kill")
             .arg(format!("-{name}"))
-            .arg(self.daemon.id().to_string())
+            .arg(self.daemon.0.id().to_string())
             .status();
         assert!(told.expect("kill runs").success());
     }
@@ -138,7 +149,7 @@ impl World {
     /// Waits for the end of the process; its exit code.
     async fn ended(mut self) -> (Option<i32>, String) {
         let mut daemon = self.daemon;
-        let ended = tokio::task::spawn_blocking(move || daemon.wait());
+        let ended = tokio::task::spawn_blocking(move || daemon.0.wait());
         let ended = tokio::time::timeout(SOON, ended).await;
         let status = ended.expect("in time").expect("waited").expect("a status");
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -253,6 +264,45 @@ async fn a_changed_file_is_noticed_and_a_server_that_is_down_is_no_fault() {
     let (code, log) = world.ended().await;
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("planted"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_in_which_nothing_runs_any_more_ends_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    let config = folder.path().join("onair.toml");
+    let mut text = super::MINIMAL.to_owned();
+    for n in 0..4 {
+        text += &format!(
+            "[publisher.p{n}]\nfeed = \"a\"\nto = \"ome\"\nurl = \"ws://127.0.0.1:1/app/{n}\"\n"
+        );
+    }
+    std::fs::write(&config, text).expect("written");
+    let (unread, log) = std::io::pipe().expect("a pipe");
+    let mut filler = log.try_clone().expect("a pipe");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .args(["run", "--log", "trace", "--config"])
+        .arg(&config)
+        .env("NOTIFY_SOCKET", &socket)
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map(Ended)
+        .expect("the built binary runs");
+    let heard = tokio::time::timeout(SOON, manager.recv(&mut [0; 4096])).await;
+    heard.expect("in time").expect("a message");
+    // From now on the log takes nothing: whoever has something to say is stuck, and each has.
+    let filling = std::thread::spawn(move || {
+        let block = [b'.'; 4096];
+        while filler.write_all(&block).is_ok() {}
+    });
+    let ended = tokio::task::spawn_blocking(move || daemon.0.wait());
+    let ended = tokio::time::timeout(SOON * 2, ended).await;
+    let status = ended.expect("in time").expect("waited").expect("a status");
+    assert_eq!(status.code(), Some(75));
+    drop(unread);
+    filling.join().expect("ends with the pipe");
 }
 
 #[test]

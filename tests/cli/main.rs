@@ -181,6 +181,25 @@ fn a_probe_of_a_dead_server_ends_with_1_and_repeats_nothing_of_the_url() {
 }
 
 #[test]
+fn a_probe_takes_no_secret_from_the_command_line() {
+    let url = "ws://127.0.0.1:1/webrtc-session.json";
+    for (args, advice) in [
+        (
+            ["--proxy", "http://user:planted@127.0.0.1:1"],
+            "HTTPS_PROXY",
+        ),
+        (["--proxy", "user:planted@127.0.0.1:1"], "HTTPS_PROXY"),
+        (["--stream", "front?token=planted"], "configuration file"),
+    ] {
+        let output = onair(&["probe", url, args[0], args[1]]);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(args[0]) && said.contains(advice), "{said}");
+        assert!(!said.contains("planted"), "{said}");
+    }
+}
+
+#[test]
 fn devices_lists_what_is_there_even_if_nothing_is() {
     let output = onair(&["devices", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lab", &["config", "media", "report"]),
     ("media", &["config"]),
     ("net", &["config"]),
-    ("peer", &["config", "feed", "media", "net"]),
+    ("peer", &["config", "feed", "media", "net", "network"]),
     (
         "publisher",
         &[
@@ -204,6 +204,18 @@ const IMPURE: &[&str] = &[
     "tokio::",
 ];
 
+/// Where the wall clock may be read: once at the start, and where people, bills or other machines go by it. Nothing
+/// else can be harmed by a step of it.
+const WALL: &[&str] = &["account/", "commands/mod.rs", "lab/", "recorder/"];
+
+/// The ways to read it.
+const READS_WALL: &[&str] = &[
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "ClockId::Realtime",
+];
+
 /// Longest file, in lines.
 const MAX_LINES: usize = 800;
 
@@ -379,6 +391,20 @@ fn pure_files_are_pure() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_wall_clock_is_read_in_few_places() {
+    let mut n_reads = 0;
+    for source in sources() {
+        let allowed = WALL.iter().any(|place| source.path.starts_with(place));
+        for read in READS_WALL {
+            let reads = source.code.contains(read);
+            n_reads += u32::from(reads);
+            assert!(!reads || allowed, "{}: names {read}", source.path);
+        }
+    }
+    assert!(n_reads > 0, "the readings were not found");
 }
 
 #[test]

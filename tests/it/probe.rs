@@ -1,11 +1,15 @@
 //! `onair probe` against each server of the lab, with a live publisher under the very name that is probed.
 
-use onair::config::Publisher;
+use futures_util::StreamExt as _;
+use onair::config::secret::Secret;
+use onair::config::{Publisher, WowzaDialect};
+use onair::lab::faults::Fault;
 use onair::lab::hub::State;
 use onair::lab::{Lab, LabConfig, Profile};
 use onair::peer::Rung;
 use onair::probe::{Findings, probe};
 use onair::signal::Dialect;
+use tokio::net::TcpListener;
 
 use crate::support::{Pair, clock};
 
@@ -15,7 +19,7 @@ fn chance() -> fastrand::Rng {
 
 async fn probed(lab: &Lab, profile: Profile) -> Findings {
     let server = lab.server(profile).expect("the lab has the profile");
-    probe(&Publisher::new("feed", server), &mut chance()).await
+    probe(&Publisher::new("feed", server), Some(&mut chance())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,14 +106,63 @@ async fn a_wrong_application_and_a_dead_server_speak_against_publishing() {
     let endpoint = lab.endpoint(Profile::Ome021).expect("the lab has it");
     let wrong = endpoint.url.replace("/app/", "/planted-app/");
     let server = onair::config::Server::Ome {
-        url: onair::config::secret::Secret::new(wrong),
+        url: Secret::new(wrong),
     };
     let publisher = Publisher::new("feed", server);
-    let refused = probe(&publisher, &mut chance()).await;
+    let refused = probe(&publisher, Some(&mut chance())).await;
     assert!(!refused.is_publishable());
+    let said = format!("{:?}", refused.unclear);
+    assert!(said.contains("404") && !said.contains("planted"), "{said}");
+    assert!(said.contains("--this-name"), "{said}");
+    let refused = probe(&publisher, None).await;
     let said = format!("{:?}", refused.against);
     assert!(said.contains("404") && !said.contains("planted"), "{said}");
     lab.stop().await;
-    let gone = probe(&publisher, &mut chance()).await;
+    let gone = probe(&publisher, Some(&mut chance())).await;
     assert!(!gone.is_publishable() && gone.ways.is_empty(), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_other_names_is_never_asked_under_the_real_one() {
+    let lab = Lab::start(LabConfig::new(vec![Profile::Ome021], clock())).await;
+    let lab = lab.expect("the lab starts");
+    let refuse = Fault::Refuse {
+        status: 404,
+        times: 1,
+    };
+    lab.faults().commit(None, refuse);
+    let findings = probed(&lab, Profile::Ome021).await;
+    assert!(!findings.is_publishable() && findings.against.is_empty());
+    assert!(!findings.unclear.is_empty(), "{findings:?}");
+    let names: Vec<String> = (lab.hub().sessions().into_iter()).map(|s| s.name).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(names[0].contains("onair-probe-"), "{names:?}");
+    lab.stop().await;
+}
+
+/// A Wowza whose `enableQuery` is off, on which one can publish all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wowza_that_tells_nothing_of_its_streams_does_not_speak_against_publishing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it has an address");
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The first connection only looks whether there is a server.
+            let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move { while let Some(Ok(_)) = socket.next().await {} });
+        }
+    });
+    let wowza = onair::config::Server::Wowza {
+        url: Secret::new(format!("ws://{address}/webrtc-session.json")),
+        application: "live".to_owned(),
+        stream: Secret::new("front"),
+        dialect: WowzaDialect::Auto,
+    };
+    let findings = probe(&Publisher::new("feed", wowza), Some(&mut chance())).await;
+    assert!(findings.is_publishable(), "{findings:?}");
+    let said = format!("{:?}", findings.notes);
+    assert!(said.contains("only while publishing"), "{said}");
+    server.abort();
 }

@@ -12,8 +12,10 @@ use onair::config::secret::{Bearer, Secret, SecretSource};
 use onair::lab::hub::Side;
 use onair::lab::{Fault, Lab, Profile};
 use onair::publisher::{State, Verdict};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 
-use crate::support::Pair;
+use crate::support::{Pair, SOON};
 
 const PROFILES: [Profile; 3] = [Profile::Whip, Profile::WhipOme, Profile::WhipWowza];
 
@@ -208,7 +210,7 @@ async fn a_lost_path_is_found_again_by_restarting_ice_in_place() {
                 changed.changed().await.expect("the lab runs");
             }
         };
-        let soon = tokio::time::timeout(crate::support::SOON, restarted).await;
+        let soon = tokio::time::timeout(SOON, restarted).await;
         soon.expect("a restart is asked for");
         let seen = pair.lab.hub().sessions()[0].report.video.frames_decoded;
         pair.until_decoded(seen.unwrap_or_default() + 30).await;
@@ -232,4 +234,69 @@ async fn a_server_that_ignores_restarts_gets_a_new_session_and_is_not_asked_agai
     }
     assert_eq!(count(&pair.lab, "PATCH"), 1, "{:#?}", requests(&pair.lab));
     end(pair, 3, &OF_BLACK_HOLES).await;
+}
+
+/// Takes one request and replies with `reply`; returns the request's method and path.
+async fn serve(listener: &TcpListener, reply: &str) -> String {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let mut stream = BufReader::new(stream);
+    let mut lines = Vec::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.expect("a line");
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(said) = line.strip_prefix("content-length: ") {
+            length = said.parse().expect("a number");
+        }
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.expect("the body");
+    stream.write_all(reply.as_bytes()).await.expect("taken");
+    let asked = lines.first().expect("a request").clone();
+    asked.trim_end_matches(" http/1.1").to_owned()
+}
+
+/// The session holds the name at the server, and nobody else can end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_between_two_sessions_ends_what_the_last_one_could_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it has an address");
+    let server = tokio::spawn(async move {
+        let unusable = "HTTP/1.1 201 x\r\nlocation: /session/1\r\ncontent-length: 5\r\n\r\nv=0\r\n";
+        let mut asked = Vec::new();
+        for reply in [
+            unusable,
+            "HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 x\r\ncontent-length: 0\r\n\r\n",
+        ] {
+            asked.push(serve(&listener, reply).await);
+        }
+        asked
+    });
+    let pair = Pair::start_with(
+        Profile::Whip,
+        |_| {},
+        |publisher, _| {
+            let Server::Whip { url, .. } = &mut publisher.server else {
+                panic!("not by WHIP")
+            };
+            *url = Secret::new(format!("http://{address}/whip"));
+        },
+    )
+    .await;
+    let waits = |p: &onair::publisher::Snapshot| matches!(p.state, State::Waiting { .. });
+    pair.until("it waits", waits).await;
+    pair.agent.drain().await;
+    let asked = tokio::time::timeout(SOON, server).await.expect("in time");
+    let asked = asked.expect("the server has seen all");
+    assert_eq!(
+        asked,
+        ["post /whip", "delete /session/1", "delete /session/1"]
+    );
+    pair.lab.stop().await;
 }

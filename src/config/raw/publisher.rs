@@ -4,7 +4,7 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::read::{Reader, Table, each, one_of, text, truth};
-use crate::config::ice_server::{IceKind, IceServer, IceUrl, NotAnIceUrl};
+use crate::config::ice_server::{ICE_SERVERS_MAX, IceKind, IceServer, IceUrl, NotAnIceUrl};
 use crate::config::secret::{Bearer, Secret, SecretSource};
 use crate::config::{Proxy, Publisher, Server, Transport, Trickle, Trust, WowzaDialect, pin};
 
@@ -24,8 +24,6 @@ const KEYS: [&str; 9] = [
 const WHIP: [&str; 2] = ["bearer", "trickle"];
 /// What only Wowza needs.
 const WOWZA: [&str; 3] = ["application", "stream", "dialect"];
-/// More servers than any network has; each costs sockets at each attempt.
-const ICE_SERVERS_MAX: usize = 8;
 /// How a secret may be written.
 const SECRET: &str =
     "a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }";

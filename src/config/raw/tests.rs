@@ -106,7 +106,7 @@ fn what_is_watched_for_is_a_time_or_off_and_only_a_device_is_watched() {
         .source
     {
         VideoSource::Camera { watch, .. } => *watch,
-        other => panic!("{other:?}"),
+        other @ (VideoSource::File { .. } | VideoSource::TestCard) => panic!("{other:?}"),
     };
     assert_eq!(watch(&with("")), PictureWatch::default());
     let set = watch(&with(", frozen_after = \"off\", black_after = \"1 min\""));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::secret::Secret;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -215,15 +216,22 @@ async fn the_dialer_reaches_the_server() {
         seen
     });
     let trust = crate::config::Trust::default();
-    let dialer = Dialer::new(&trust, &crate::config::Proxy::None).unwrap();
-    let target = target(&format!("http://127.0.0.1:{port}/"));
+    let url = format!("http://127.0.0.1:{port}/");
+    let dialer = crate::net::Dialer::new(
+        &Secret::new(url.as_str()),
+        &trust,
+        &crate::config::Proxy::None,
+    )
+    .unwrap();
+    let target = target(&url);
     let request = Request {
         method: Method::Delete,
         target: &target,
         headers: &[],
         body: "",
     };
-    let reply = send(&dialer, &request, PATIENCE).await.unwrap();
+    let stream = dialer.dial(&target).await.unwrap();
+    let reply = exchange(stream, &request, PATIENCE).await.unwrap();
     assert_eq!((reply.status, reply.body.as_str()), (200, "ok"));
     assert_eq!(&server.await.unwrap(), b"DELET");
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 401, 403 | operator: the token, which was read again before |
 //! | 404, 410 | operator, every 30 s: no such endpoint or stream, or not yet |
-//! | 409 | every 2.5 s for 45 s (OvenMediaEngine's ghost lives 30 s), then operator |
+//! | 409 | when the server says so (`Retry-After`), else every 30..45 s, at OvenMediaEngine every 2.5 s; after 45 s operator |
 //! | 408, 425, 429, 503 | when the server says so (`Retry-After`), else backoff |
 //! | 500 | backoff; from the third in a row on, operator: Wowza means an offer that it cannot take |
 //! | other 5xx | backoff |
@@ -12,8 +12,13 @@
 
 use std::time::Duration;
 
-use super::{Refusal, Verdict, operator};
+use super::{OPERATOR_RECHECK, Refusal, Verdict, operator};
 
+/// What OvenMediaEngine says with 409, and nobody else in these words.
+const OME_CONFLICT: &str = "Stream is already exist";
+/// Of another server nobody knows how long our ghost lives there, and it must not be asked more often than every 30 s
+/// (protocols.md 7.1).
+const CONFLICT_PERIOD: Duration = Duration::from_secs(30);
 /// As for OvenMediaEngine's WebSocket: a ghost of ours holds the name for its default `Timeout` of 30 s.
 const GHOST_PERIOD: Duration = super::ome::GHOST_PERIOD;
 const GHOST_FOR: Duration = Duration::from_secs(45);
@@ -44,14 +49,27 @@ pub(super) fn refused(refusal: &Refusal<'_>) -> Verdict {
             every: UNKNOWN_PERIOD,
         },
         408 | 425 | 429 | 503 => match retry_after {
-            // With its jitter of a fifth the wait must not come out shorter than asked for.
-            Some(wait) => Verdict::RetryEvery(wait.max(RETRY_AFTER_MIN) * 5 / 4),
+            Some(wait) => Verdict::RetryEvery(at_least(wait)),
             None => Verdict::Backoff,
         },
-        409 if age < GHOST_FOR => Verdict::RetryEvery(GHOST_PERIOD),
-        409 => operator(format!(
-            "another publisher is live under this stream name ({text}): stop it or choose another"
-        )),
+        409 => {
+            let wait = retry_after.map(at_least);
+            if age < GHOST_FOR {
+                let is_ome = text.contains(OME_CONFLICT);
+                let usual = if is_ome {
+                    GHOST_PERIOD
+                } else {
+                    at_least(CONFLICT_PERIOD)
+                };
+                return Verdict::RetryEvery(wait.unwrap_or(usual));
+            }
+            Verdict::Operator {
+                advice: format!(
+                    "another publisher is live under this stream name ({text}): stop it or choose another"
+                ),
+                every: wait.unwrap_or_default().max(OPERATOR_RECHECK),
+            }
+        }
         500 if ordinal >= 3 => Verdict::Operator {
             advice: format!(
                 "the server fails on our offer again and again ({text}): it may not take what is offered (WebRTC publishing \
@@ -78,6 +96,11 @@ pub(super) fn refused(refusal: &Refusal<'_>) -> Verdict {
     }
 }
 
+/// What to wait so that the jitter of a fifth does not make it shorter than `wait`.
+fn at_least(wait: Duration) -> Duration {
+    wait.max(RETRY_AFTER_MIN) * 5 / 4
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -90,7 +113,7 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
     /// The interval of everything that only a person can mend.
-    const RECHECK: Duration = super::super::OPERATOR_RECHECK;
+    const RECHECK: Duration = OPERATOR_RECHECK;
 
     fn judge(status: u16, retry_after: Option<Duration>, ordinal: u32, age: Duration) -> Verdict {
         refused(&Refusal {
@@ -171,14 +194,56 @@ mod tests {
         calls_operator(405, "WHIP endpoint");
     }
 
+    fn conflict(text: &str, retry_after: Option<Duration>, age: Duration) -> Verdict {
+        refused(&Refusal {
+            status: 409,
+            text,
+            retry_after,
+            ordinal: 2,
+            age,
+        })
+    }
+
     #[test]
-    fn status_409_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
+    fn status_409_of_ome_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
         let pace = Duration::from_millis(2_500);
         for n in 0..18 {
-            assert_eq!(judge(409, None, n + 1, pace * n), Verdict::RetryEvery(pace));
+            let verdict = conflict(OME_CONFLICT, None, pace * n);
+            assert_eq!(verdict, Verdict::RetryEvery(pace));
         }
-        let verdict = judge(409, None, 19, 45 * S);
+        let Verdict::Operator { every, .. } = conflict(OME_CONFLICT, None, 45 * S) else {
+            panic!("not for a person")
+        };
+        assert_eq!(every, RECHECK);
+    }
+
+    #[test]
+    fn status_409_of_others_is_tried_again_no_more_often_than_every_30_seconds() {
+        for age in [0, 44] {
+            let Verdict::RetryEvery(period) = conflict("its words", None, age * S) else {
+                panic!("not tried again")
+            };
+            let mut rng = fastrand::Rng::with_seed(1);
+            for _ in 0..100 {
+                let wait = super::super::super::backoff::jittered(period, &mut rng);
+                assert!(wait >= 30 * S && wait <= 60 * S, "{wait:?}");
+            }
+        }
+        let verdict = conflict("its words", None, 45 * S);
         assert_eq!(person(&verdict).0, RECHECK);
+    }
+
+    #[test]
+    fn status_409_honours_retry_after_everywhere() {
+        for text in [OME_CONFLICT, "its words"] {
+            let verdict = conflict(text, Some(8 * S), S);
+            assert_eq!(verdict, Verdict::RetryEvery(10 * S));
+            let later = conflict(text, Some(120 * S), 45 * S);
+            let Verdict::Operator { every, .. } = later else {
+                panic!("not for a person")
+            };
+            assert_eq!(every, 150 * S);
+        }
     }
 
     #[test]

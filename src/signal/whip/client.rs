@@ -1,11 +1,12 @@
-//! Requests with their redirects, and to whom the token is told.
+//! Requests with their redirects, to whom the token is told, and when it is read again.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::Token;
 use super::redirect::{Trail, Turn};
 use crate::config::secret::Secret;
 use crate::net::http::{self, Method, Reply, Request};
@@ -33,7 +34,7 @@ pub(super) struct Client {
     pub(super) dial: Dial,
     /// The configured URL: its origin, and no other, is told the token.
     pub(super) home: Target,
-    pub(super) token: Option<Secret>,
+    pub(super) token: Option<Arc<Mutex<Token>>>,
 }
 
 /// A request, without its token.
@@ -54,17 +55,54 @@ pub(super) struct Asked {
     pub(super) withheld: bool,
 }
 
+impl Asked {
+    /// `words` of the one who replied, with what we have to add.
+    pub(super) fn explained(&self, mut words: String) -> String {
+        if self.withheld && is_unauthorized(&self.reply) {
+            words += " (this is another origin than that of the configured URL, and is not told our token)";
+        }
+        words
+    }
+}
+
 impl Client {
+    /// The token as it was read last.
+    pub(super) fn token(&self) -> Option<Secret> {
+        Some(self.held()?.value.clone())
+    }
+
+    fn held(&self) -> Option<MutexGuard<'_, Token>> {
+        let token = self.token.as_ref()?;
+        Some(token.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the token anew; says whether it is another one than that which was `refused`.
+    fn renew(&self, refused: &Secret) -> bool {
+        let Some(mut token) = self.held() else {
+            return false;
+        };
+        let renewed = token.reread.as_ref().and_then(|reread| reread());
+        if let Some(renewed) = renewed {
+            token.value = renewed;
+        }
+        let changed = token.value != *refused;
+        if changed {
+            tracing::info!("the token was refused and has been renewed meanwhile");
+        }
+        changed
+    }
+
     /// Asks, follows redirects, and returns the reply at their end. Each reply is bounded by fifteen seconds, beside what
-    /// connecting may take.
+    /// connecting may take. A refused token is read again once, and a new one tried at once.
     pub(super) async fn ask(self, question: Question) -> Result<Asked, Error> {
         let mut trail = Trail::new(question.target);
+        let mut renewed = false;
         loop {
             let target = trail.target();
             let is_home = target.same_origin(&self.home);
             let mut headers = question.headers.clone();
-            let token = self.token.as_ref();
-            if let Some(token) = token.filter(|_| is_home) {
+            let token = self.token().filter(|_| is_home);
+            if let Some(token) = &token {
                 headers.push(("authorization", format!("Bearer {}", token.expose())));
             }
             let request = Request {
@@ -79,6 +117,11 @@ impl Client {
                 .map_err(unanswered)?;
             match trail.take(&reply) {
                 Turn::Arrived => {
+                    let refused = token.filter(|_| is_unauthorized(&reply) && !renewed);
+                    if refused.is_some_and(|token| self.renew(&token)) {
+                        renewed = true;
+                        continue;
+                    }
                     return Ok(Asked {
                         reply,
                         at: trail.target().clone(),
@@ -98,6 +141,10 @@ impl Client {
             }
         }
     }
+}
+
+fn is_unauthorized(reply: &Reply) -> bool {
+    matches!(reply.status, 401 | 403)
 }
 
 /// Says of a reply that failed to come what it means here.

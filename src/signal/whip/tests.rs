@@ -1,5 +1,3 @@
-use std::sync::Mutex;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
@@ -91,7 +89,7 @@ impl Far {
 
 fn whip(url: &str, token: Option<Token>, trickle: Trickle) -> (Whip, Far) {
     let (sender, pipes) = mpsc::unbounded_channel();
-    let dial: Dial = std::sync::Arc::new(move |target| {
+    let dial: Dial = Arc::new(move |target| {
         let (near, far) = duplex(1 << 20);
         sender.send((target, far)).unwrap();
         Box::pin(async { Ok(Box::new(near) as Box<dyn net::Stream>) })
@@ -223,12 +221,12 @@ async fn ice_servers_of_links_are_handed_on_and_an_inner_address_is_mended() {
     assert_eq!(
         urls,
         [
+            "turn:h.example:3478?transport=tcp",
             "turn:10.0.0.1:3478?transport=tcp",
-            "stun:stun.example:3478",
-            "turn:h.example:3478?transport=tcp"
+            "stun:stun.example:3478"
         ]
     );
-    assert_eq!(remote.ice_servers[2].credential.expose(), "airen");
+    assert_eq!(remote.ice_servers[0].credential.expose(), "airen");
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,6 +265,26 @@ async fn a_redirect_keeps_method_and_body_and_the_token_at_home() {
 
 fn heard_body(whip: &Whip, offer: &str) -> String {
     sdp::whip_offer(offer, whip.trickle != Trickle::Off)
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_are_asked_for_where_redirects_lead() {
+    let (whip, mut far) = whip(URL, token("hush-hush"), Trickle::Sdpfrag);
+    let server = async {
+        let head = "HTTP/1.1 308 x\r\nlocation: https://edge.example/w\r\n";
+        let home = far.serve(head, "").await;
+        let head = "HTTP/1.1 204 x\r\naccept-post: Application/SDP\r\n\
+                    link: <turn:10.0.0.1:3478>; rel=\"ice-server\"\r\n";
+        [home, far.serve(head, "").await]
+    };
+    let (options, [home, edge]) = tokio::join!(whip.options(), server);
+    let options = options.unwrap();
+    assert_eq!(options.endpoint, "https://edge.example:443");
+    assert!(options.status == 204 && options.takes_sdp);
+    assert_eq!(options.ice_servers[0].url.host, "edge.example");
+    assert_eq!(home.header("authorization"), Some("Bearer hush-hush"));
+    assert_eq!(edge.asked, "OPTIONS https://edge.example/w");
+    assert_eq!(edge.header("authorization"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,14 +430,20 @@ async fn silence_ends_after_fifteen_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_cannot_work_is_said_and_its_session_deleted() {
-    let (mut whip, mut far) = whip(URL, None, Trickle::Sdpfrag);
-    let body = answer().replace("m=video 9", "m=video 0");
-    let (remote, _) = tokio::join!(whip.exchange(OUR_OFFER), far.serve(SESSION, &body));
-    let error = remote.unwrap_err();
-    assert!(matches!(error, Error::Sdp { .. }), "{error:?}");
-    assert!(!whip.can_restart());
-    let ((), heard) = tokio::join!(whip.close(Parting::Abandon), far.status(200));
-    assert_eq!(heard.asked, "DELETE https://h.example:3334/app/s/8chars");
+    let video = answer().find("m=video").unwrap();
+    for body in [
+        answer().replace("m=video 9", "m=video 0"),
+        answer()[..video].to_owned(),
+    ] {
+        let (mut whip, mut far) = whip(URL, None, Trickle::Sdpfrag);
+        let (remote, _) = tokio::join!(whip.exchange(OUR_OFFER), far.serve(SESSION, &body));
+        let error = remote.unwrap_err();
+        assert!(matches!(error, Error::Sdp { .. }), "{error:?}");
+        assert!(told(&error).contains("refused the video"), "{error}");
+        assert!(!whip.can_restart());
+        let ((), heard) = tokio::join!(whip.close(Parting::Abandon), far.status(200));
+        assert_eq!(heard.asked, "DELETE https://h.example:3334/app/s/8chars");
+    }
 }
 
 #[tokio::test(start_paused = true)]

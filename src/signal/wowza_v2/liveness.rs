@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::server::number;
 
@@ -102,6 +102,11 @@ impl Liveness {
     }
 }
 
+/// The question for the list of streams.
+pub(crate) fn question(application: &str) -> Value {
+    json!({ "messageType": "GET_AVAILABLE_STREAMS", "applicationName": application })
+}
+
 /// Reads a message for the stream called `name`; `None` if it is no answer to our question. Renditions of the
 /// stream, listed as `name_m` and the like, outlive it and do not count.
 pub(crate) fn read_list(message: &Value, name: &str) -> Option<Seen> {
@@ -133,8 +138,6 @@ pub(super) fn plain(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// What follows from `looks`, one after another.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::super::Error;
 use super::super::server::{Message, Server};
-use super::liveness::{FIRST_LOOK, Liveness, Next, Seen, read_list};
+use super::liveness::{FIRST_LOOK, Liveness, Next, Seen, question, read_list};
 use crate::net::ws::Socket;
 
 /// Longest time for one look, from connecting to the list.
@@ -76,10 +76,7 @@ async fn look(
     socket: impl Future<Output = Result<Socket, Error>>,
 ) -> Result<Seen, Error> {
     const WAITING: &str = "its list of streams was awaited";
-    let question = json!({
-        "messageType": "GET_AVAILABLE_STREAMS",
-        "applicationName": wanted.application,
-    });
+    let question = question(&wanted.application);
     let mut socket = socket.await?;
     server.send(&mut socket, &question, WAITING).await?;
     let seen = loop {

@@ -277,10 +277,10 @@ async fn a_version_without_the_word_relay_is_asked_in_its_own_words_at_once() {
     let (asked, urls) = tokio::join!(asked(&listener, vec![plain, relayed]), client);
     assert_eq!(asked, ["relay", "tcp"]);
     let wanted =
-        ["turn:10.255.255.1:3478", "turn:127.0.0.1:3478"].map(|u| format!("{u}?transport=tcp"));
+        ["turn:127.0.0.1:3478", "turn:10.255.255.1:3478"].map(|u| format!("{u}?transport=tcp"));
     assert_eq!(
         urls, wanted,
-        "and the host we dialled stands beside the inner address"
+        "and the host we dialled stands before the inner address"
     );
 }
 

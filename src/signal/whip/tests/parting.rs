@@ -41,6 +41,67 @@ async fn a_session_that_could_not_be_deleted_is_deleted_before_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_is_deleted_when_the_server_says_that_it_is_gone_and_not_before() {
+    for (status, is_gone) in [
+        (200, true),
+        (204, true),
+        (404, true),
+        (410, true),
+        (401, false),
+        (403, false),
+        (429, false),
+        (500, false),
+        (503, false),
+    ] {
+        let (mut whip, mut far) = let_on(Trickle::Sdpfrag).await;
+        let ((), _) = tokio::join!(whip.close(Parting::Abandon), far.status(status));
+        assert_eq!(whip.orphan.is_none(), is_gone, "{status}");
+        if is_gone {
+            whip.close(Parting::Stop).await;
+            assert!(far.is_left_alone(), "{status}");
+        } else {
+            // As when the publisher is stopped while it waits.
+            let ((), heard) = tokio::join!(whip.close(Parting::Stop), far.status(200));
+            assert_eq!(heard.asked, "DELETE https://h.example:3334/app/s/8chars");
+        }
+    }
+}
+
+/// A stop may come at any await.
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_an_old_session_is_being_deleted_does_not_forget_it() {
+    let (mut whip, mut far) = let_on(Trickle::Sdpfrag).await;
+    let ((), _) = tokio::join!(whip.close(Parting::Abandon), far.status(503));
+    let kept = {
+        let exchange = whip.exchange(OUR_OFFER);
+        tokio::select! {
+            biased;
+            kept = far.hear() => kept,
+            _ = exchange => panic!("nothing was replied"),
+        }
+    };
+    drop(kept);
+    let ((), heard) = tokio::join!(whip.close(Parting::Stop), far.status(200));
+    assert_eq!(heard.asked, "DELETE https://h.example:3334/app/s/8chars");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expired_meanwhile_is_renewed_for_deleting() {
+    for status in [401, 403] {
+        let (mut whip, mut far) = whip(URL, renewed(&["old-token", "new-token"]), Trickle::Sdpfrag);
+        let body = answer();
+        let (remote, _) = tokio::join!(whip.exchange(OUR_OFFER), far.serve(SESSION, &body));
+        remote.unwrap();
+        let server = async { (far.status(status).await, far.status(200).await) };
+        let ((), (old, new)) = tokio::join!(whip.close(Parting::Stop), server);
+        assert!(old.asked.starts_with("DELETE ") && new.asked == old.asked);
+        assert_eq!(old.header("authorization"), Some("Bearer old-token"));
+        assert_eq!(new.header("authorization"), Some("Bearer new-token"));
+        assert!(whip.orphan.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_elsewhere_is_deleted_without_the_token() {
     let (mut whip, mut far) = whip(URL, token("hush-hush"), Trickle::Sdpfrag);
     let head = SESSION.replace("/app", "https://edge.example/app");

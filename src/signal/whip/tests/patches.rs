@@ -272,3 +272,27 @@ async fn a_server_that_knows_no_star_is_asked_without() {
     let (remote, ()) = tokio::join!(whip.restart(&offer), server);
     assert!(matches!(remote, Err(Error::NoRestart)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expired_meanwhile_is_renewed_for_candidates_and_restarts() {
+    let (mut whip, mut far) = whip(
+        URL,
+        renewed(&["a-token", "b-token", "c-token"]),
+        Trickle::Sdpfrag,
+    );
+    let body = answer();
+    let (remote, _) = tokio::join!(whip.exchange(OUR_OFFER), far.serve(SESSION, &body));
+    remote.unwrap();
+    let server = async { (far.status(401).await, far.status(204).await) };
+    let ((), (_, heard)) = tokio::join!(trickle(&mut whip, &[RELAYED], true), server);
+    assert_eq!(heard.header("authorization"), Some("Bearer b-token"));
+    assert_eq!(whip.hears, Some(true));
+    let offer = restarted();
+    let server = async {
+        far.status(403).await;
+        far.serve("HTTP/1.1 200 x\r\n", THEIRS).await
+    };
+    let (remote, heard) = tokio::join!(whip.restart(&offer), server);
+    remote.unwrap();
+    assert_eq!(heard.header("authorization"), Some("Bearer c-token"));
+}
