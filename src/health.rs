@@ -256,7 +256,7 @@ fn publisher_mark(now: Instant, publisher: &Snapshot) -> Option<Mark> {
             frames: publisher.frames_sent(),
             packets: session.peer.as_ref().map_or(0, |peer| peer.packets),
         }),
-        State::Stopped => None,
+        State::OffAir(_) | State::Stopped => None,
         State::Stopping => Some(Mark::Stopping),
         State::Waiting { due, .. } => (*due < now).then_some(Mark::Overdue { due: *due }),
     }
@@ -281,6 +281,8 @@ mod tests {
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: None,
+            recoveries: crate::publisher::Recoveries::new(),
+            platform: None,
         }
     }
 

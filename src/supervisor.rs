@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::account::{self, Account};
 use crate::config::{self, Config};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
@@ -31,6 +33,9 @@ pub const DRAIN_WITHIN: Duration = PART_WITHIN.saturating_add(FEED_WITHIN);
 /// Why a part of the configuration could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The folder of state belongs to another process.
+    #[error(transparent)]
+    State(#[from] account::Error),
     /// A feed's configuration is impossible.
     #[error("feed {name} cannot start")]
     Feed {
@@ -75,6 +80,9 @@ pub struct Supervisor {
     /// Publishers that somebody wants off air, with the last that was seen of them.
     held: BTreeMap<String, watch::Receiver<Snapshot>>,
     members: watch::Sender<Members>,
+    account: Account,
+    /// Stops what a former onair left running; ends by itself.
+    orphans: AbortOnDropHandle<()>,
 }
 
 /// What came of a new configuration.
@@ -157,6 +165,15 @@ impl Supervisor {
         network: &watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, Error> {
+        let account = Account::open(config.daemon.state_dir.as_deref())?;
+        let metered = |p: &config::Publisher| matches!(p.server, config::Server::Platform(_));
+        if !account.is_kept() && config.publishers.values().any(metered) {
+            tracing::warn!(
+                "there is no state_dir: after a crash, streams that onair started go on, and go on costing"
+            );
+        }
+        let (guard, wanted) = (account.clone(), config.publishers.clone());
+        let orphans = async move { account::stop_orphans(&guard, &wanted).await };
         let mut supervisor = Self {
             budget,
             config: config.clone(),
@@ -167,6 +184,8 @@ impl Supervisor {
             publishers: BTreeMap::new(),
             held: BTreeMap::new(),
             members: watch::Sender::default(),
+            account,
+            orphans: AbortOnDropHandle::new(tokio::spawn(orphans)),
         };
         for (name, feed) in &config.feeds {
             supervisor.start_feed(name, feed)?;
@@ -176,6 +195,11 @@ impl Supervisor {
         }
         supervisor.show();
         Ok(supervisor)
+    }
+
+    /// The guard of the account, which outlives any publisher.
+    pub const fn account(&self) -> &Account {
+        &self.account
     }
 
     /// A look at everything that runs.
@@ -318,6 +342,7 @@ impl Supervisor {
             feed.handle(),
             self.clock,
             self.network.clone(),
+            &self.account,
             self.rng.u64(..),
         )
         .map_err(|source| Error::Publisher {
@@ -370,6 +395,7 @@ impl Supervisor {
 
     /// Parts from all servers, then ends the feeds. Bounded by [`DRAIN_WITHIN`].
     pub async fn drain(mut self) {
+        self.orphans.abort();
         let publishers: Vec<String> = self.publishers.keys().cloned().collect();
         self.part(&publishers).await;
         let feeds: Vec<String> = self.feeds.keys().cloned().collect();

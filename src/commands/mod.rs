@@ -8,6 +8,7 @@ mod outcome;
 pub mod probe;
 pub mod run;
 pub mod signals;
+pub mod stream;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Lab(args) => lab::run(*args, cli.global).await,
         Verb::Probe(args) => probe::run(args, cli.global).await,
         Verb::Run(args) => run::run(args, cli.global).await,
+        Verb::Stream(args) => stream::run(args, cli.global).await,
     }
 }
 
