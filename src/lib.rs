@@ -58,5 +58,6 @@ pub mod publisher;
 pub mod report;
 pub mod session;
 pub mod signal;
+pub mod status;
 pub mod supervisor;
 pub mod telemetry;

@@ -35,6 +35,9 @@ pub const DRAIN_WITHIN: Duration = PART_WITHIN
 /// Why a part of the configuration could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The folder of state belongs to another process.
+    #[error(transparent)]
+    State(#[from] account::Error),
     /// A feed's configuration is impossible.
     #[error("feed {name} cannot start")]
     Feed {
@@ -61,9 +64,6 @@ pub enum Error {
         #[source]
         source: net::Error,
     },
-    /// The folder of state belongs to another process.
-    #[error(transparent)]
-    State(#[from] account::Error),
 }
 
 /// Everything that runs.

@@ -40,6 +40,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("signal", &["config", "media", "net"]),
     (
+        "status",
+        &[
+            "config",
+            "daemon",
+            "feed",
+            "health",
+            "peer",
+            "process",
+            "publisher",
+            "supervisor",
+        ],
+    ),
+    (
         "supervisor",
         &[
             "account",
@@ -61,7 +74,7 @@ const TOP: &[&str] = &["commands", "fuzz", "lib", "main"];
 const DOORS: &[(&str, &[&str])] = &[
     ("alsa", &["capture/microphone"]),
     ("anyhow", &["commands/", "main.rs"]),
-    ("axum", &["lab/"]),
+    ("axum", &["lab/", "status/"]),
     ("base64", &["config/pin.rs", "lab/rest"]),
     ("clap", &["cli.rs", "main.rs"]),
     ("cpal", &["capture/microphone"]),
@@ -72,14 +85,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ("humantime", &["commands/", "lab/rest", "net/tls.rs"]),
     ("http_body_util", &["lab/", "net/http.rs"]),
     ("httpdate", &["net/http.rs"]),
-    ("hyper", &["lab/", "net/"]),
-    ("hyper_util", &["lab/", "net/"]),
+    ("hyper", &["lab/", "net/", "status/"]),
+    ("hyper_util", &["lab/", "net/", "status/"]),
     ("libc", &["capture/camera"]),
     ("nokhwa", &["capture/camera"]),
     ("openh264", &["encode/h264", "lab/decode"]),
     ("openh264_sys2", &["encode/h264"]),
     ("opus", &["encode/", "lab/decode"]),
     ("procfs", &["process.rs"]),
+    ("prometheus_client", &["status/metrics.rs"]),
     ("rcgen", &["lab/tls.rs"]),
     ("rtc", &["peer/"]),
     ("rtnetlink", &["network/"]),
@@ -193,6 +207,11 @@ const PURE: &[&str] = &[
     "signal/wowza/choice.rs",
     "signal/wowza_v2/liveness.rs",
     "signal/wowza_v2/message.rs",
+    "status/counts.rs",
+    "status/guard.rs",
+    "status/history.rs",
+    "status/metrics.rs",
+    "status/reading.rs",
     "supervisor/plan.rs",
 ];
 

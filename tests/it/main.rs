@@ -22,6 +22,7 @@ mod reload;
 mod rest;
 mod secrets;
 mod simd;
+mod status;
 mod support;
 mod turn;
 mod ways;

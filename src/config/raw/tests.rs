@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::secret::{Bearer, Secret};
-use crate::config::{Proxy, Server, Transport, Trickle, Trust, WowzaDialect, pin};
+use crate::config::{Proxy, Server, Status, Transport, Trickle, Trust, WowzaDialect, pin};
 
 const MINIMAL: &str = r#"[feed.a]
 video = { source = "testcard" }
@@ -280,6 +280,7 @@ fn file_of_all_keys_states_the_defaults() {
         "ice_servers",
         "insecure_tls",
         "key_frame_interval",
+        "listen",
         "low_latency",
         "on_exit",
         "pins",
@@ -331,6 +332,7 @@ fn file_of_all_keys_states_the_defaults() {
         "proxy",
         "reference_id",
         "state_dir",
+        "token",
     ];
     assert_eq!(shown.into_iter().collect::<Vec<_>>(), expected);
 
@@ -340,6 +342,7 @@ fn file_of_all_keys_states_the_defaults() {
         "[feed.film.video]",
         "[feed.front.audio]",
         "[feed.film.audio]",
+        "[daemon.status]",
     ];
     let more = [
         "[publisher.engine]",
@@ -361,6 +364,43 @@ fn file_of_all_keys_states_the_defaults() {
                 "{key}"
             );
         }
+    }
+}
+
+#[test]
+fn what_other_hosts_can_reach_needs_a_token() {
+    let status = |lines: &str| format!("{MINIMAL}[daemon.status]\n{lines}\n");
+    let read = |lines: &str| read(&status(lines)).map(|config| config.daemon.status);
+    assert_eq!(read("").unwrap(), Status::default());
+    assert_eq!(read("listen = \"off\"").unwrap().listen, None);
+    for address in ["127.0.0.1:1", "127.8.8.8:0", "[::1]:9810"] {
+        let read = read(&format!("listen = \"{address}\"")).unwrap();
+        assert_eq!(read.listen, Some(address.parse().unwrap()));
+    }
+    for address in ["0.0.0.0:9810", "[::]:9810", "192.0.2.1:80"] {
+        let listen = format!("listen = \"{address}\"");
+        let fault = faults(&status(&listen));
+        assert!(fault.contains("give a `token` too"), "{fault}");
+        let both = format!("{listen}\ntoken = \"planted-and-long-enough\"");
+        let token = read(&both).unwrap().token;
+        assert_eq!(token, Some(Secret::new("planted-and-long-enough")));
+    }
+    for (lines, words) in [
+        ("listen = \"localhost:9810\"", "an IP address with its port"),
+        ("listen = 9810", "an IP address with its port"),
+        ("token = \"planted\"", "at least 16 characters"),
+        (
+            "token = \"planted planted planted\"",
+            "a character that no token has",
+        ),
+        ("token = { env = \"NONE\" }", "no such variable"),
+        ("tokn = 1", "did you mean `token`?"),
+    ] {
+        let fault = faults(&status(lines));
+        assert!(
+            fault.contains(words) && !fault.contains("planted"),
+            "{fault}"
+        );
     }
 }
 
