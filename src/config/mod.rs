@@ -12,6 +12,7 @@ pub mod secret;
 pub mod units;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,11 +34,36 @@ pub struct Config {
 }
 
 /// What concerns the process as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Daemon {
     /// Where onair keeps what must outlive it: which streams it has started, the flight recorder. By default what
     /// systemd says in `STATE_DIRECTORY`; without either nothing is kept.
     pub state_dir: Option<PathBuf>,
+    /// How the process can be looked at and told what to do.
+    pub status: Status,
+}
+
+/// The status server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where it listens; `None` and there is none. Anything but a loopback address needs a token.
+    pub listen: Option<SocketAddr>,
+    /// What everyone must show who asks for more than whether onair is healthy and on air.
+    pub token: Option<Secret>,
+}
+
+impl Status {
+    /// Where it listens if the file does not say: on this host only.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            listen: Some(Self::LISTEN),
+            token: None,
+        }
+    }
 }
 
 /// One camera and one microphone, encoded once. At least one of the two tracks is present.
@@ -71,6 +97,8 @@ pub enum VideoSource {
     Camera {
         /// As the user wrote it.
         device: String,
+        /// What is looked for in its pictures.
+        watch: PictureWatch,
     },
     /// A Y4M file, looped.
     File {
@@ -79,6 +107,44 @@ pub enum VideoSource {
     },
     /// The synthetic picture with a burnt-in clock.
     TestCard,
+}
+
+/// For how long the pictures of a camera may be useless before that is said; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureWatch {
+    /// The same to the bit.
+    pub frozen_after: Option<Duration>,
+    /// Black.
+    pub black_after: Option<Duration>,
+}
+
+impl Default for PictureWatch {
+    /// Ten seconds each.
+    fn default() -> Self {
+        Self {
+            frozen_after: Some(Duration::from_secs(10)),
+            black_after: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// For how long the sound of a microphone may be useless before that is said; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoundWatch {
+    /// Digital silence, or a constant level.
+    pub silent_after: Option<Duration>,
+    /// Cut off at full scale, a tenth of the time.
+    pub clipped_after: Option<Duration>,
+}
+
+impl Default for SoundWatch {
+    /// Half a minute for silence, because some microphones are silent while nobody speaks; ten seconds for clipping.
+    fn default() -> Self {
+        Self {
+            silent_after: Some(Duration::from_secs(30)),
+            clipped_after: Some(Duration::from_secs(10)),
+        }
+    }
 }
 
 /// The audio track of a feed.
@@ -104,6 +170,8 @@ pub enum AudioSource {
     Microphone {
         /// As the user wrote it.
         device: String,
+        /// What is looked for in its sound.
+        watch: SoundWatch,
     },
     /// Digital silence.
     Silence,
@@ -127,7 +195,7 @@ impl std::fmt::Display for Size {
 }
 
 /// Bits per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bitrate(pub u32);
 
 /// Keeps one feed on air at one server.

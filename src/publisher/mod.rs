@@ -40,7 +40,7 @@ use policy::Hold;
 use server::Signallers;
 
 /// Longest time given to the platform to stop a stream, after the session has parted.
-const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+pub const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 /// Interval at which a stream that could not be stopped is stopped again while it is off the air.
 const RELEASE_AGAIN: Duration = Duration::from_secs(60);
 /// Longest and shortest wait for a time of the wall clock, which may be set meanwhile.
@@ -446,6 +446,8 @@ impl Actor {
         telemetry.send_modify(|t| t.frames_sent = 0);
         self.snapshots.send_modify(|s| {
             s.frames_sent_before += sent;
+            // Whoever looks before the next word must not count them twice.
+            s.session.frames_sent = 0;
             s.end_reason = Some(ended.reason.chain());
             s.dialect = ended.dialect;
         });

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::secret::{Bearer, Secret};
-use crate::config::{Proxy, Server, Transport, Trickle, Trust, WowzaDialect, pin};
+use crate::config::{Proxy, Server, Status, Transport, Trickle, Trust, WowzaDialect, pin};
 
 const MINIMAL: &str = r#"[feed.a]
 video = { source = "testcard" }
@@ -62,7 +62,7 @@ transprot = "tcp"
 
 [publishers.backup]
 "#;
-    let expected = r#"2:30: feed.front.video.devise: is no known key; allowed: source, size, fps, bitrate, key_frame_interval, device (did you mean `device`?)
+    let expected = r#"2:30: feed.front.video.devise: is no known key; allowed: source, size, fps, bitrate, key_frame_interval, device, frozen_after, black_after (did you mean `device`?)
 2:61: feed.front.video.size: found "1281x720", allowed: WIDTHxHEIGHT, both even and from 64 to 4096, such as "1280x720"
 2:79: feed.front.video.fps: found 0, allowed: a whole number from 1 to 60
 2:92: feed.front.video.bitrate: found "2500", allowed: a bitrate with its unit, 50 kbit/s to 50 Mbit/s, such as "64 kbit/s" or "2.5 Mbit/s"
@@ -94,6 +94,33 @@ fn one_camera_serves_one_feed() {
     assert!(read(&other).is_ok());
     let same = camera("b", "/dev/video0") + &camera("c", "/dev/video0") + MINIMAL;
     assert!(faults(&same).contains("feed.c.video.device: has the same camera as feed.b"));
+}
+
+#[test]
+fn what_is_watched_for_is_a_time_or_off_and_only_a_device_is_watched() {
+    let with = |keys: &str| MINIMAL.replace("\"testcard\"", &format!("\"camera\"{keys}"));
+    let watch = |text: &str| match &read(text).unwrap().feeds["a"]
+        .video
+        .as_ref()
+        .unwrap()
+        .source
+    {
+        VideoSource::Camera { watch, .. } => *watch,
+        other @ (VideoSource::File { .. } | VideoSource::TestCard) => panic!("{other:?}"),
+    };
+    assert_eq!(watch(&with("")), PictureWatch::default());
+    let set = watch(&with(", frozen_after = \"off\", black_after = \"1 min\""));
+    assert_eq!(set.frozen_after, None);
+    assert_eq!(set.black_after, Some(Duration::from_secs(60)));
+    for bad in ["0s", "25h", "never", "10"] {
+        let found = faults(&with(&format!(", frozen_after = \"{bad}\"")));
+        assert!(
+            found.contains("1 s to 24 h, such as \"10s\", or \"off\""),
+            "{found}"
+        );
+    }
+    let card = MINIMAL.replace("\"testcard\"", "\"testcard\", black_after = \"off\"");
+    assert!(faults(&card).contains("black_after: means nothing here"));
 }
 
 #[test]
@@ -243,18 +270,23 @@ fn file_of_all_keys_states_the_defaults() {
         "api",
         "billing_mode",
         "bitrate",
+        "black_after",
         "channels",
+        "clipped_after",
         "device",
         "dialect",
         "fps",
+        "frozen_after",
         "ice_servers",
         "insecure_tls",
         "key_frame_interval",
+        "listen",
         "low_latency",
         "on_exit",
         "pins",
         "proxy",
         "recording",
+        "silent_after",
         "size",
         "time_zone",
         "transcoder_type",
@@ -300,6 +332,7 @@ fn file_of_all_keys_states_the_defaults() {
         "proxy",
         "reference_id",
         "state_dir",
+        "token",
     ];
     assert_eq!(shown.into_iter().collect::<Vec<_>>(), expected);
 
@@ -309,6 +342,7 @@ fn file_of_all_keys_states_the_defaults() {
         "[feed.film.video]",
         "[feed.front.audio]",
         "[feed.film.audio]",
+        "[daemon.status]",
     ];
     let more = [
         "[publisher.engine]",
@@ -330,6 +364,43 @@ fn file_of_all_keys_states_the_defaults() {
                 "{key}"
             );
         }
+    }
+}
+
+#[test]
+fn what_other_hosts_can_reach_needs_a_token() {
+    let status = |lines: &str| format!("{MINIMAL}[daemon.status]\n{lines}\n");
+    let read = |lines: &str| read(&status(lines)).map(|config| config.daemon.status);
+    assert_eq!(read("").unwrap(), Status::default());
+    assert_eq!(read("listen = \"off\"").unwrap().listen, None);
+    for address in ["127.0.0.1:1", "127.8.8.8:0", "[::1]:9810"] {
+        let read = read(&format!("listen = \"{address}\"")).unwrap();
+        assert_eq!(read.listen, Some(address.parse().unwrap()));
+    }
+    for address in ["0.0.0.0:9810", "[::]:9810", "192.0.2.1:80"] {
+        let listen = format!("listen = \"{address}\"");
+        let fault = faults(&status(&listen));
+        assert!(fault.contains("give a `token` too"), "{fault}");
+        let both = format!("{listen}\ntoken = \"planted-and-long-enough\"");
+        let token = read(&both).unwrap().token;
+        assert_eq!(token, Some(Secret::new("planted-and-long-enough")));
+    }
+    for (lines, words) in [
+        ("listen = \"localhost:9810\"", "an IP address with its port"),
+        ("listen = 9810", "an IP address with its port"),
+        ("token = \"planted\"", "at least 16 characters"),
+        (
+            "token = \"planted planted planted\"",
+            "a character that no token has",
+        ),
+        ("token = { env = \"NONE\" }", "no such variable"),
+        ("tokn = 1", "did you mean `token`?"),
+    ] {
+        let fault = faults(&status(lines));
+        assert!(
+            fault.contains(words) && !fault.contains("planted"),
+            "{fault}"
+        );
     }
 }
 
