@@ -91,6 +91,8 @@ pub enum Release {
     Close,
     /// onair ends: `on_exit` decides.
     Exit,
+    /// Another publisher goes on with it at once: it is left as it is.
+    HandOver,
 }
 
 /// What is known of a publisher's stream.
@@ -295,7 +297,7 @@ impl Lease {
     pub async fn release(&mut self, release: Release) {
         self.count().await;
         self.good_until = None;
-        let Some(key) = self.held() else {
+        let Some(key) = self.held().filter(|_| release != Release::HandOver) else {
             return;
         };
         if (release, self.config.on_exit) == (Release::Exit, OnExit::Leave) {

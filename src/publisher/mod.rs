@@ -11,6 +11,7 @@ mod memory;
 mod policy;
 mod server;
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::account::{self, Account, Duty, Lease, Off};
+use crate::account::{self, Account, Duty, Lease, Off, Release};
 use crate::config::platform::Vendor;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
@@ -87,6 +88,7 @@ impl Snapshot {
 #[must_use]
 pub struct Publisher {
     stop: CancellationToken,
+    ends: Arc<OnceLock<Release>>,
     snapshots: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
     /// It has a stream to give back.
@@ -135,6 +137,7 @@ impl Publisher {
             platform: None,
         });
         let stop = CancellationToken::new();
+        let ends = Arc::default();
         let mut actor = Actor {
             parameters: session::Parameters {
                 feed,
@@ -153,6 +156,7 @@ impl Publisher {
             lifecycle: Lifecycle::new(hold, fastrand::Rng::with_seed(seed)),
             memory: Memory::default(),
             stop: stop.clone(),
+            ends: Arc::clone(&ends),
             part: CancellationToken::new(),
             snapshots,
             kept: None,
@@ -166,6 +170,7 @@ impl Publisher {
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
+            ends,
             snapshots: receiver,
             task,
             releases: hold != Hold::Server,
@@ -179,7 +184,13 @@ impl Publisher {
 
     /// Parts from the server and ends. Bounded by `deadline`, and by ten seconds more where a stream has to be stopped
     /// at its platform; what is not done by then is aborted.
-    pub async fn drain(mut self, deadline: Duration) {
+    pub async fn drain(self, deadline: Duration) {
+        self.part(deadline, Release::Exit).await;
+    }
+
+    /// The same, but for what becomes of a stream at a platform, which `release` says.
+    pub async fn part(mut self, deadline: Duration, release: Release) {
+        self.ends.get_or_init(|| release);
         self.stop.cancel();
         let deadline = match self.releases {
             true => deadline + RELEASE_WITHIN,
@@ -204,6 +215,8 @@ impl Drop for Publisher {
 }
 
 struct Actor {
+    /// How the stream is given back, once it is to end.
+    ends: Arc<OnceLock<Release>>,
     parameters: session::Parameters,
     signallers: Signallers,
     config: config::Publisher,
@@ -347,7 +360,7 @@ impl Actor {
             && let Some(kept) = self.kept.take_if(|kept| is_ours(kept))
         {
             self.released = Some(now());
-            tasks.spawn(attempt::give_back(kept, self.stop.clone()).in_current_span());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
         }
     }
 
@@ -356,7 +369,7 @@ impl Actor {
         if tasks.is_empty() {
             self.released = Some(now());
             let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
-            tasks.spawn(attempt::give_back(kept, self.stop.clone()).in_current_span());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
         }
     }
 
@@ -373,7 +386,7 @@ impl Actor {
             signallers: self.signallers.clone(),
             telemetry: telemetry.clone(),
             part: self.part.clone(),
-            stop: self.stop.clone(),
+            ends: Arc::clone(&self.ends),
             dialect,
         };
         self.down.get_or_insert_with(|| (now(), Cause::Start));

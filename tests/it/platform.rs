@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use onair::account::{self, Account, Wall, Why};
+use onair::account::{self, Account, Release, Wall, Why};
 use onair::config::platform::{Create, OnExit, Platform, StreamRef, Vendor};
 use onair::config::schedule::Schedule;
 use onair::config::secret::{Bearer, Secret, SecretSource};
@@ -223,6 +223,13 @@ async fn at_wowza_a_stream_is_made_published_adopted_after_a_crash_and_stopped()
     let adopted = until(&publisher, "on air again", Snapshot::is_on_air).await;
     let status = adopted.platform.expect("it has a platform");
     assert!(status.ours && status.starts == 0, "{status:?}");
+    assert_eq!(world.bill().starts, 1);
+
+    // Nor does a publisher that goes on with it in place of another start it again.
+    publisher.part(PART, Release::HandOver).await;
+    assert!(world.bill().running);
+    let publisher = world.start(&config(world.wowza()), &account);
+    until(&publisher, "on air in its place", Snapshot::is_on_air).await;
     assert_eq!(world.bill().starts, 1);
     publisher.drain(PART).await;
     world.rests().await;

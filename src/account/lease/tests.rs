@@ -196,6 +196,9 @@ async fn a_start_is_written_down_before_it_is_asked_for() {
     assert_eq!(vendor.with(|script| script.ours_at_start), Some(true));
     assert_eq!(vendor.asked(), "Show Start");
     assert!(lease.is_ours());
+    lease.release(Release::HandOver).await;
+    assert_eq!(vendor.asked(), "");
+    assert!(lease.is_ours(), "the next one finds it so");
     lease.release(Release::Exit).await;
     assert_eq!(vendor.asked(), "Stop");
     assert!(!lease.is_ours());
