@@ -66,10 +66,14 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
             open: &|_| Ok(()),
         },
     };
-    raw::parse(&text, &env).map_err(|faults| Error::Faults {
+    let mut config = raw::parse(&text, &env).map_err(|faults| Error::Faults {
         path: path.to_owned(),
         faults,
-    })
+    })?;
+    if config.daemon.state_dir.is_none() && scope == Scope::Everything {
+        config.daemon.state_dir = state_directory();
+    }
+    Ok(config)
 }
 
 /// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why
@@ -105,6 +109,13 @@ fn fetch(source: &SecretSource) -> Result<String, String> {
         SecretSource::Env(name) => variable(name),
         SecretSource::File(path) => secret_file(path),
     }
+}
+
+/// What systemd gives a unit with `StateDirectory=`: the first, if there are several.
+fn state_directory() -> Option<PathBuf> {
+    let folders = variable("STATE_DIRECTORY").ok()?;
+    let first = folders.split(':').next()?;
+    (!first.is_empty()).then(|| PathBuf::from(first))
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {

@@ -10,6 +10,7 @@ pub mod secret;
 pub mod units;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,11 +29,36 @@ pub struct Config {
 }
 
 /// What concerns the process as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Daemon {
     /// Where onair keeps what must outlive it: which streams it has started, the flight recorder. By default what
     /// systemd says in `STATE_DIRECTORY`; without either nothing is kept.
     pub state_dir: Option<PathBuf>,
+    /// How the process can be looked at and told what to do.
+    pub status: Status,
+}
+
+/// The status server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where it listens; `None` and there is none. Anything but a loopback address needs a token.
+    pub listen: Option<SocketAddr>,
+    /// What everyone must show who asks for more than whether onair is healthy and on air.
+    pub token: Option<Secret>,
+}
+
+impl Status {
+    /// Where it listens if the file does not say: on this host only.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            listen: Some(Self::LISTEN),
+            token: None,
+        }
+    }
 }
 
 /// One camera and one microphone, encoded once. At least one of the two tracks is present.

@@ -4,6 +4,7 @@
 //! reported at once, each fault with its place; only broken TOML hides what lies behind it. Pure: secrets are
 //! fetched through [`Env`]. A fault never repeats a value that could be a secret.
 
+mod daemon;
 mod publisher;
 mod read;
 
@@ -19,7 +20,7 @@ use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource, units,
+    Audio, AudioSource, Bitrate, Config, Feed, Publisher, Size, Video, VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -106,7 +107,7 @@ impl Reader<'_> {
             at: 0,
             entries: document.get_ref(),
         };
-        self.only(&root, &["feed", "publisher"], &[]);
+        self.only(&root, &["feed", "publisher", "daemon"], &[]);
 
         let mut feeds = BTreeMap::new();
         for (name, table) in self.named(&root, "feed") {
@@ -132,7 +133,7 @@ impl Reader<'_> {
         Config {
             feeds,
             publishers,
-            daemon: Daemon::default(),
+            daemon: self.daemon(&root),
         }
     }
 

@@ -29,14 +29,14 @@ const SECRET: &str =
     "a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }";
 
 /// A secret as the file gives it.
-struct Written {
-    secret: Secret,
+pub(super) struct Written {
+    pub(super) secret: Secret,
     /// Where it is kept, if not in the file.
     source: Option<SecretSource>,
     /// Where in the file it stands.
-    at: usize,
+    pub(super) at: usize,
     /// Whether it was fetched; else it stands for itself, and its form is not known.
-    known: bool,
+    pub(super) known: bool,
 }
 
 impl Reader<'_> {
@@ -260,7 +260,7 @@ impl Reader<'_> {
     }
 
     /// A secret written out or referred to.
-    fn secret(&mut self, table: &Table<'_>, name: &str) -> Option<Written> {
+    pub(super) fn secret(&mut self, table: &Table<'_>, name: &str) -> Option<Written> {
         let key = table.key(name);
         let Some(value) = table.entries.get(name) else {
             self.fault(table.at, &key, format!("is missing; it must be {SECRET}"));
