@@ -50,6 +50,7 @@ pub mod peer;
 pub mod probe;
 pub mod process;
 pub mod publisher;
+pub mod recorder;
 pub mod report;
 pub mod session;
 pub mod signal;

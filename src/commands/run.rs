@@ -11,18 +11,21 @@ use crate::cli;
 use crate::config::load;
 use crate::media::time::MediaClock;
 use crate::network;
+use crate::recorder::Recorder;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
     let config = load::load(&args.config, load::Scope::Everything)?;
     let stop = signals::watch()?;
+    let mut recorder = Recorder::start(&config.daemon, load::secrets(&args.config));
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
     let network = network::watch().await;
     let supervisor =
         Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
+    recorder.follow(supervisor.view());
 
     run.last(&stop, args.extent.duration, || Ok(())).await?;
 
@@ -33,6 +36,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .collect();
     tracing::info!("draining");
     supervisor.drain().await;
+    recorder.finish().await;
     let sessions = watches
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));

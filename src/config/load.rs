@@ -6,12 +6,23 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::raw::{self, Env, Fault};
+use super::redact::{self, Redacted};
 use super::secret::{Secret, SecretSource};
 
 /// More than any configuration needs; a wrong path (a disk, a film) must not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// More than any token, key or signed URL needs.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Variables that hold the URL of a proxy, perhaps with a password.
+const PROXIES: [&str; 6] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+];
 
 /// Why there is no configuration. The program ends with status 78.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +85,35 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
         config.daemon.state_dir = state_directory();
     }
     Ok(config)
+}
+
+/// The secrets that the file at `path` holds or names, and those of the environment's proxies: for whoever must not
+/// repeat them. What cannot be read is left out. Reads files, so it may block for a moment.
+pub fn secrets(path: &Path) -> Vec<Secret> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let redacted = discreet(path).ok().flatten();
+    let mut secrets = Vec::new();
+    for source in redacted.iter().flat_map(|redacted| &redacted.sources) {
+        let source = match source {
+            SecretSource::File(file) => SecretSource::File(base.join(file)),
+            SecretSource::Credential(_) | SecretSource::Env(_) => source.clone(),
+        };
+        if let Ok(secret) = reread(&source) {
+            secrets.extend(redact::parts(secret.expose()));
+        }
+    }
+    for name in PROXIES {
+        if let Ok(url) = variable(name) {
+            secrets.extend(redact::parts(&url));
+        }
+    }
+    secrets.extend(redacted.into_iter().flat_map(|redacted| redacted.secrets));
+    secrets
+}
+
+/// The file at `path` as others may see it; `None` if it is no TOML. Says in a few words why it cannot be read.
+pub fn discreet(path: &Path) -> Result<Option<Redacted>, String> {
+    read(path, MAX_CONFIG_BYTES).map(|text| redact::redact(&text))
 }
 
 /// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why
