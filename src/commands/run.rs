@@ -18,7 +18,7 @@ use crate::supervisor::Supervisor;
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
     let config = load::load(&args.config, load::Scope::Everything)?;
     let stop = signals::watch()?;
-    let mut recorder = Recorder::start(&config.daemon, load::secrets(&args.config));
+    let mut recorder = Recorder::start(&config.daemon, load::secrets(&args.config).secrets);
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);

@@ -14,6 +14,8 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// More than any token, key or signed URL needs.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
+/// Where systemd keeps the credentials of the unit.
+const CREDENTIALS: &str = "/run/credentials/onair.service";
 /// Variables that hold the URL of a proxy, perhaps with a password.
 const PROXIES: [&str; 6] = [
     "ALL_PROXY",
@@ -87,28 +89,49 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// The secrets that the file at `path` holds or names, and those of the environment's proxies: for whoever must not
-/// repeat them. What cannot be read is left out. Reads files, so it may block for a moment.
-pub fn secrets(path: &Path) -> Vec<Secret> {
+/// Secrets, for whoever must not repeat them.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// They, and the parts of them that are secrets by themselves.
+    pub secrets: Vec<Secret>,
+    /// Where others are that could not be read, each in two words.
+    pub unread: Vec<String>,
+}
+
+/// The secrets that the file at `path` holds or names, and those of the environment's proxies. Reads files, so it may
+/// block for a moment.
+pub fn secrets(path: &Path) -> Known {
     let base = path.parent().unwrap_or(Path::new(""));
     let redacted = discreet(path).ok().flatten();
-    let mut secrets = Vec::new();
+    let mut known = Known::default();
     for source in redacted.iter().flat_map(|redacted| &redacted.sources) {
-        let source = match source {
-            SecretSource::File(file) => SecretSource::File(base.join(file)),
-            SecretSource::Credential(_) | SecretSource::Env(_) => source.clone(),
+        let read = match source {
+            // Beside the unit its credentials are there for root to read.
+            SecretSource::Credential(name) => reread(source)
+                .or_else(|_| reread(&SecretSource::File(Path::new(CREDENTIALS).join(name)))),
+            SecretSource::Env(_) => reread(source),
+            SecretSource::File(file) => reread(&SecretSource::File(base.join(file))),
         };
-        if let Ok(secret) = reread(&source) {
-            secrets.extend(redact::parts(secret.expose()));
+        match (read, source) {
+            (Ok(secret), _) => known.secrets.extend(redact::parts(secret.expose())),
+            (Err(_), SecretSource::Credential(name)) => {
+                known.unread.push(format!("credential {name}"));
+            }
+            (Err(_), SecretSource::Env(name)) => known.unread.push(format!("variable {name}")),
+            (Err(_), SecretSource::File(file)) => {
+                known.unread.push(format!("file {}", file.display()));
+            }
         }
     }
     for name in PROXIES {
         if let Ok(url) = variable(name) {
-            secrets.extend(redact::parts(&url));
+            known.secrets.extend(redact::parts(&url));
         }
     }
-    secrets.extend(redacted.into_iter().flat_map(|redacted| redacted.secrets));
-    secrets
+    known
+        .secrets
+        .extend(redacted.into_iter().flat_map(|redacted| redacted.secrets));
+    known
 }
 
 /// The file at `path` as others may see it; `None` if it is no TOML. Says in a few words why it cannot be read.
@@ -152,7 +175,7 @@ fn fetch(source: &SecretSource) -> Result<String, String> {
 }
 
 /// What systemd gives a unit with `StateDirectory=`: the first, if there are several.
-fn state_directory() -> Option<PathBuf> {
+pub fn state_directory() -> Option<PathBuf> {
     let folders = variable("STATE_DIRECTORY").ok()?;
     let first = folders.split(':').next()?;
     (!first.is_empty()).then(|| PathBuf::from(first))

@@ -152,9 +152,7 @@ impl Redacted {
     /// What is shown in place of `text`; `None` if it may be shown itself.
     fn instead(&mut self, key: &str, text: &str) -> Option<String> {
         let like_url = text.contains("://") || text.contains('@');
-        if (SHOWN.contains(&key) && !like_url)
-            || (URLS.contains(&key) && WORDS.contains(&text))
-        {
+        if (SHOWN.contains(&key) && !like_url) || (URLS.contains(&key) && WORDS.contains(&text)) {
             return None;
         }
         self.secrets.extend(parts(text));
@@ -250,7 +248,11 @@ something = { new = ["planted-new"] }
     #[test]
     fn the_file_of_all_keys_keeps_what_helps() {
         let redacted = redact(include_str!("../../config/onair.toml")).unwrap();
-        for kept in ["to = \"wowza\"", "size = \"1280x720\"", "dialect = \"auto\""] {
+        for kept in [
+            "to = \"wowza\"",
+            "size = \"1280x720\"",
+            "dialect = \"auto\"",
+        ] {
             assert!(redacted.toml.contains(kept), "{}", redacted.toml);
         }
     }

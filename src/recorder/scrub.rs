@@ -41,8 +41,18 @@ const ORDINARY: usize = 12;
 const JWT_MIN: usize = 12;
 /// Keys of records whose values are words of a closed set, or names that the operator chose to be seen.
 const PLAIN: [&str; 12] = [
-    "at", "codec", "dialect", "feed", "k", "level", "offers", "publisher", "rung", "state",
-    "target", "track",
+    "at",
+    "codec",
+    "dialect",
+    "feed",
+    "k",
+    "level",
+    "offers",
+    "publisher",
+    "rung",
+    "state",
+    "target",
+    "track",
 ];
 
 /// Takes secrets out of texts.
@@ -117,7 +127,10 @@ fn without(text: String, secret: &str) -> String {
     let mut rest = text.as_str();
     while let Some(at) = rest.find(secret) {
         let (before, after) = (&rest[..at], &rest[at + secret.len()..]);
-        let glued = before.chars().next_back().or(out.chars().next_back().filter(|_| at == 0));
+        let glued = before
+            .chars()
+            .next_back()
+            .or(out.chars().next_back().filter(|_| at == 0));
         let alone = !glued.is_some_and(is_word) && !after.chars().next().is_some_and(is_word);
         out.push_str(before);
         out.push_str(if alone { HIDDEN } else { secret });
@@ -145,7 +158,9 @@ fn urls(text: &str) -> String {
             }
             None => out.push_str(authority),
         }
-        if !matches!(tail, "" | "/") {
+        if matches!(tail, "" | "/") {
+            out.push_str(tail);
+        } else {
             out.push('/');
             out.push_str(HIDDEN);
         }
@@ -173,7 +188,9 @@ fn named(text: &str) -> String {
         rest = after;
         let name = before[..at].trim_end_matches(['"', '\'', '\\', ' ']);
         let start = name.rfind(|c| !is_word(c));
-        let start = start.map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8));
+        let start = start.map_or(0, |at| {
+            at + name[at..].chars().next().map_or(1, char::len_utf8)
+        });
         if !is_named(&name[start..]) {
             continue;
         }
@@ -202,7 +219,11 @@ fn jwts(text: &str) -> String {
         let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let end = token.find(|c| !inside(c)).unwrap_or(token.len());
         let (token, behind) = token.split_at(end);
-        out.push_str(if token.len() >= JWT_MIN { HIDDEN } else { token });
+        out.push_str(if token.len() >= JWT_MIN {
+            HIDDEN
+        } else {
+            token
+        });
         rest = behind;
     }
     out + rest
@@ -246,18 +267,33 @@ mod tests {
                 "GET https://***@host:1/*** failed",
             ),
             ("at wss://host/ again", "at wss://host/ again"),
-            ("Authorization: Bearer planted-1", "Authorization: Bearer ***"),
+            (
+                "Authorization: Bearer planted-1",
+                "Authorization: Bearer ***",
+            ),
             ("token=planted&next=1", "token=***&next=1"),
-            ("{\"api_key\":\"planted\",\"n\":1}", "{\"api_key\":\"***\",\"n\":1}"),
+            (
+                "{\"api_key\":\"planted\",\"n\":1}",
+                "{\"api_key\":\"***\",\"n\":1}",
+            ),
             ("X-Api-Key: planted", "X-Api-Key: ***"),
             ("said Bearer Planted, twice", "said Bearer ***, twice"),
-            ("the bearer token cannot be read", "the bearer token cannot be read"),
+            (
+                "the bearer token cannot be read",
+                "the bearer token cannot be read",
+            ),
             (
                 "jwt eyJhbGciOiJIUzI1NiJ9.planted.planted-planted.",
                 "jwt ***",
             ),
-            ("a=ice-pwd:planted\\r\\na=mid:0", "a=ice-pwd:***\\r\\na=mid:0"),
-            ("a=ice-ufrag:planted\r\na=mid:0", "a=ice-ufrag:***\r\na=mid:0"),
+            (
+                "a=ice-pwd:planted\\r\\na=mid:0",
+                "a=ice-pwd:***\\r\\na=mid:0",
+            ),
+            (
+                "a=ice-ufrag:planted\r\na=mid:0",
+                "a=ice-ufrag:***\r\na=mid:0",
+            ),
             ("password = \"planted\"", "password = \"***\""),
             ("key frames: 3, size=640x360", "key frames: 3, size=640x360"),
         ] {

@@ -25,7 +25,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("process", &["report"]),
     (
         "recorder",
-        &["config", "feed", "peer", "publisher", "supervisor", "telemetry"],
+        &[
+            "config",
+            "feed",
+            "peer",
+            "publisher",
+            "supervisor",
+            "telemetry",
+        ],
     ),
     ("report", &[]),
     (
@@ -86,7 +93,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     ("turn_server_proto", &["lab/turn"]),
     ("turn_types", &["lab/turn"]),
-    ("url", &["commands/check.rs", "config/raw", "config/redact.rs", "net/"]),
+    (
+        "url",
+        &[
+            "commands/check.rs",
+            "config/raw",
+            "config/redact.rs",
+            "net/",
+        ],
+    ),
     ("webpki_roots", &["net/tls.rs"]),
     ("v4l", &["capture/camera"]),
     ("webrtc", &["peer/"]),

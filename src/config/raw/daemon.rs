@@ -29,7 +29,8 @@ impl Reader<'_> {
     fn recorder(&mut self, table: &Table<'_>) -> Recorder {
         self.only(table, &["size"], &[]);
         let size = self.optional(table, "size", Recorder::default().size, |v| {
-            let allowed = "an amount with its unit, 1 MiB to 256 MiB, such as \"16 MiB\", or \"off\"";
+            let allowed =
+                "an amount with its unit, 1 MiB to 256 MiB, such as \"16 MiB\", or \"off\"";
             quantity(v, allowed, |text| match text {
                 "off" => Some(None),
                 _ => units::bytes(text)
