@@ -91,7 +91,7 @@ pub fn parts(text: &str) -> Vec<Secret> {
     let (path, query) = match &url {
         Some(url) => {
             parts.extend(url.password().map(ToOwned::to_owned));
-            parts.push(url.path().to_owned());
+            parts.push(url.path().trim_start_matches('/').to_owned());
             (url.path(), url.query().unwrap_or_default())
         }
         None => text.split_once('?').unwrap_or((text, "")),
@@ -118,7 +118,7 @@ pub fn parts(text: &str) -> Vec<Secret> {
         })
         .collect();
     parts.extend(decoded);
-    parts.retain(|part| part.chars().count() >= SECRET_MIN && part != "/");
+    parts.retain(|part| part.chars().count() >= SECRET_MIN);
     parts.sort();
     parts.dedup();
     parts.into_iter().map(Secret::new).collect()
@@ -152,7 +152,7 @@ impl Redacted {
     /// What is shown in place of `text`; `None` if it may be shown itself.
     fn instead(&mut self, key: &str, text: &str) -> Option<String> {
         let like_url = text.contains("://") || text.contains('@');
-        if (SHOWN.contains(&key) && !like_url) || (URLS.contains(&key) && WORDS.contains(&text)) {
+        if (SHOWN.contains(&key) && !like_url) || (URLS.contains(&key) && is_plain(text)) {
             return None;
         }
         self.secrets.extend(parts(text));
@@ -170,6 +170,13 @@ impl Redacted {
         });
         Some(origin.unwrap_or_else(|| HIDDEN.to_owned()))
     }
+}
+
+/// Whether this stands where a URL may, and holds no secret: a word, or an ICE server, whose URL has no room for one.
+fn is_plain(text: &str) -> bool {
+    let schemes = ["stun:", "stuns:", "turn:", "turns:"];
+    let ice_server = schemes.iter().any(|scheme| text.starts_with(scheme)) && !text.contains('@');
+    WORDS.contains(&text) || ice_server
 }
 
 /// The place that a table refers to, if it is a reference to a secret and nothing else.
@@ -223,6 +230,7 @@ something = { new = ["planted-new"] }
             "fps = 30",
             "wss://ome.example:3334/***",
             "http://proxy.example:3128/***",
+            "url = \"turn:turn.example:3478\"",
             "file = \"url\"",
             "proxy = \"none\"",
             "api_key = \"***\"",

@@ -1,7 +1,7 @@
 //! What is recorded of feeds and publishers: each change of a state, and the counts once a second. Pure.
 //!
-//! Only what has changed is recorded, so that a night off air takes no space. Names of keys are the field's words;
-//! times are in milliseconds, sizes in bytes.
+//! Only what has changed is recorded, so that a night off air takes no space; a count that is not there is zero.
+//! Names of keys are the field's words; times are in milliseconds, sizes in bytes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -123,10 +123,13 @@ fn entry(
     (kind, said)
 }
 
-/// The fields of a JSON object that is written out here.
+/// The fields of a JSON object that is written out here, without those that say nothing.
 fn fields(value: Value) -> Map<String, Value> {
     match value {
-        Value::Object(fields) => fields,
+        Value::Object(mut fields) => {
+            fields.retain(|_, value| !value.is_null() && *value != json!(0));
+            fields
+        }
         Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) => {
             Map::new()
         }
@@ -265,7 +268,7 @@ fn frames(status: &feed::Status) -> Map<String, Value> {
             "overruns": status.losses.overruns,
             "samples_lost": status.losses.samples,
         });
-        (track.to_owned(), counts)
+        (track.to_owned(), Value::Object(fields(counts)))
     };
     let mut said: Map<String, Value> = tracks(status).map(track).collect();
     let fanout = &status.fanout;

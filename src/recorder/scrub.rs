@@ -216,7 +216,7 @@ fn jwts(text: &str) -> String {
     while let Some(at) = rest.find("eyJ") {
         let (before, token) = rest.split_at(at);
         out.push_str(before);
-        let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*');
         let end = token.find(|c| !inside(c)).unwrap_or(token.len());
         let (token, behind) = token.split_at(end);
         out.push_str(if token.len() >= JWT_MIN {
