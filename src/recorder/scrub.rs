@@ -96,14 +96,16 @@ impl Scrubber {
             Value::Bool(_) | Value::Null | Value::Number(_) => {}
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    let is_text = value.is_string();
-                    if is_text && PLAIN.contains(&name.as_str()) {
-                        continue;
+                    if let Value::String(text) = value {
+                        if PLAIN.contains(&name.as_str()) {
+                            continue;
+                        }
+                        if is_named(name) {
+                            HIDDEN.clone_into(text);
+                            continue;
+                        }
                     }
-                    match value {
-                        Value::String(text) if is_named(name) => HIDDEN.clone_into(text),
-                        _ => self.value(value),
-                    }
+                    self.value(value);
                 }
             }
             Value::String(text) => *text = self.text(text),
