@@ -190,6 +190,7 @@ pub struct Devices {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     onair lab --profile ome-0.21,qencode\n  \
+    onair lab --profile wowza-cloud,qencode --rest --time-scale 0.1\n  \
     onair lab --listen 192.0.2.7:8080 --port ome-0.20=3333 --self-signed certs --turn=3478 --turn-tls 443 --report report.json")]
 pub struct Lab {
     /// Where the page listens; each server gets a free port at the same IP address
@@ -274,6 +275,14 @@ pub struct Lab {
     #[arg(long)]
     pub ice_lite: bool,
 
+    /// The vendors' control planes.
+    #[command(flatten)]
+    pub control: Control,
+
+    /// Multiply the servers' and vendors' own times by this: with 0.01 the twenty minutes of an idle stream are twelve seconds
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor)]
+    pub time_scale: f64,
+
     /// Be a wrong server: a negative control that every client must fail on; code-404, missing-fingerprint,
     /// wrong-fingerprint, wrong-ice-pwd or wrong-turn-password
     #[arg(long = "mutate", value_name = "NAME")]
@@ -282,6 +291,35 @@ pub struct Lab {
     /// Duration and report.
     #[command(flatten)]
     pub extent: Extent,
+}
+
+/// The control planes of `onair lab`.
+#[derive(Args, Clone, Debug)]
+pub struct Control {
+    /// Be the REST APIs of Wowza Video and Qencode too: at wowza-cloud and qencode one can then publish to started streams alone
+    #[arg(long)]
+    pub rest: bool,
+
+    /// Port of a vendor's API, such as wowza=8087; repeated; without this flag, a free one
+    #[arg(long = "rest-port", value_name = "NAME=PORT", requires = "rest", value_parser = vendor_port)]
+    pub rest_ports: Vec<(String, u16)>,
+
+    /// Name of a stream that exists at both from the start; repeated
+    #[arg(
+        long = "rest-stream",
+        value_name = "NAME",
+        requires = "rest",
+        default_value = "front"
+    )]
+    pub rest_streams: Vec<String>,
+
+    /// Where the token is that Wowza Video takes; without this flag, one of chance is printed
+    #[arg(long, value_name = "FILE", requires = "rest")]
+    pub wowza_token_file: Option<PathBuf>,
+
+    /// Where the API key is that Qencode takes; without this flag, one of chance is printed
+    #[arg(long, value_name = "FILE", requires = "rest")]
+    pub qencode_key_file: Option<PathBuf>,
 }
 
 /// `onair probe`.
@@ -318,7 +356,7 @@ pub struct Probe {
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 
-    /// Take any certificate
+    /// Take any certificate of the host in the URL
     #[arg(long)]
     pub insecure_tls: bool,
 
@@ -361,6 +399,26 @@ fn profile_port(text: &str) -> Result<(String, u16), String> {
     }
     let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
     Ok((name.to_owned(), port))
+}
+
+fn vendor_port(text: &str) -> Result<(String, u16), String> {
+    let (name, port) = text
+        .split_once('=')
+        .ok_or("a vendor and its port, such as wowza=8087")?;
+    if !matches!(name, "qencode" | "wowza") {
+        return Err(format!("{name:?} is neither qencode nor wowza"));
+    }
+    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    Ok((name.to_owned(), port))
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| "a number, such as 0.01")?;
+    if (0.000_1..=100.0).contains(&factor) {
+        Ok(factor)
+    } else {
+        Err("a factor between 0.0001 and 100".to_owned())
+    }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -422,6 +480,12 @@ mod tests {
         let turn = |args: &[&str]| parse(args).expect("parses").turn;
         assert_eq!((turn(&[]), turn(&["--turn"])), (None, Some(0)));
         assert_eq!(turn(&["--turn=3478"]), Some(3_478));
+        assert!(
+            parse(&["--rest-port", "wowza=1"]).is_err(),
+            "without --rest"
+        );
+        assert!(parse(&["--rest", "--rest-port", "ome=1"]).is_err());
+        assert!(parse(&["--time-scale", "0"]).is_err());
         assert!(parse(&["--turn-tls", "443"]).is_err(), "without --turn");
         assert!(parse(&["--tls-cert", "a.pem"]).is_err(), "without a key");
     }

@@ -198,7 +198,12 @@ fn config(way: Way, relays: Relays) -> Config {
             first: None,
         },
         ice_servers: relay.into_iter().collect(),
-        dialer: Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read"),
+        dialer: Dialer::new(
+            &Secret::new("wss://server.example/"),
+            &Trust::default(),
+            &Proxy::None,
+        )
+        .expect("no files are read"),
         first_sequence: 1,
         limits: limits(way),
     }

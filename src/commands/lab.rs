@@ -1,8 +1,8 @@
-//! `onair lab`: the strict ingest server alone, for any publisher, with the relays and the proxy that stand before
-//! servers elsewhere.
+//! `onair lab`: the strict ingest server alone, for any publisher, with the relays, the proxy and the control planes that
+//! stand before servers elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use crate::config::secret::Secret;
 use crate::lab::proxy::{Proxy, ProxyConfig};
 use crate::lab::tls::Identity;
 use crate::lab::turn::TurnConfig;
-use crate::lab::{Lab, LabConfig, Mutation, OmeTurn, Profile};
+use crate::lab::{Lab, LabConfig, Mutation, OmeTurn, Profile, RestConfig, Vendor};
 use crate::media::time::MediaClock;
 
 /// The TURN server's user.
@@ -42,6 +42,17 @@ pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCod
             print(&format!("lab {profile} {}\n", endpoint.url))?;
         }
     }
+    for vendor in Vendor::ALL {
+        if let Some(url) = lab.rest(vendor) {
+            print(&format!("rest {vendor} {url}\n"))?;
+        }
+    }
+    for bill in lab.bills() {
+        print(&format!(
+            "stream {} {} {}\n",
+            bill.vendor, bill.id, bill.name
+        ))?;
+    }
     for url in lab.turn().map(|turn| turn.urls()).unwrap_or_default() {
         print(&format!("turn {url}\n"))?;
     }
@@ -55,6 +66,12 @@ pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCod
     run.last(&stop, args.extent.duration, || Ok(())).await?;
 
     let hub = lab.hub().clone();
+    for bill in lab.bills() {
+        print(&format!(
+            "bill {} {} {}: {:.0} s, {}\n",
+            bill.vendor, bill.id, bill.name, bill.billed_s, bill.state
+        ))?;
+    }
     lab.stop().await;
     if let Some(proxy) = proxy {
         proxy.stop().await;
@@ -101,6 +118,10 @@ fn configured(args: &cli::Lab, clock: MediaClock) -> anyhow::Result<(LabConfig, 
         words += &format!("ca {}\n", folder.join("ca.pem").display());
         config.tls = Some(identity);
     }
+    config.time_scale = args.time_scale;
+    if args.control.rest {
+        config.rest = Some(control(&args.control, &mut words)?);
+    }
     if let Some(port) = args.turn {
         config.turn = Some(turn(args, port, &config, &mut words)?);
     }
@@ -134,15 +155,47 @@ fn turn(
     config.password = match &args.turn_password_file {
         Some(file) => {
             *words += &format!("turn-user {TURN_USER}, password in {}\n", file.display());
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            Secret::new(text.trim_end())
+            read(file)?
         }
         None => {
-            let password: String = (0..16).map(|_| fastrand::alphanumeric()).collect();
-            *words += &format!("turn-user {TURN_USER} {password}\n");
-            Secret::new(password)
+            let password = made_up();
+            *words += &format!("turn-user {TURN_USER} {}\n", password.expose());
+            password
         }
     };
     Ok(config)
+}
+
+/// The control planes that `args` describe, and what is to be said of their secrets.
+fn control(args: &cli::Control, words: &mut String) -> anyhow::Result<RestConfig> {
+    let mut credential = |what: &str, file: &Option<PathBuf>| match file {
+        Some(file) => read(file),
+        None => {
+            let secret = made_up();
+            *words += &format!("{what} {}\n", secret.expose());
+            Ok(secret)
+        }
+    };
+    let token = credential("wowza-token", &args.wowza_token_file)?;
+    let key = credential("qencode-key", &args.qencode_key_file)?;
+    let mut config = RestConfig::new(token, key);
+    for (name, port) in &args.rest_ports {
+        config.ports.insert(name.parse()?, *port);
+    }
+    config.streams.clone_from(&args.rest_streams);
+    config.seed = fastrand::u64(..);
+    Ok(config)
+}
+
+/// The secret that is all of `file`.
+fn read(file: &Path) -> anyhow::Result<Secret> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Secret::new(text.trim_end()))
+}
+
+/// A secret of chance, for a rehearsal.
+fn made_up() -> Secret {
+    let made: String = (0..16).map(|_| fastrand::alphanumeric()).collect();
+    Secret::new(made)
 }

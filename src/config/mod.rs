@@ -206,13 +206,15 @@ pub struct Trust {
     /// A PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
     /// SHA-256 digests of the public keys (SubjectPublicKeyInfo) of which the server's own certificate must have one;
-    /// none means any. Authorities, names and times are checked all the same.
+    /// none means any. Authorities, names and times are checked all the same. They bind the host of the publisher's URL
+    /// alone, at whatever port.
     pub pins: Vec<[u8; 32]>,
-    /// Take any certificate. For a lab; said as a warning on each connection.
+    /// Take any certificate of the host of the publisher's URL. For a lab; said as a warning on each connection.
     pub insecure: bool,
 }
 
-/// The HTTP proxy through which signalling and TURN over TLS leave (RFC 9110, section 9.3.6: `CONNECT`).
+/// The HTTP proxy through which signalling and TURN over TCP and TLS leave (RFC 9110, section 9.3.6: `CONNECT`). TCP to a
+/// server's own candidates is dialled directly as well, as UDP is, for such a server may be in the same network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Proxy {
     /// What `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
@@ -257,6 +259,18 @@ pub enum Server {
         /// Which of the two languages is spoken there.
         dialect: WowzaDialect,
     },
+}
+
+impl Server {
+    /// Where it is asked first.
+    pub const fn url(&self) -> &Secret {
+        match self {
+            Self::Ome { url }
+            | Self::Qencode { url }
+            | Self::Whip { url, .. }
+            | Self::Wowza { url, .. } => url,
+        }
+    }
 }
 
 /// Wowza's languages.

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use super::faults::Step;
 use super::now;
 use super::ome;
 use super::profile::Dialect;
+use super::rest::Doors;
 use super::station::Request;
 use super::station::Station;
 use super::whip;
@@ -42,7 +44,7 @@ const HEADERS: Duration = Duration::from_secs(10);
 /// A request that is answered by hanging up.
 #[derive(Debug, thiserror::Error)]
 #[error("a fault: hung up")]
-struct HungUp;
+pub(super) struct HungUp;
 
 /// Serves everyone who comes, until `stop`; then every session is ended, and what is `tracked` ends. `elsewhere` is
 /// the port that redirected publishers are sent to.
@@ -53,6 +55,45 @@ pub(super) async fn serve(
     tracked: TaskTracker,
     stop: CancellationToken,
 ) {
+    let what = station.profile.to_string();
+    let (tasks, until) = (tracked.clone(), stop.clone());
+    let visit = move |stream, remote| {
+        let visitor = Visitor {
+            station: Arc::clone(&station),
+            elsewhere,
+            tracked: tracked.clone(),
+            stop: stop.clone(),
+            remote,
+        };
+        async move {
+            let doors = visitor.station.doors.as_ref();
+            if doors.is_some_and(Doors::is_unreachable) {
+                return;
+            }
+            match visitor.station.tls.clone() {
+                None => visitor.connection(stream).await,
+                Some(acceptor) => {
+                    if let Some(stream) = acceptor.accept(stream).await {
+                        visitor.connection(stream).await;
+                    }
+                }
+            }
+        }
+    };
+    accept(listener, &what, tasks, until, visit).await;
+}
+
+/// Hands every connection to `visit`, a bounded number of them at a time, until `stop`.
+pub(super) async fn accept<F, Visit>(
+    listener: TcpListener,
+    what: &str,
+    tracked: TaskTracker,
+    stop: CancellationToken,
+    visit: F,
+) where
+    F: Fn(TcpStream, SocketAddr) -> Visit,
+    Visit: Future<Output = ()> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -63,7 +104,7 @@ pub(super) async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or a connection reset before it was accepted: either passes.
-                tracing::warn!(%error, profile = %station.profile, "a connection was not accepted");
+                tracing::warn!(%error, what, "a connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -71,22 +112,9 @@ pub(super) async fn serve(
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
-        let visitor = Visitor {
-            station: Arc::clone(&station),
-            elsewhere,
-            tracked: tracked.clone(),
-            stop: stop.clone(),
-            remote,
-        };
+        let visit = visit(stream, remote);
         tracked.spawn(async move {
-            match visitor.station.tls.clone() {
-                None => visitor.connection(stream).await,
-                Some(acceptor) => {
-                    if let Some(stream) = acceptor.accept(stream).await {
-                        visitor.connection(stream).await;
-                    }
-                }
-            }
+            visit.await;
             drop(place);
         });
     }

@@ -18,6 +18,7 @@ use super::hub::Hub;
 use super::hub::State;
 use super::now;
 use super::profile::Profile;
+use super::rest::RestCall;
 
 /// Something to go wrong. In JSON: `{"fault": "refuse", "status": 503, "times": 3, "profile": "wowza-se"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -116,6 +117,18 @@ pub enum Fault {
         /// How long.
         ms: u64,
     },
+    /// The next requests to the control plane next to that profile go wrong.
+    Rest {
+        /// How.
+        how: RestFault,
+        /// How many.
+        times: u32,
+        /// Only requests of this kind; all of them without it.
+        #[serde(default)]
+        call: Option<RestCall>,
+    },
+    /// The vendor stops every stream that runs, under its publisher.
+    RestStop,
     /// The next sessions meet silence from this step on.
     Silent {
         /// The first step that does not happen.
@@ -123,6 +136,40 @@ pub enum Fault {
         /// How many sessions.
         times: u32,
     },
+}
+
+/// How a request to a control plane goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestFault {
+    /// It is answered, but late.
+    Delay {
+        /// How late.
+        ms: u64,
+    },
+    /// It is refused in the vendor's words, as if what it shows had expired.
+    ExpiredToken,
+    /// The connection is cut.
+    HangUp {
+        /// What was asked for is done all the same.
+        done: bool,
+    },
+    /// It is done, and answered with half of the JSON.
+    Malformed,
+    /// It is done, and answered with eight megabytes.
+    Oversized,
+    /// It is never answered, nor done.
+    Silence,
+    /// It is answered with this status in the vendor's words, and not done.
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// What `Retry-After` says, in seconds.
+        #[serde(default)]
+        retry_after_s: Option<u32>,
+    },
+    /// What it starts never gets to be started.
+    StuckStart,
 }
 
 /// A step at which a server may fall silent.
@@ -197,6 +244,8 @@ pub struct Faults {
 struct Plan {
     next: Mutex<Next>,
     black_hole: watch::Sender<Option<Instant>>,
+    /// How often the vendor has stopped everything.
+    stops: watch::Sender<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -210,6 +259,7 @@ struct Next {
     refuse_restart: Option<(u16, u32)>,
     refuse_video: Option<(RefusedVideo, u32)>,
     retry_later: Option<((u16, u32), u32)>,
+    rest: Option<((RestFault, Option<RestCall>), u32)>,
     unlisted_until: Option<Instant>,
     held_until: Option<Instant>,
     mutation: Option<Mutation>,
@@ -225,6 +275,7 @@ impl Faults {
             let plan = Plan {
                 next: Mutex::new(next),
                 black_hole: watch::Sender::new(None),
+                stops: watch::Sender::new(0),
             };
             (*profile, plan)
         };
@@ -266,13 +317,18 @@ impl Faults {
                 Fault::Unlist { ms } => {
                     next.unlisted_until = Some(now + Duration::from_millis(ms));
                 }
+                Fault::Rest { how, times, call } => next.rest = Some(((how, call), times)),
                 Fault::Silent { step, times } => next.silent = Some((step, times)),
                 Fault::BlackHole { .. }
                 | Fault::CloseSocket { .. }
                 | Fault::DropSocket
                 | Fault::End
-                | Fault::KeyFrame => {}
+                | Fault::KeyFrame
+                | Fault::RestStop => {}
             });
+            if fault == Fault::RestStop {
+                plan.stops.send_modify(|times| *times += 1);
+            }
             if let Fault::BlackHole { ms } = fault {
                 plan.black_hole
                     .send_replace(Some(now + Duration::from_millis(ms)));
@@ -293,6 +349,8 @@ impl Faults {
             | Fault::RefuseRestart { .. }
             | Fault::RefuseUpgrade { .. }
             | Fault::RefuseVideo { .. }
+            | Fault::Rest { .. }
+            | Fault::RestStop
             | Fault::RetryLater { .. }
             | Fault::Silent { .. }
             | Fault::Unlist { .. } => return 0,
@@ -352,6 +410,23 @@ impl Faults {
     pub(super) fn is_unlisted(&self, profile: Profile, now: Instant) -> bool {
         self.take(profile, |next| next.unlisted_until)
             .is_some_and(|until| now < until)
+    }
+
+    /// How this request to the control plane, which is for `call`, goes wrong.
+    pub(super) fn rest(&self, profile: Profile, call: Option<RestCall>) -> Option<RestFault> {
+        let due = |next: &mut Next| match next.rest {
+            Some(((_, only), _)) if only.is_none() || only == call => take(&mut next.rest),
+            _ => None,
+        };
+        self.take(profile, due).map(|(how, _)| how)
+    }
+
+    /// Changes whenever the vendor is to stop everything.
+    pub(super) fn rest_stops(&self, profile: Profile) -> watch::Receiver<u64> {
+        match self.plans.get(&profile) {
+            Some(plan) => plan.stops.subscribe(),
+            None => watch::channel(0).1,
+        }
     }
 
     /// Whether this session is to meet silence at `step`.
@@ -456,6 +531,27 @@ mod tests {
         assert_eq!(
             read(r#"{"fault":"refuse-video","how":"port-zero","times":1}"#),
             Fault::RefuseVideo { how, times: 1 }
+        );
+        assert_eq!(
+            read(
+                r#"{"fault":"rest","how":{"status":{"status":429,"retry_after_s":60}},"times":2,"call":"start"}"#
+            ),
+            Fault::Rest {
+                how: RestFault::Status {
+                    status: 429,
+                    retry_after_s: Some(60)
+                },
+                times: 2,
+                call: Some(RestCall::Start),
+            }
+        );
+        assert_eq!(
+            read(r#"{"fault":"rest","how":"silence","times":1}"#),
+            Fault::Rest {
+                how: RestFault::Silence,
+                times: 1,
+                call: None,
+            }
         );
         assert!(serde_json::from_str::<Fault>(r#"{"fault":"nonsense"}"#).is_err());
     }

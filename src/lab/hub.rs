@@ -28,6 +28,7 @@ use crate::report;
 use crate::report::Verdict;
 
 use super::profile::Profile;
+use super::rest::Input;
 use super::tally::Tally;
 
 /// Access units a late reader may lie behind before it loses the oldest: about two seconds of both tracks.
@@ -254,6 +255,38 @@ impl Hub {
     /// Asks the publisher of a session for a key frame; `false` if there is no such session any more.
     pub fn request_key_frame(&self, id: SessionId) -> bool {
         self.ask(id, Ask::KeyFrame)
+    }
+
+    /// Who publishes to `profile` over a media connection that is up: their names, and what they send.
+    pub(super) fn inputs(&self, profile: Profile) -> BTreeMap<String, Input> {
+        let sessions = self.lock();
+        let live = sessions.by_id.values().filter(|entry| {
+            entry.profile == profile && matches!(entry.state, State::Connected | State::OnAir)
+        });
+        live.map(|entry| {
+            let input = Input {
+                size: entry.tally.video.size,
+                fps: entry.live.fps,
+                bitrate_bps: entry.live.bitrate_bps,
+            };
+            (entry.name.clone(), input)
+        })
+        .collect()
+    }
+
+    /// Ends whoever publishes to `profile` as `name`, as a server does that shuts down.
+    pub(super) fn end(&self, profile: Profile, name: &str) {
+        let ids: Vec<SessionId> = {
+            let sessions = self.lock();
+            let named = sessions
+                .by_id
+                .iter()
+                .filter(|(_, entry)| entry.profile == profile && entry.name == name);
+            named.map(|(id, _)| *id).collect()
+        };
+        for id in ids {
+            self.ask(id, Ask::End);
+        }
     }
 
     /// A counter that moves with every change of state, decoded picture or message of any session.

@@ -6,7 +6,8 @@
 //! engine (`ingest`, `engine`); what arrives is put together (`depacketize`), decoded (`decode`), judged
 //! (`judge`, `sync`) and counted (`tally`); the [`hub`] shows all of it. One more listener has the page, and
 //! takes [`faults`]. Beside them stand what publishers meet on their way: a TURN server ([`turn`], which has
-//! OvenMediaEngine's own one too), TLS ([`tls`]) and a [`proxy`].
+//! OvenMediaEngine's own one too), TLS ([`tls`]), a [`proxy`], and the vendors' control planes ([`rest`]), which decide
+//! under which names one may publish.
 
 mod answer;
 mod beep;
@@ -26,6 +27,7 @@ mod paths;
 pub mod profile;
 pub mod proxy;
 mod reception;
+pub mod rest;
 mod sdp;
 mod station;
 mod sync;
@@ -67,11 +69,20 @@ pub use self::faults::Fault;
 pub use self::faults::Faults;
 pub use self::faults::Mutation;
 pub use self::faults::RefusedVideo;
+pub use self::faults::RestFault;
 pub use self::faults::Step;
 pub use self::hub::Hub;
 pub use self::profile::Profile;
+pub use self::rest::RestCall;
+pub use self::rest::RestConfig;
+pub use self::rest::Vendor;
 
 use self::profile::Dialect;
+use self::rest::Asked;
+use self::rest::Bill;
+use self::rest::Doors;
+use self::rest::Plane;
+use self::rest::Surroundings;
 use self::station::Station;
 use self::tls::Acceptor;
 use self::tls::Identity;
@@ -141,6 +152,9 @@ pub struct LabConfig {
     pub ice_lite: bool,
     /// How Wowza servers take the other dialect.
     pub foreign: Foreign,
+    /// The vendors' control planes; without them, one may publish at any time. With them, under the names of started
+    /// streams alone, at `wowza-cloud` and `qencode`.
+    pub rest: Option<RestConfig>,
 }
 
 /// How OvenMediaEngine's embedded TURN server is set up. All OvenMediaEngines of a lab share it.
@@ -177,6 +191,7 @@ impl LabConfig {
             ice_servers: Vec::new(),
             ice_lite: false,
             foreign: Foreign::Answers,
+            rest: None,
         }
     }
 }
@@ -218,6 +233,7 @@ pub struct Lab {
     faults: Faults,
     page: SocketAddr,
     doors: BTreeMap<Profile, SocketAddr>,
+    planes: BTreeMap<Vendor, (SocketAddr, Arc<Plane>)>,
     secured: bool,
     turn: Option<TurnServer>,
     tasks: TaskTracker,
@@ -240,27 +256,6 @@ impl Lab {
             None => None,
         };
         let (page, listener) = listen(config.listen).await?;
-        let relaying = Router::new()
-            .route("/v1/turn", get(turn_counts).post(turn_fault))
-            .with_state(turn.as_ref().map(TurnServer::handle));
-        let routes = Router::new()
-            .route("/v1/report", get(report_json))
-            .route("/v1/faults", post(commit))
-            .with_state(faults.clone())
-            .merge(relaying)
-            .merge(page::router(
-                hub.clone(),
-                config.media_ip,
-                tasks.clone(),
-                stop.clone(),
-            ));
-        let closed = stop.clone().cancelled_owned();
-        tasks.spawn(async move {
-            let served = axum::serve(listener, routes).with_graceful_shutdown(closed);
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the lab's page ended");
-            }
-        });
         let tls = config.tls.as_ref().map(Acceptor::new).transpose()?;
         let embedded = if config.profiles.iter().any(|p| p.is_ome()) {
             let address = SocketAddr::new(config.media_ip, config.ome_turn.port);
@@ -270,6 +265,7 @@ impl Lab {
             None
         };
         let mut doors = BTreeMap::new();
+        let mut gated = BTreeMap::new();
         for profile in &config.profiles {
             let port = config.ports.get(profile).copied().unwrap_or(0);
             let address = SocketAddr::new(config.listen.ip(), port);
@@ -278,6 +274,12 @@ impl Lab {
                 Dialect::Whip => Some(listen(SocketAddr::new(config.listen.ip(), 0)).await?),
                 Dialect::Ome | Dialect::WowzaV1 | Dialect::WowzaV2 => None,
             };
+            let gate = config.rest.as_ref().zip(profile.vendor());
+            let gate = gate.map(|(rest, vendor)| {
+                let gate = Doors::new(rest.unreachable);
+                gated.insert(vendor, gate.clone());
+                gate
+            });
             let station = Arc::new(Station {
                 profile: *profile,
                 hub: hub.clone(),
@@ -295,6 +297,7 @@ impl Lab {
                 ice_servers: config.ice_servers.clone(),
                 foreign: config.foreign,
                 elsewhere: beside.as_ref().map(|(address, _)| *address),
+                doors: gate,
                 whip: whip::Sessions::default(),
                 names: Mutex::default(),
             });
@@ -307,11 +310,68 @@ impl Lab {
             tasks.spawn(served);
             doors.insert(*profile, address);
         }
+        let mut planes = BTreeMap::new();
+        for (vendor, gate) in gated {
+            // Both are there, or there would be no gate.
+            let (Some(rest), Some(signalling)) = (&config.rest, doors.get(&vendor.profile()))
+            else {
+                continue;
+            };
+            let port = rest.ports.get(&vendor).copied().unwrap_or(0);
+            let (address, listener) = listen(SocketAddr::new(config.listen.ip(), port)).await?;
+            let around = Surroundings {
+                hub: hub.clone(),
+                faults: faults.clone(),
+                clock: config.clock,
+                time_scale: config.time_scale,
+                signalling: *signalling,
+                secured: tls.is_some(),
+            };
+            let plane = Plane::open(vendor, rest, gate, around, &tasks, &stop);
+            let served = Arc::clone(&plane);
+            tasks.spawn(rest::serve(
+                listener,
+                served,
+                tls.clone(),
+                tasks.clone(),
+                stop.clone(),
+            ));
+            planes.insert(vendor, (address, plane));
+        }
+        let relaying = Router::new()
+            .route("/v1/turn", get(turn_counts).post(turn_fault))
+            .with_state(turn.as_ref().map(TurnServer::handle));
+        let controlled = Router::new().route("/v1/rest", get(rest_json)).with_state(
+            planes
+                .values()
+                .map(|(_, plane)| Arc::clone(plane))
+                .collect::<Vec<_>>(),
+        );
+        let routes = Router::new()
+            .route("/v1/report", get(report_json))
+            .route("/v1/faults", post(commit))
+            .with_state(faults.clone())
+            .merge(relaying)
+            .merge(controlled)
+            .merge(page::router(
+                hub.clone(),
+                config.media_ip,
+                tasks.clone(),
+                stop.clone(),
+            ));
+        let closed = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let served = axum::serve(listener, routes).with_graceful_shutdown(closed);
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the lab's page ended");
+            }
+        });
         Ok(Self {
             hub,
             faults,
             page,
             doors,
+            planes,
             secured: tls.is_some(),
             turn,
             tasks,
@@ -381,6 +441,35 @@ impl Lab {
     /// Address of the signalling of each profile.
     pub const fn addresses(&self) -> &BTreeMap<Profile, SocketAddr> {
         &self.doors
+    }
+
+    /// The root of `vendor`'s REST API, such as `http://127.0.0.1:8087/api/v2.0`; `None` without control planes, or if
+    /// the lab is not that vendor's profile.
+    pub fn rest(&self, vendor: Vendor) -> Option<String> {
+        let (address, _) = self.planes.get(&vendor)?;
+        let scheme = if self.secured { "https" } else { "http" };
+        Some(format!("{scheme}://{address}{}", vendor.root()))
+    }
+
+    /// What the streams at both vendors have cost so far.
+    pub fn bills(&self) -> Vec<Bill> {
+        self.planes
+            .values()
+            .flat_map(|(_, plane)| plane.bills())
+            .collect()
+    }
+
+    /// What `vendor`'s control plane was asked, as far as it is kept.
+    pub fn asked(&self, vendor: Vendor) -> Vec<Asked> {
+        let plane = self.planes.get(&vendor);
+        plane.map(|(_, plane)| plane.asked()).unwrap_or_default()
+    }
+
+    /// From now on `vendor`'s control plane takes this token or API key, and what it took before no more.
+    pub fn renew(&self, vendor: Vendor, credential: &Secret) {
+        if let Some((_, plane)) = self.planes.get(&vendor) {
+            plane.renew(credential);
+        }
     }
 
     /// Its TURN server, if it was to have one.
@@ -459,6 +548,24 @@ async fn turn_fault(
         turn.commit(fault);
     }
     Json(turn.is_some())
+}
+
+/// What `GET /v1/rest` says of a vendor's control plane.
+#[derive(Debug, serde::Serialize)]
+struct Controlled {
+    vendor: Vendor,
+    bills: Vec<Bill>,
+    asked: Vec<Asked>,
+}
+
+/// `GET /v1/rest`: what streams have cost so far, and what was asked.
+async fn rest_json(State(planes): State<Vec<Arc<Plane>>>) -> Json<Vec<Controlled>> {
+    let controlled = planes.iter().map(|plane| Controlled {
+        vendor: plane.vendor,
+        bills: plane.bills(),
+        asked: plane.asked(),
+    });
+    Json(controlled.collect())
 }
 
 /// Body of `POST /v1/faults`.

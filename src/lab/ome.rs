@@ -263,8 +263,10 @@ impl Session<'_> {
             return Err((code, refusal_text(code).to_owned()));
         }
         let application = self.request.path.split('/').nth(1).unwrap_or("");
-        let known = application == profile.application();
-        let taken = self.stream().is_some_and(|name| station.is_taken(&name));
+        let name = self.stream();
+        let running = name.as_ref().is_none_or(|name| station.is_running(name));
+        let known = station.has_application(application) && running;
+        let taken = name.is_some_and(|name| station.is_taken(&name));
         if !known || taken || self.request.parameter("direction") != Some("send") {
             return refused();
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::rest::Vendor;
+
 /// A server that the lab can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
@@ -140,6 +142,22 @@ impl Profile {
             Self::Qencode => "1234e5b1-dfd7-4daa-8121-bc5c68bbeb37",
             Self::WowzaCloud => "32a5814b",
             Self::Whip | Self::WhipWowza | Self::WowzaSe | Self::WowzaV2 => "front",
+        }
+    }
+
+    /// Whose control plane decides here under which names one may publish.
+    pub(super) const fn vendor(self) -> Option<Vendor> {
+        match self {
+            Self::Qencode => Some(Vendor::Qencode),
+            Self::WowzaCloud => Some(Vendor::Wowza),
+            Self::Ome016
+            | Self::Ome020
+            | Self::Ome021
+            | Self::Whip
+            | Self::WhipOme
+            | Self::WhipWowza
+            | Self::WowzaSe
+            | Self::WowzaV2 => None,
         }
     }
 

@@ -32,9 +32,11 @@ use super::ingest::PayloadTypes;
 use super::ingest::Remote;
 use super::judge::Rules;
 use super::now;
+use super::profile::Dialect;
 use super::profile::IceRole;
 use super::profile::Profile;
 use super::reception::Reception;
+use super::rest::Doors;
 use super::sdp;
 use super::sdp::Description;
 use super::tls::Acceptor;
@@ -74,6 +76,8 @@ pub(super) struct Station {
     pub(super) foreign: Foreign,
     /// Where redirected publishers are sent.
     pub(super) elsewhere: Option<SocketAddr>,
+    /// Under which names one may publish now, if a control plane decides on that.
+    pub(super) doors: Option<Doors>,
     /// Sessions by WHIP, each under the key in its URL.
     pub(super) whip: whip::Sessions,
     /// Names that are live, and the engine behind each.
@@ -160,6 +164,22 @@ impl Station {
             url: format!("turn:{at}?transport=tcp"),
             login: Some((embedded::USERNAME.to_owned(), password.to_owned())),
         })
+    }
+
+    /// Whether `application` exists here.
+    pub(super) fn has_application(&self, application: &str) -> bool {
+        match (&self.doors, self.profile.dialect()) {
+            // Every stream at Wowza Video has an application of its own.
+            (Some(doors), Dialect::WowzaV1 | Dialect::WowzaV2) => {
+                doors.has_application(application)
+            }
+            (Some(_) | None, _) => application == self.profile.application(),
+        }
+    }
+
+    /// Whether the stream of that name runs, so that one may publish.
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.doors.as_ref().is_none_or(|doors| doors.is_open(name))
     }
 
     /// Whether `name` is taken, or held by a fault.

@@ -222,8 +222,12 @@ impl Session<'_> {
             Some(status) => return Err((status, format!("refused with {status}"))),
             None => {}
         }
-        if application != profile.application() {
+        if !station.has_application(application) {
             return Err((404, format!("Application not found: {application}")));
+        }
+        if !station.is_running(name) {
+            let (_, stream) = name.split_once('/').unwrap_or(("", name));
+            return Err((502, format!("Live stream is not running: {stream}")));
         }
         if self.running.is_some() || station.is_taken(name) {
             return Err((503, format!("Stream name is already in use: {name}")));
@@ -295,8 +299,8 @@ impl Session<'_> {
             Some(_) | None => 200,
         };
         let mut reply = refusal(message, status, "OK");
-        reply["streamInfo"]["applicationName"] =
-            json!(format!("{}/_definst_", profile.application()));
+        let (application, _stream) = name.split_once('/').unwrap_or((name, ""));
+        reply["streamInfo"]["applicationName"] = json!(format!("{application}/_definst_"));
         reply["streamInfo"]["sessionId"] = json!(session.to_string());
         reply["sdp"] = json!({"type": "answer", "sdp": answer});
         // One candidate, without `tcptype`; `sdpMid` is the first of the answer.

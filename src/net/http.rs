@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{self, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::{Error, Step, Stream, Target, failed};
+use super::{Error, Step, Stream, Target, USER_AGENT, failed};
 
 /// Largest reply body taken; answers and error texts have some KiB.
 pub const BODY_MAX: usize = 256 << 10;
@@ -24,8 +24,6 @@ const HEAD_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// Longest wait that a server's `Retry-After` can ask for: beyond it, an operator would take us for dead.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Who we are, for the operator of the server.
-const AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +146,7 @@ fn message(request: &Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> 
         .method(method)
         .uri(path)
         .header(HOST, host)
-        .header(USER_AGENT, AGENT)
+        .header(header::USER_AGENT, USER_AGENT)
         .header(CONNECTION, "close");
     if has_body {
         message = message.header(CONTENT_LENGTH, body.len());

@@ -13,11 +13,13 @@ pub mod ws;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 pub use target::Target;
@@ -26,11 +28,42 @@ use self::proxy::Proxies;
 use self::target::Endpoint;
 use self::tls::{Alpn, Tls};
 use crate::config;
+use crate::config::secret::Secret;
+
+/// Who we are, for the operators of servers and proxies.
+const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// A byte stream to a server: TCP or TLS, or a pipe in tests.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address of this host that its packets leave from: to the server, or to the proxy before it. `None` where there
+    /// are none, or none any more.
+    fn leaves_from(&self) -> Option<IpAddr>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl Stream for TcpStream {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.local_addr().ok().map(|local| local.ip())
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        (**self).leaves_from()
+    }
+}
+
+impl<S: Stream> Stream for BufReader<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.get_ref().leaves_from()
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        None
+    }
+}
 
 /// The step at which reaching a server failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,11 +203,14 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// For a publisher with this URL: pins, and leave to take any certificate, apply to the host in it alone.
+    ///
     /// Reads certificate authorities and the environment, so it may block for some milliseconds. Fails only if
     /// `trust.ca_file` cannot be read or holds no certificate, or the proxy's URL cannot be used.
-    pub fn new(trust: &config::Trust, proxy: &config::Proxy) -> Result<Self, Error> {
+    pub fn new(url: &Secret, trust: &config::Trust, proxy: &config::Proxy) -> Result<Self, Error> {
+        let own = target::host(url.expose());
         Ok(Self {
-            tls: Tls::new(trust)?,
+            tls: Tls::new(own.as_deref(), trust)?,
             proxies: Arc::new(Proxies::new(proxy)?),
         })
     }
@@ -184,7 +220,10 @@ impl Dialer {
     pub async fn dial(&self, target: &Target) -> Result<Box<dyn Stream>, Error> {
         let stream = self.reach(&target.endpoint).await?;
         match target.tls {
-            true => self.secure(&target.endpoint, stream, Alpn::Http).await,
+            true => {
+                self.secure(&target.endpoint, target.host(), stream, Alpn::Http)
+                    .await
+            }
             false => Ok(stream),
         }
     }
@@ -194,11 +233,12 @@ impl Dialer {
         self.reach(&Endpoint::new("tcp", host, port)).await
     }
 
-    /// The same, secured by TLS for that host, without a protocol named in the handshake.
-    pub async fn tls(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Error> {
+    /// The same, secured by TLS without a protocol named in the handshake. The certificate must be for `name`, which is
+    /// not `host` where a server has sent us on to an address.
+    pub async fn tls(&self, host: &str, port: u16, name: &str) -> Result<Box<dyn Stream>, Error> {
         let endpoint = Endpoint::new("tls", host, port);
         let stream = self.reach(&endpoint).await?;
-        self.secure(&endpoint, stream, Alpn::None).await
+        self.secure(&endpoint, name, stream, Alpn::None).await
     }
 
     /// Whether a proxy stands between us and that port.
@@ -216,7 +256,7 @@ impl Dialer {
             true => {
                 let began = Instant::now();
                 let stream = (self.tls)
-                    .secure(&target.endpoint, stream, Alpn::Http)
+                    .secure(&target.endpoint, target.host(), stream, Alpn::Http)
                     .await?;
                 Some(tls::secured(&stream, began.elapsed()))
             }
@@ -239,10 +279,11 @@ impl Dialer {
     async fn secure(
         &self,
         endpoint: &Endpoint,
+        name: &str,
         stream: Box<dyn Stream>,
         alpn: Alpn,
     ) -> Result<Box<dyn Stream>, Error> {
-        let secured = self.tls.secure(endpoint, stream, alpn).await?;
+        let secured = self.tls.secure(endpoint, name, stream, alpn).await?;
         Ok(Box::new(secured))
     }
 }

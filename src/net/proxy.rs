@@ -14,15 +14,13 @@ use url::Url;
 
 use super::target::Endpoint;
 use super::tls::Alpn;
-use super::{Error, Step, Stream, Tls, failed, tcp, within};
+use super::{Error, Step, Stream, Tls, USER_AGENT, failed, tcp, within};
 use crate::config;
 
 /// Longest wait for the answer to `CONNECT`: the proxy looks up the name and connects meanwhile.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest head of an answer, interim answers included.
 const HEAD_MAX: usize = 16 * 1024;
-/// Who we are, for the operator of the proxy.
-const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// Which connections go through which proxy. What the environment says is read once.
 pub(super) struct Proxies {
@@ -138,7 +136,9 @@ impl Proxy {
         if self.address.scheme == "http" {
             return Ok(Box::new(tcp));
         }
-        let secured = tls.secure(&self.address, tcp, Alpn::Proxy).await?;
+        let secured = tls
+            .secure(&self.address, self.address.bare_host(), tcp, Alpn::Proxy)
+            .await?;
         Ok(Box::new(secured))
     }
 

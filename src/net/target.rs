@@ -155,6 +155,13 @@ impl fmt::Debug for Target {
     }
 }
 
+/// Name or address in a URL, if it can be used at all; IPv6 without brackets.
+pub(super) fn host(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    url.host_str()
+        .map(|host| host.trim_matches(['[', ']']).to_owned())
+}
+
 fn merge_query(old: &str, set: &[(&str, &str)]) -> String {
     let name = |pair: &str| pair.split_once('=').map_or(pair.len(), |(n, _)| n.len());
     let mut pairs: Vec<String> = Vec::new();

@@ -16,7 +16,12 @@ fn dialer(ca_file: Option<&std::path::Path>) -> Dialer {
         ca_file: ca_file.map(Into::into),
         ..config::Trust::default()
     };
-    Dialer::new(&trust, &config::Proxy::None).unwrap()
+    Dialer::new(
+        &Secret::new("wss://localhost/"),
+        &trust,
+        &config::Proxy::None,
+    )
+    .unwrap()
 }
 
 fn target(scheme: &str, port: u16) -> Target {

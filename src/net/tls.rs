@@ -3,6 +3,7 @@
 mod verify;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -31,7 +32,7 @@ pub(super) struct Tls {
     http: Arc<ClientConfig>,
     plain: Arc<ClientConfig>,
     proxy: Arc<ClientConfig>,
-    insecure: bool,
+    servers: Arc<Verifier>,
 }
 
 /// Which protocol the handshake names (RFC 7301), and whose rules hold.
@@ -41,16 +42,18 @@ pub(super) enum Alpn {
     Http,
     /// None is named, with a server.
     None,
-    /// HTTP/1.1, with a proxy: pins are of servers, and so is leave to take any certificate.
+    /// HTTP/1.1, with a proxy, to which nothing applies that was configured for the server of the publisher's URL.
     Proxy,
 }
 
 impl Tls {
     /// Trusts the platform's authorities, Mozilla's (for systems that carry none) and those of `ca_file` (PEM).
     ///
+    /// `own` is the name or address of the server to which pins apply, and leave to take any certificate.
+    ///
     /// Reads files, so it may block for some milliseconds. Fails only if `ca_file` cannot be read or holds no
     /// certificate.
-    pub(super) fn new(trust: &Trust) -> Result<Self, Error> {
+    pub(super) fn new(own: Option<&str>, trust: &Trust) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let native = rustls_native_certs::load_native_certs();
@@ -77,24 +80,27 @@ impl Tls {
             Arc::new(config)
         };
         let servers = Arc::new(Verifier {
-            authorities: (!trust.insecure).then(|| Arc::clone(&authorities)),
+            authorities: Arc::clone(&authorities),
+            own: own.and_then(|own| ServerName::try_from(own.to_owned()).ok()),
             pins: trust.pins.clone(),
+            insecure: trust.insecure,
             algorithms: provider.signature_verification_algorithms,
         });
         // A WebSocket starts as HTTP/1.1; a server that chose h2 here could not be upgraded.
         let http: &[&[u8]] = &[b"http/1.1"];
         Ok(Self {
             http: config(servers.clone(), http),
-            plain: config(servers, &[]),
+            plain: config(servers.clone(), &[]),
             proxy: config(authorities, http),
-            insecure: trust.insecure,
+            servers,
         })
     }
 
-    /// Secures `stream`, which leads to `endpoint`.
+    /// Secures `stream`, which leads to `endpoint`, whose certificate must be for `name`.
     pub(super) async fn secure<S: Stream>(
         &self,
         endpoint: &Endpoint,
+        name: &str,
         stream: S,
         alpn: Alpn,
     ) -> Result<TlsStream<S>, Error> {
@@ -103,22 +109,21 @@ impl Tls {
             Alpn::None => &self.plain,
             Alpn::Proxy => &self.proxy,
         };
+        let refused = |e: io::Error| failed(endpoint, Step::Tls, explain(&e), Some(e));
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|e| refused(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+        let unverified = alpn != Alpn::Proxy && self.servers.takes_any(&name);
         let secured = within(endpoint, Step::Tls, TLS_DEADLINE, async {
-            connect(config, endpoint.bare_host(), stream)
+            TlsConnector::from(Arc::clone(config))
+                .connect(name, stream)
                 .await
-                .map_err(|e| failed(endpoint, Step::Tls, explain(&e), Some(e)))
+                .map_err(refused)
         })
         .await?;
-        if self.insecure && alpn != Alpn::Proxy {
-            let certificate = secured
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(<[_]>::first);
-            let seen = certificate.and_then(|certificate| verify::digest(certificate).ok());
+        if unverified {
             tracing::warn!(
                 %endpoint,
-                key = seen.map(|seen| pin::written(&seen)),
+                key = key(&secured),
                 "insecure_tls is set: who this server is was not verified"
             );
         }
@@ -126,29 +131,27 @@ impl Tls {
     }
 }
 
-/// What the handshake of `stream`, which took so long, came to.
-pub(super) fn secured<S>(stream: &TlsStream<S>, took: Duration) -> Secured {
-    let session = stream.get_ref().1;
-    let version = session.protocol_version();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let seen = certificate.and_then(|certificate| verify::digest(certificate).ok());
-    Secured {
-        took,
-        version: version.map_or_else(String::new, |version| format!("{version:?}")),
-        pin: seen.map(|seen| pin::written(&seen)),
+impl<S: Stream> Stream for TlsStream<S> {
+    fn leaves_from(&self) -> Option<IpAddr> {
+        self.get_ref().0.leaves_from()
     }
 }
 
-async fn connect<S: Stream>(
-    config: &Arc<ClientConfig>,
-    host: &str,
-    stream: S,
-) -> io::Result<TlsStream<S>> {
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    TlsConnector::from(Arc::clone(config))
-        .connect(name, stream)
-        .await
+/// What the handshake of `stream`, which took so long, came to.
+pub(super) fn secured<S>(stream: &TlsStream<S>, took: Duration) -> Secured {
+    let version = stream.get_ref().1.protocol_version();
+    Secured {
+        took,
+        version: version.map_or_else(String::new, |version| format!("{version:?}")),
+        pin: key(stream),
+    }
+}
+
+/// The server's key, in the form of a pin.
+fn key<S>(stream: &TlsStream<S>) -> Option<String> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let seen = verify::digest(certificate).ok()?;
+    Some(pin::written(&seen))
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::{Dialer, Error, Step, Stream, Target, failed, within};
+use super::{Dialer, Error, Step, Stream, Target, USER_AGENT, failed, within};
 
 /// Longest wait for the server's 101.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,8 +25,6 @@ pub const MESSAGE_MAX: usize = 1 << 20;
 const PING_PERIOD: Duration = Duration::from_secs(25);
 /// Longest wait for the close frame to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// Who we are, for the operator of the server.
-const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// What the server sent.
 #[derive(Debug, PartialEq, Eq)]

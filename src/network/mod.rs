@@ -150,8 +150,8 @@ fn leaving() -> Network {
     }
 }
 
-/// Whether somebody outside could be reached from that address.
-fn is_usable(address: &IpAddr) -> bool {
+/// Whether somebody outside could be reached from that address. A link-local one means nothing without its zone.
+pub fn is_usable(address: &IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

@@ -1,10 +1,10 @@
 //! What a connection has done, in plain numbers: written by the engine's task and the interceptor, read by anyone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::feedback::ReceiverReport;
-use super::wires::SelectedPair;
+use super::wires::{SelectedPair, locked};
 
 /// A snapshot of one connection's figures; all counts are since its beginning.
 #[derive(Clone, Debug, Default)]
@@ -115,9 +115,9 @@ impl std::fmt::Debug for Latency {
 pub(super) struct Shared(Mutex<Counters>);
 
 impl Shared {
-    /// The counters for a short while. A panic elsewhere leaves numbers, not broken promises, so poison is ignored.
+    /// The counters for a short while.
     pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

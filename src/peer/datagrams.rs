@@ -9,7 +9,7 @@ use tokio::io::ReadBuf;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use super::ladder::Rung;
-use super::wires::Wires;
+use super::wires::{SelectedPair, Wires};
 
 /// A UDP socket without segmentation offload: it pays from sixteen equal packets in a row on, more than a picture
 /// has, and costs 100 kB of receive buffer per socket.
@@ -33,7 +33,13 @@ impl AsyncUdpSocket for Datagrams {
         {
             return Poll::Ready(Ok(packet.len()));
         }
-        self.wires.leaving(Rung::Udp, self.local, remote, packet);
+        let pair = SelectedPair {
+            rung: Rung::Udp,
+            local: self.local,
+            remote,
+            leaves_from: self.local.ip(),
+        };
+        self.wires.leaving(pair, packet);
         match ready!(self.socket.poll_send_to(cx, packet, remote)) {
             Ok(sent) => Poll::Ready(Ok(sent)),
             Err(_) => {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use rtc::shared::ifaces::ifaces;
 
 use crate::config::Transport;
+use crate::network::is_usable;
 
 use super::ladder::Rung;
 use super::relay;
@@ -45,13 +46,6 @@ impl ToSocketAddrs for Sockets {
 /// Every address of a running interface that could reach a server, and loopback for a server on this host. Never a
 /// wildcard, whose candidate nobody could use.
 fn addresses() -> Vec<SocketAddr> {
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
-        // Link-local (fe80::/10) means nothing without its zone, which candidates cannot carry.
-        IpAddr::V6(ip) => {
-            !ip.is_loopback() && !ip.is_unspecified() && (ip.segments()[0] & 0xFFC0) != 0xFE80
-        }
-    };
     let mut world: Vec<IpAddr> = Vec::new();
     let mut loopback = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
     match ifaces() {
@@ -60,7 +54,7 @@ fn addresses() -> Vec<SocketAddr> {
                 let Some(ip) = interface.addr.map(|addr| addr.ip()) else {
                     continue;
                 };
-                if usable(&ip) && !world.contains(&ip) {
+                if is_usable(&ip) && !world.contains(&ip) {
                     world.push(ip);
                 } else if ip == std::net::Ipv6Addr::LOCALHOST {
                     loopback.push(ip);

@@ -81,7 +81,7 @@ mod wires;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rtc::interceptor::{Registry, Slot};
@@ -118,7 +118,7 @@ use interceptor::{Egress, Stream};
 use local::Sockets;
 use packetizer::{Packetizer, Timeline};
 use tracks::{Sender, describe};
-use wires::{Engine, Wires};
+use wires::{Engine, Wires, locked};
 
 /// Events waiting to be read; beyond it they are dropped and counted.
 const EVENTS: usize = 128;
@@ -171,8 +171,8 @@ pub struct Config {
 pub struct Limits {
     /// Silence after which the connection counts as disconnected.
     pub disconnected: Duration,
-    /// Further silence after which it counts as failed. Before the first answer both together bound the search for
-    /// a path.
+    /// Further silence after which it counts as failed, for good unless ICE is restarted; never if zero. Before the first
+    /// answer both together bound the search for a path.
     pub failed: Duration,
     /// Time between two checks of a living path.
     pub keep_alive: Duration,
@@ -514,16 +514,11 @@ impl Peer {
         let usable: Vec<Candidate> = parsed
             .filter(|c| !rungs(c).is_empty() && self.is_new(c))
             .collect();
-        for candidate in &usable {
-            if candidate.protocol == Protocol::Tcp {
-                self.wires.dialling(candidate.address);
-            }
-        }
         // All at once: the first rung offered has a head start over those that follow.
-        let offered: Vec<Rung> = usable.iter().flat_map(rungs).collect();
-        if !offered.is_empty() {
-            self.wires.offered(&offered);
-        }
+        self.wires.offered(usable.iter().flat_map(|candidate| {
+            let rungs = rungs(candidate).into_iter();
+            rungs.map(|rung| (rung, candidate.address))
+        }));
         for candidate in &usable {
             let init = RTCIceCandidateInit {
                 candidate: candidate.line(),
@@ -641,9 +636,12 @@ impl Peer {
         }
         drop(stop);
         tasks.close();
-        drop(tokio::time::timeout(CLOSING / 4, tasks.wait()).await);
-        drop(engine);
-        drop(tokio::time::timeout(CLOSING / 4, wires.released()).await);
+        let ended = async {
+            tasks.wait().await;
+            drop(engine);
+            wires.released().await;
+        };
+        drop(tokio::time::timeout(CLOSING / 4, ended).await);
     }
 
     async fn set_local(&self, description: RTCSessionDescription) -> Result<String, Error> {
@@ -662,21 +660,17 @@ impl Peer {
 
     /// Tells our further candidates, those `found` first.
     fn announce(&self, found: Vec<String>) {
-        let wires = Arc::clone(&self.wires);
-        let announcing = watch::announce(wires, self.events.clone(), found);
-        let announcing = self.wires.spawn(announcing);
-        if let Some(earlier) = locked(&self.announcing).replace(announcing) {
+        let mut announcing = locked(&self.announcing);
+        if let Some(earlier) = announcing.take() {
             earlier.abort();
         }
+        let wires = Arc::clone(&self.wires);
+        let announce = watch::announce(wires, self.events.clone(), found);
+        *announcing = Some(self.wires.spawn(announce));
     }
 
     fn is_new(&self, candidate: &Candidate) -> bool {
         let mut dialled = locked(&self.dialled);
         dialled.len() < MAX_CANDIDATES && dialled.insert((candidate.protocol, candidate.address))
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

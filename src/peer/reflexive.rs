@@ -10,9 +10,9 @@ use std::time::Duration;
 use rtc::stun::attributes::ATTR_XORMAPPED_ADDRESS;
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::message::{BINDING_REQUEST, Message, TransactionId};
-use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::net::UdpSocket;
 
+use super::turn;
 use super::wires::Wires;
 
 /// Pauses after each asking (RFC 8489, section 6.2.1, in short).
@@ -27,6 +27,8 @@ const LOOKUP: Duration = Duration::from_secs(2);
 
 /// Asks every STUN server known, from every socket that could reach it, until all have answered or patience ends.
 pub(super) async fn ask(wires: Arc<Wires>) {
+    // An asking that was cut short, as by an ICE restart, left its own behind.
+    wires.forget_questions();
     let mut questions: Vec<(Arc<UdpSocket>, SocketAddr, Vec<u8>)> = Vec::new();
     let sockets = wires.sockets();
     for url in wires.stun_servers() {
@@ -90,7 +92,5 @@ pub(super) fn answer(packet: &[u8]) -> Option<SocketAddr> {
         ..Message::default()
     };
     message.decode().ok()?;
-    let mut address = XorMappedAddress::default();
-    address.get_from_as(&message, ATTR_XORMAPPED_ADDRESS).ok()?;
-    Some(SocketAddr::new(address.ip, address.port))
+    turn::xor_address(&message, ATTR_XORMAPPED_ADDRESS)
 }

@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use tokio_util::sync::DropGuard;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use super::ladder::Rung;
-use super::wires::{MOST, Wires};
+use super::wires::{MOST, SelectedPair, Wires, locked};
 
 /// Packets that a queue holds before it drops the oldest.
 const MOST_PACKETS: usize = 1_024;
@@ -57,7 +56,7 @@ impl Queue {
     /// Puts a packet last. Returns how many packets and bytes had to go for it.
     pub(super) fn push(&self, peer: SocketAddr, packet: Bytes) -> (usize, usize) {
         let mut dropped = (0, 0);
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         waiting.bytes += packet.len();
         waiting.packets.push_back((peer, packet));
         while waiting.bytes > MOST || waiting.packets.len() > MOST_PACKETS {
@@ -75,7 +74,7 @@ impl Queue {
 
     /// Takes the first packet, if there is one.
     pub(super) fn pop(&self) -> Option<(SocketAddr, Bytes)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         let (peer, packet) = waiting.packets.pop_front()?;
         waiting.bytes -= packet.len();
         Some((peer, packet))
@@ -86,7 +85,7 @@ impl Queue {
         if let Some(taken) = self.pop() {
             return Poll::Ready(taken);
         }
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.0);
         waiting.taker = Some(cx.waker().clone());
         // Between the two looks a packet may have come.
         if !waiting.packets.is_empty() {
@@ -105,8 +104,8 @@ pub(super) struct Relay {
     pub(super) outbound: Queue,
     /// To the engine.
     pub(super) inbound: Queue,
-    /// Whether the allocation stands.
-    pub(super) stands: AtomicBool,
+    /// Where packets to the TURN server leave this host from, as long as an allocation stands.
+    line: Mutex<Option<IpAddr>>,
 }
 
 impl Relay {
@@ -116,8 +115,17 @@ impl Relay {
             rung,
             outbound: Queue::default(),
             inbound: Queue::default(),
-            stands: AtomicBool::new(false),
+            line: Mutex::default(),
         }
+    }
+
+    /// An allocation stands, at a server that packets leave for from `line`; or, with `None`, no more.
+    pub(super) fn stands(&self, line: Option<IpAddr>) {
+        *locked(&self.line) = line;
+    }
+
+    fn line(&self) -> Option<IpAddr> {
+        *locked(&self.line)
     }
 }
 
@@ -139,8 +147,16 @@ impl AsyncUdpSocket for RelayedDatagrams {
         let (packet, remote) = (transmit.contents, transmit.destination);
         let rung = self.relay.rung;
         // Before there is an allocation a check is lost, as on a network; the next one follows in 50 ms.
-        if self.relay.stands.load(Ordering::Acquire) && self.wires.leaves(rung, packet) {
-            self.wires.leaving(rung, self.local, remote, packet);
+        if let Some(leaves_from) = self.relay.line()
+            && self.wires.leaves(rung, packet)
+        {
+            let pair = SelectedPair {
+                rung,
+                local: self.local,
+                remote,
+                leaves_from,
+            };
+            self.wires.leaving(pair, packet);
             let counted = rung != Rung::TurnUdp;
             if counted {
                 // Before the task can take it and count it off again.

@@ -2,7 +2,7 @@
 //! written to without ever holding up the engine.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use webrtc::runtime::{AsyncTcpListener, AsyncTcpStream};
 
 use super::ladder::Rung;
-use super::wires::{Boxed, MOST, Wires};
+use super::wires::{Boxed, MOST, SelectedPair, Wires};
+use crate::net::Stream as _;
 
 /// How long a dial may take: two SYN retransmissions on a poor path.
 const DIAL: Duration = Duration::from_secs(7);
@@ -35,13 +36,19 @@ pub(super) async fn dial(wires: &Arc<Wires>, remote: SocketAddr) -> io::Result<S
     loop {
         wires.started(Rung::Tcp).await;
         match reach(wires, remote).await {
-            Ok((read, write, local)) => {
-                wires.dialled(remote, None);
-                return Ok(Stream::new(wires, read, write, local, remote));
+            Ok((read, write, local, leaves_from)) => {
+                wires.led(Rung::Tcp, remote, None);
+                let pair = SelectedPair {
+                    rung: Rung::Tcp,
+                    local,
+                    remote,
+                    leaves_from,
+                };
+                return Ok(Stream::new(wires, read, write, pair));
             }
             Err(why) => {
                 tracing::debug!(why, "cannot dial {remote}");
-                wires.dialled(remote, Some(why));
+                wires.led(Rung::Tcp, remote, Some(why));
             }
         }
         tokio::time::sleep(REDIAL).await;
@@ -49,7 +56,11 @@ pub(super) async fn dial(wires: &Arc<Wires>, remote: SocketAddr) -> io::Result<S
 }
 
 /// Directly, and where a proxy stands between us and the world through it as well, a little later.
-async fn reach(wires: &Wires, remote: SocketAddr) -> Result<(Read, Write, SocketAddr), String> {
+/// With the stream come our end of it, as the engine knows it, and the address that its packets leave from.
+async fn reach(
+    wires: &Wires,
+    remote: SocketAddr,
+) -> Result<(Read, Write, SocketAddr, IpAddr), String> {
     let (host, port) = (remote.ip().to_string(), remote.port());
     let direct = async {
         let dialled = tokio::time::timeout(DIAL, tokio::net::TcpStream::connect(remote)).await;
@@ -63,7 +74,12 @@ async fn reach(wires: &Wires, remote: SocketAddr) -> Result<(Read, Write, Socket
             .set_nodelay(true)
             .map_err(|error| error.to_string())?;
         let (read, write) = stream.into_split();
-        Ok((Box::new(read) as Read, Box::new(write) as Write, local))
+        Ok((
+            Box::new(read) as Read,
+            Box::new(write) as Write,
+            local,
+            local.ip(),
+        ))
     };
     let proxy = match wires.local_for(remote) {
         Some(local) if wires.dialer.proxied(&host, port) => local,
@@ -76,8 +92,14 @@ async fn reach(wires: &Wires, remote: SocketAddr) -> Result<(Read, Write, Socket
             Ok(stream) => stream.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer through the proxy".to_owned()),
         };
+        let leaves_from = stream.leaves_from().ok_or("the connection is gone")?;
         let (read, write) = tokio::io::split(stream);
-        Ok((Box::new(read) as Read, Box::new(write) as Write, proxy))
+        Ok((
+            Box::new(read) as Read,
+            Box::new(write) as Write,
+            proxy,
+            leaves_from,
+        ))
     };
     tokio::pin!(direct, proxied);
     tokio::select! {
@@ -112,39 +134,31 @@ impl AsyncTcpListener for NoListener {
 pub(super) struct Stream {
     read: tokio::sync::Mutex<(Read, Marks)>,
     frames: mpsc::Sender<Bytes>,
-    local: SocketAddr,
-    remote: SocketAddr,
+    pair: SelectedPair,
     wires: Arc<Wires>,
 }
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} to {}", self.local, self.remote)
+        self.pair.fmt(f)
     }
 }
 
 impl Stream {
-    fn new(
-        wires: &Arc<Wires>,
-        read: Read,
-        write: Write,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Self {
+    fn new(wires: &Arc<Wires>, read: Read, write: Write, pair: SelectedPair) -> Self {
         let (frames, queue) = mpsc::channel(MOST_FRAMES);
         let writer = Arc::clone(wires);
         let feeding = async move {
             if let Err(error) = feed(&writer, write, queue).await {
-                tracing::debug!(%error, "a TCP connection to {remote} broke");
-                writer.broken(local, remote);
+                tracing::debug!(%error, "a TCP connection to {} broke", pair.remote);
+                writer.broken(pair);
             }
         };
         wires.spawn(wires.writers.track_future(feeding));
         Self {
             read: tokio::sync::Mutex::new((read, Marks::default())),
             frames,
-            local,
-            remote,
+            pair,
             wires: Arc::clone(wires),
         }
     }
@@ -188,7 +202,7 @@ impl AsyncTcpStream for Stream {
                     Ok(n @ 1..) => {
                         let came = buffer.get(..n).unwrap_or_default();
                         marks.each(came, |head| {
-                            self.wires.arrives(Rung::Tcp, self.remote, head);
+                            self.wires.arrives(Rung::Tcp, self.pair.remote, head);
                         });
                         // Once another rung has won, what comes here is nothing to the engine.
                         if self.wires.passes(Rung::Tcp) {
@@ -198,7 +212,7 @@ impl AsyncTcpStream for Stream {
                     // However it ended, to the engine it has ended in order: it has nothing to add but an error in
                     // the log.
                     _ => {
-                        self.wires.broken(self.local, self.remote);
+                        self.wires.broken(self.pair);
                         return Ok(0);
                     }
                 }
@@ -212,8 +226,7 @@ impl AsyncTcpStream for Stream {
     {
         let packet = frame.get(2..).unwrap_or_default();
         if self.wires.leaves(Rung::Tcp, packet) {
-            self.wires
-                .leaving(Rung::Tcp, self.local, self.remote, packet);
+            self.wires.leaving(self.pair, packet);
             let full = self.wires.queued(frame.len()) > MOST;
             if full || self.frames.try_send(Bytes::copy_from_slice(frame)).is_err() {
                 self.wires.written(frame.len());
@@ -224,11 +237,11 @@ impl AsyncTcpStream for Stream {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+        Ok(self.pair.local)
     }
 
     fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.remote)
+        Ok(self.pair.remote)
     }
 }
 

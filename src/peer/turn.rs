@@ -7,10 +7,9 @@ mod allocation;
 mod frames;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -30,6 +29,7 @@ use super::ladder::Rung;
 use super::relay::Relay;
 use super::wires::Wires;
 
+pub(super) use allocation::xor_address;
 use allocation::{Allocation, Output};
 use frames::Frames;
 
@@ -91,10 +91,10 @@ pub(super) async fn serve(relay: Arc<Relay>, wires: Arc<Wires>, given_up: Cancel
         let why = match reached {
             Ok((mut standing, relayed)) => {
                 tracing::debug!(rung = %relay.rung, %relayed, "a relay stands");
-                relay.stands.store(true, Ordering::Release);
+                relay.stands(Some(standing.line.leaves_from()));
                 wires.relayed(relay.rung, relayed);
                 let ended = standing.carry(&relay, &wires, &given_up).await;
-                relay.stands.store(false, Ordering::Release);
+                relay.stands(None);
                 drop(standing);
                 while let Some((_, packet)) = relay.outbound.pop() {
                     if relay.rung != Rung::TurnUdp {
@@ -189,8 +189,9 @@ async fn allocate(
     dialer: &Dialer,
     crypto: &Arc<dyn RTCCryptoProvider>,
 ) -> Result<(Standing, SocketAddr), String> {
+    let mut name = server.url.host.clone();
     for _ in 0..=HOPS {
-        let line = Line::reach(server.url.kind, &host, port, dialer).await?;
+        let line = Line::reach(server.url.kind, &host, port, &name, dialer).await?;
         let now = Instant::now().into_std();
         let allocation = Allocation::new(
             Arc::clone(crypto),
@@ -203,7 +204,10 @@ async fn allocate(
         match standing.begin().await? {
             Ok(relayed) => return Ok((standing, relayed)),
             // The transport stays, and so does its security.
-            Err(other) => (host, port) = (other.ip().to_string(), other.port()),
+            Err((other, domain)) => {
+                (host, port) = (other.ip().to_string(), other.port());
+                name = domain.unwrap_or(name);
+            }
         }
     }
     Err("it goes on sending us to other servers".to_owned())
@@ -214,6 +218,7 @@ enum Line {
     Datagrams {
         socket: UdpSocket,
         buffer: Vec<u8>,
+        leaves_from: IpAddr,
     },
     Stream {
         read: ReadHalf<Box<dyn Stream>>,
@@ -222,15 +227,22 @@ enum Line {
         unsent: BytesMut,
         /// What TLS has encrypted may not be out.
         unflushed: bool,
+        leaves_from: IpAddr,
     },
 }
 
 impl Line {
-    async fn reach(kind: IceKind, host: &str, port: u16, dialer: &Dialer) -> Result<Self, String> {
+    async fn reach(
+        kind: IceKind,
+        host: &str,
+        port: u16,
+        name: &str,
+        dialer: &Dialer,
+    ) -> Result<Self, String> {
         let stream = match kind {
             IceKind::Stun | IceKind::TurnUdp => {
                 let said = |error: std::io::Error| error.to_string();
-                let ip: std::net::IpAddr = host.parse().map_err(|_| "no address".to_owned())?;
+                let ip: IpAddr = host.parse().map_err(|_| "no address".to_owned())?;
                 let any: SocketAddr = match ip.is_ipv4() {
                     true => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
                     false => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -240,19 +252,33 @@ impl Line {
                 // Before tokio has seen it writable, nothing can be sent without waiting.
                 socket.writable().await.map_err(said)?;
                 let buffer = vec![0; DATAGRAM];
-                return Ok(Self::Datagrams { socket, buffer });
+                return Ok(Self::Datagrams {
+                    leaves_from: socket.local_addr().map_err(said)?.ip(),
+                    socket,
+                    buffer,
+                });
             }
             IceKind::TurnTcp => dialer.tcp(host, port).await,
-            IceKind::TurnTls => dialer.tls(host, port).await,
+            IceKind::TurnTls => dialer.tls(host, port, name).await,
         };
-        let (read, write) = tokio::io::split(stream.map_err(|error| error.to_string())?);
+        let stream = stream.map_err(|error| error.to_string())?;
+        let leaves_from = stream.leaves_from().ok_or("the connection is gone")?;
+        let (read, write) = tokio::io::split(stream);
         Ok(Self::Stream {
             read,
             write,
             frames: Frames::default(),
             unsent: BytesMut::new(),
             unflushed: false,
+            leaves_from,
         })
+    }
+
+    /// The address of this host that packets leave from.
+    const fn leaves_from(&self) -> IpAddr {
+        match self {
+            Self::Datagrams { leaves_from, .. } | Self::Stream { leaves_from, .. } => *leaves_from,
+        }
     }
 
     /// Sends a message, or queues it on a stream.
@@ -278,7 +304,7 @@ impl Line {
     /// Takes what has come, or writes what is queued: whatever is possible first. Nothing is lost if it is cancelled.
     async fn work(&mut self) -> Result<Work, String> {
         match self {
-            Self::Datagrams { socket, buffer } => match socket.recv(buffer).await {
+            Self::Datagrams { socket, buffer, .. } => match socket.recv(buffer).await {
                 Ok(len) => {
                     let packet = buffer.get(..len).unwrap_or_default();
                     Ok(Work::Read(Bytes::copy_from_slice(packet)))
@@ -291,6 +317,7 @@ impl Line {
                 frames,
                 unsent,
                 unflushed,
+                ..
             } => {
                 if let Some(frame) = frames.next().map_err(|error| error.to_string())? {
                     return Ok(Work::Read(frame));
@@ -350,13 +377,13 @@ struct Standing {
 }
 
 impl Standing {
-    /// Waits until the allocation stands; or where else to ask.
-    async fn begin(&mut self) -> Result<Result<SocketAddr, SocketAddr>, String> {
+    /// Waits until the allocation stands; or where else to ask, and for whom.
+    async fn begin(&mut self) -> Result<Result<SocketAddr, (SocketAddr, Option<String>)>, String> {
         loop {
             while let Some(output) = self.allocation.poll() {
                 match output {
                     Output::Allocated(relayed) => return Ok(Ok(relayed)),
-                    Output::Alternate(server) => return Ok(Err(server)),
+                    Output::Alternate(server, name) => return Ok(Err((server, name))),
                     Output::Over(why) => return Err(why.to_string()),
                     Output::Send(message) => self.line.send(&message),
                     Output::Data(..) | Output::PeerRefused(..) | Output::Released => {}
@@ -469,11 +496,12 @@ impl Standing {
                 Output::Over(why) => return Some(Some(why.to_string())),
                 Output::PeerRefused(peer, code) => {
                     tracing::debug!(code, "the TURN server does not relay to {peer}");
-                    wires.peer_refused(relay.rung, code);
+                    let why = format!("the TURN server refuses to relay to the server ({code})");
+                    wires.led(relay.rung, peer, Some(why));
                 }
                 Output::Released => return Some(None),
                 Output::Send(message) => self.line.send(&message),
-                Output::Allocated(_) | Output::Alternate(_) => {}
+                Output::Allocated(_) | Output::Alternate(..) => {}
             }
         }
         None

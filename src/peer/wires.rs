@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,10 +51,12 @@ pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct SelectedPair {
     /// The way between them.
     pub rung: Rung,
-    /// Our end.
+    /// Our end; but a stand-in where a relay or a proxy is between.
     pub local: SocketAddr,
     /// The server's end.
     pub remote: SocketAddr,
+    /// The address of this host that packets leave from, be it to a relay or a proxy.
+    pub leaves_from: IpAddr,
 }
 
 impl std::fmt::Display for SelectedPair {
@@ -92,8 +94,8 @@ pub(super) struct Wires {
     reflexive: Mutex<Vec<(SocketAddr, SocketAddr)>>,
     /// Relayed addresses as candidates, in the order of their becoming.
     relayed: Mutex<Vec<(Rung, SocketAddr)>>,
-    /// TCP candidates that are dialled, with the reason of those that cannot be reached.
-    dials: Mutex<HashMap<SocketAddr, Option<String>>>,
+    /// The server's addresses on the rungs that may lead there, with the reason of those that do not.
+    ways: Mutex<HashMap<(Rung, SocketAddr), Option<String>>>,
     /// Where the engine believes that it listens for TCP.
     listens: Mutex<Vec<SocketAddr>>,
     selected: Mutex<Option<SelectedPair>>,
@@ -112,7 +114,8 @@ impl std::fmt::Debug for Wires {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what several tasks share, never across an await.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves facts, not broken promises, so poison is ignored.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -143,7 +146,7 @@ impl Wires {
             questions: Mutex::new(HashMap::new()),
             reflexive: Mutex::new(Vec::new()),
             relayed: Mutex::new(Vec::new()),
-            dials: Mutex::new(HashMap::new()),
+            ways: Mutex::new(HashMap::new()),
             listens: Mutex::new(Vec::new()),
             selected: Mutex::new(None),
             backlog: AtomicUsize::new(0),
@@ -242,19 +245,21 @@ impl Wires {
         locked(&self.relayed).clear();
         locked(&self.reflexive).clear();
         locked(&self.sockets).clear();
-        locked(&self.dials).clear();
+        locked(&self.ways).clear();
         locked(&self.listens).clear();
         *locked(&self.selected) = None;
         self.changed.notify_waiters();
     }
 
-    /// The server has a candidate that these rungs reach.
-    pub(super) fn offered(&self, rungs: &[Rung]) {
+    /// The server has candidates, on these rungs. As long as one of them may be reached its rung has not failed.
+    pub(super) fn offered(&self, ways: impl IntoIterator<Item = (Rung, SocketAddr)>) {
+        let mut known = locked(&self.ways);
         let mut race = locked(&self.race);
-        for &rung in rungs {
+        for (rung, remote) in ways {
+            known.entry((rung, remote)).or_insert(None);
             race.offered(rung, now());
         }
-        drop(race);
+        drop((known, race));
         self.advance();
         self.changed.notify_waiters();
     }
@@ -347,21 +352,14 @@ impl Wires {
         }
     }
 
-    /// A TURN server relays nothing to one of the server's candidates.
-    pub(super) fn peer_refused(&self, rung: Rung, code: u16) {
-        let mut race = locked(&self.race);
-        if race.winner().is_none() {
-            let why = format!("the TURN server refuses to relay to the server ({code})");
-            race.failed(rung, why, now());
-        }
-        drop(race);
-        self.advance();
-        self.changed.notify_waiters();
-    }
-
-    /// A relay stands.
+    /// A relay stands. What another one of this rung refused may pass through this one.
     pub(super) fn relayed(&self, rung: Rung, address: SocketAddr) {
         locked(&self.relayed).push((rung, address));
+        for ((of, _), why) in locked(&self.ways).iter_mut() {
+            if *of == rung {
+                *why = None;
+            }
+        }
         self.changed.notify_waiters();
     }
 
@@ -437,29 +435,27 @@ impl Wires {
         true
     }
 
-    /// How a dial over TCP went; `why` it failed, if it did. The rung fails when no candidate can be reached.
-    pub(super) fn dialled(&self, remote: SocketAddr, why: Option<String>) {
-        let mut dials = locked(&self.dials);
-        dials.insert(remote, why);
-        let all: Vec<Option<String>> = dials.values().cloned().collect();
-        drop(dials);
+    /// Whether a rung leads to one of the server's addresses; `why` not, if it does not: no dial over TCP succeeds, or
+    /// the TURN server refuses to relay there. The rung fails when it leads to none.
+    pub(super) fn led(&self, rung: Rung, remote: SocketAddr, why: Option<String>) {
+        let mut ways = locked(&self.ways);
+        ways.insert((rung, remote), why);
+        let of_rung = ways.iter().filter(|((of, _), _)| *of == rung);
+        let reasons: Option<Vec<String>> = of_rung.map(|(_, why)| why.clone()).collect();
+        drop(ways);
         let mut race = locked(&self.race);
-        match all.into_iter().collect::<Option<Vec<String>>>() {
-            Some(mut reasons) if !race.has_failed(Rung::Tcp) => {
+        match reasons {
+            // What has won has led there.
+            Some(_) if race.has_failed(rung) || race.winner() == Some(rung) => {}
+            Some(mut reasons) => {
                 reasons.sort();
-                race.failed(Rung::Tcp, reasons.swap_remove(0), now());
+                race.failed(rung, reasons.swap_remove(0), now());
             }
-            Some(_) => {}
-            None => race.recovered(Rung::Tcp),
+            None => race.recovered(rung),
         }
         drop(race);
         self.advance();
         self.changed.notify_waiters();
-    }
-
-    /// A TCP candidate is going to be dialled: as long as it may succeed the rung has not failed.
-    pub(super) fn dialling(&self, remote: SocketAddr) {
-        locked(&self.dials).entry(remote).or_insert(None);
     }
 
     /// One of our own addresses that the engine knows for TCP towards `remote`, with the port that stands for that of a
@@ -522,15 +518,10 @@ impl Wires {
     }
 
     /// Everything but connectivity checks flows over the selected pair.
-    pub(super) fn leaving(&self, rung: Rung, local: SocketAddr, remote: SocketAddr, packet: &[u8]) {
+    pub(super) fn leaving(&self, pair: SelectedPair, packet: &[u8]) {
         if packet.first().is_none_or(|&first| first < 20) {
             return;
         }
-        let pair = SelectedPair {
-            rung,
-            local,
-            remote,
-        };
         let mut selected = locked(&self.selected);
         if *selected != Some(pair) {
             *selected = Some(pair);
@@ -539,13 +530,9 @@ impl Wires {
         }
     }
 
-    pub(super) fn broken(&self, local: SocketAddr, remote: SocketAddr) {
-        let ours = SelectedPair {
-            rung: Rung::Tcp,
-            local,
-            remote,
-        };
-        if self.selected() == Some(ours) {
+    /// The stream between the two ends of `pair` is gone.
+    pub(super) fn broken(&self, pair: SelectedPair) {
+        if self.selected() == Some(pair) {
             self.sight(Sighting::Broken);
         }
     }
@@ -671,5 +658,106 @@ impl JoinHandle for Task {
 
     fn is_finished(&self) -> bool {
         self.0.is_finished()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::secret::Secret;
+    use crate::config::{Proxy, Transport, Trust};
+    use crate::peer::ladder::Outcome;
+
+    use super::*;
+
+    fn wires(transport: Transport) -> Arc<Wires> {
+        let url = Secret::new("wss://server.example/");
+        let dialer = Dialer::new(&url, &Trust::default(), &Proxy::None).expect("no files are read");
+        let ladder = Ladder {
+            transport,
+            first: None,
+        };
+        let counters = Arc::new(Shared::default());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Wires::new(counters, ladder, dialer, stop, tasks).0
+    }
+
+    fn at(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], 10_000))
+    }
+
+    fn failure(wires: &Wires, rung: Rung) -> Option<String> {
+        let climb = wires.climbs().into_iter().find(|climb| climb.rung == rung);
+        match climb.expect("a rung that may be tried").outcome {
+            Outcome::Failed(why) => Some(why),
+            Outcome::Absent(_) | Outcome::Chosen | Outcome::Idle | Outcome::Unanswered => None,
+        }
+    }
+
+    #[test]
+    fn a_rung_fails_when_it_leads_to_none_of_the_servers_addresses() {
+        for rung in [Rung::Tcp, Rung::TurnTcp] {
+            let wires = wires(Transport::Auto);
+            let no = |why: &str| Some(why.to_owned());
+            let server = "turn:192.0.2.9?transport=tcp".parse().expect("a URL");
+            wires.add_servers(&[IceServer {
+                url: server,
+                username: String::new(),
+                credential: Secret::new(""),
+            }]);
+            wires.offered([(rung, at(1)), (rung, at(2))]);
+            // An inner address, as servers name first, is refused by most relays.
+            wires.led(rung, at(1), no("inner"));
+            assert_eq!(failure(&wires, rung), None);
+            wires.led(rung, at(2), no("outer"));
+            assert_eq!(failure(&wires, rung), no("inner"));
+            wires.led(rung, at(2), None);
+            assert_eq!(failure(&wires, rung), None);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_asking_that_was_cut_short_leaves_nothing_for_the_next() {
+        let wires = wires(Transport::Auto);
+        let ours = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
+        let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        locked(&wires.sockets).push(Arc::downgrade(&ours));
+        let at = silent.local_addr().expect("bound");
+        wires.add_servers(&[IceServer {
+            url: format!("stun:{at}").parse().expect("a URL"),
+            username: String::new(),
+            credential: Secret::new(""),
+        }]);
+        for _ in 0..3 {
+            let asking = reflexive::ask(Arc::clone(&wires));
+            let cut = tokio::time::timeout(Duration::from_millis(10), asking).await;
+            assert!(cut.is_err());
+            assert_eq!(locked(&wires.questions).len(), 1);
+        }
+        reflexive::ask(Arc::clone(&wires)).await;
+        assert!(wires.all_answered());
+    }
+
+    #[test]
+    fn what_one_relay_refused_the_next_one_may_not() {
+        let wires = wires(Transport::Relay);
+        let server = |n: u8| IceServer {
+            url: format!("turn:192.0.2.{n}").parse().expect("a URL"),
+            username: String::new(),
+            credential: Secret::new(""),
+        };
+        let rung = Rung::TurnUdp;
+        let refused = |n| wires.led(rung, at(n), Some("refused".to_owned()));
+        wires.add_servers(&[server(8)]);
+        wires.offered([(rung, at(1)), (rung, at(2))]);
+        wires.relayed(rung, at(8));
+        refused(1);
+        refused(2);
+        assert!(failure(&wires, rung).is_some());
+        wires.add_servers(&[server(9)]);
+        wires.relayed(rung, at(9));
+        refused(1);
+        assert_eq!(failure(&wires, rung), None);
+        refused(2);
+        assert!(failure(&wires, rung).is_some());
     }
 }

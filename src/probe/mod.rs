@@ -95,10 +95,7 @@ async fn ask(
     chance: Option<&mut fastrand::Rng>,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let (Server::Ome { url }
-    | Server::Qencode { url }
-    | Server::Whip { url, .. }
-    | Server::Wowza { url, .. }) = &publisher.server;
+    let url = publisher.server.url();
     let target = match &publisher.server {
         Server::Whip { .. } => Target::parse_http(url.expose(), &[])?,
         Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => {
@@ -106,7 +103,7 @@ async fn ask(
         }
     };
     findings.endpoint = target.to_string();
-    let dialer = Dialer::new(&publisher.trust, &publisher.proxy)?;
+    let dialer = Dialer::new(url, &publisher.trust, &publisher.proxy)?;
     let examined = dialer.examine(&target).await?;
     let through = if examined.proxied {
         "connected through the proxy"

@@ -22,6 +22,10 @@ use super::backoff;
 use super::policy::{self, History, Verdict};
 use crate::session::{Ended, Progress};
 
+/// Least time from the start of one session to that of the next, whatever calls for it: a network that comes and goes would
+/// have us knock at the server without a pause.
+const APART: Duration = Duration::from_secs(1);
+
 /// Where a publisher stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -87,6 +91,8 @@ pub(super) enum Action {
 pub(super) struct Lifecycle {
     state: State,
     history: History,
+    /// When the last session started.
+    began: Option<Instant>,
     rng: fastrand::Rng,
 }
 
@@ -96,6 +102,7 @@ impl Lifecycle {
         Self {
             state: State::Stopped,
             history: History::default(),
+            began: None,
             rng,
         }
     }
@@ -117,16 +124,21 @@ impl Lifecycle {
 
     /// Takes `input` at `now`, moves on, and says what to do.
     pub(super) fn on(&mut self, now: Instant, input: Input) -> Action {
-        match (&self.state, input) {
-            (State::Stopped, Input::Start) => self.connect(),
-            (State::Waiting { due, .. }, Input::Tick) if *due <= now => self.connect(),
-            (State::Waiting { .. }, Input::Start)
-            | (
+        let earliest = self.earliest(now);
+        match (&mut self.state, input) {
+            (State::Stopped | State::Waiting { .. }, Input::Start) => self.connect(now),
+            (State::Waiting { due, .. }, Input::Tick) if *due <= now => self.connect(now),
+            (
                 State::Waiting {
-                    unreachable: true, ..
+                    unreachable: true,
+                    due,
+                    ..
                 },
                 Input::Network,
-            ) => self.connect(),
+            ) => {
+                *due = earliest.min(*due);
+                Action::None
+            }
             (State::Waiting { .. }, Input::Stop) => {
                 self.state = State::Stopped;
                 Action::Part
@@ -166,7 +178,13 @@ impl Lifecycle {
         }
     }
 
-    fn connect(&mut self) -> Action {
+    /// When a session may start.
+    fn earliest(&self, now: Instant) -> Instant {
+        self.began.map_or(now, |began| now.max(began + APART))
+    }
+
+    fn connect(&mut self, now: Instant) -> Action {
+        self.began = Some(now);
         self.state = State::Connecting {
             attempt: self.history.failures.saturating_add(1),
         };
@@ -190,7 +208,7 @@ impl Lifecycle {
             Verdict::RetryNow => Duration::ZERO,
         };
         self.state = State::Waiting {
-            due: now + wait,
+            due: (now + wait).max(self.earliest(now)),
             cause: ended.reason.chain(),
             verdict,
             unreachable: ended.reason.is_unreachable(),
@@ -375,10 +393,34 @@ mod tests {
         for (reason, hurried) in [(out_of_reach, true), (refused(403), false)] {
             let mut world = World::new(Dialect::Ome, 1);
             world.machine.on(world.now, Input::Start);
+            world.now += S;
             world.ended(reason, Progress::Signalling);
             let action = world.machine.on(world.now, Input::Network);
-            assert_eq!(action == Action::Begin, hurried);
+            assert_eq!(action, Action::None);
+            let due = world.machine.next_deadline().expect("it waits");
+            assert_eq!(due == world.now, hurried);
         }
+    }
+
+    #[test]
+    fn a_network_that_comes_and_goes_makes_no_hot_loop() {
+        let mut world = World::new(Dialect::Whip, 1);
+        let changed = || EndReason::NetworkChanged {
+            what: "while a path was searched".to_owned(),
+        };
+        let mut action = world.machine.on(world.now, Input::Start);
+        let mut sessions = 0;
+        // A change every 10 ms for a minute, each of which ends a session or a wait.
+        for _ in 0..6_000 {
+            if action == Action::Begin {
+                sessions += 1;
+                world.ended(changed(), Progress::Connecting);
+            }
+            assert_eq!(world.machine.on(world.now, Input::Network), Action::None);
+            world.now += Duration::from_millis(10);
+            action = world.machine.on(world.now, Input::Tick);
+        }
+        assert_eq!(sessions, 60);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What led to a path before, so that the next session begins with it. Pure.
 
 use crate::peer::Rung;
+use crate::session::{EndReason, Ended, Progress, Telemetry};
 use crate::signal::Dialect;
 
 /// Networks remembered; a device that roams further begins anew there.
@@ -23,8 +24,21 @@ impl Memory {
         self.won.iter().find(here).map(|(_, rung)| *rung)
     }
 
+    /// Takes what a session teaches: of the network that its path was searched in, wherever the host is by now.
+    pub(super) fn learn(&mut self, ended: &Ended, session: &Telemetry) {
+        match (&ended.reason, &ended.progress) {
+            (EndReason::NeverConnected { .. }, _) => self.forget(&session.network, ended.dialect),
+            (_, Progress::OnAir { .. }) => {
+                if let Some(pair) = session.peer.as_ref().and_then(|peer| peer.pair) {
+                    self.won(&session.network, ended.dialect, pair.rung);
+                }
+            }
+            (_, Progress::Connecting | Progress::Sending | Progress::Signalling) => {}
+        }
+    }
+
     /// Media took `rung`.
-    pub(super) fn won(&mut self, network: &str, dialect: Dialect, rung: Rung) {
+    fn won(&mut self, network: &str, dialect: Dialect, rung: Rung) {
         self.forget(network, dialect);
         if self.won.len() >= NETWORKS {
             self.won.remove(0);
@@ -33,14 +47,62 @@ impl Memory {
     }
 
     /// No path came up: whatever won before shall not be preferred.
-    pub(super) fn forget(&mut self, network: &str, dialect: Dialect) {
+    fn forget(&mut self, network: &str, dialect: Dialect) {
         (self.won).retain(|((n, d), _)| n != network || *d != dialect);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::peer::{Counters, SelectedPair};
+
+    #[test]
+    fn a_win_is_remembered_for_the_network_that_it_was_won_in() {
+        let mut memory = Memory::default();
+        let far = ([192, 0, 2, 1], 443).into();
+        let session = |network: &str, rung| Telemetry {
+            network: network.to_owned(),
+            peer: Some(Counters {
+                pair: Some(SelectedPair {
+                    rung,
+                    local: ([192, 0, 2, 7], 9).into(),
+                    remote: far,
+                    leaves_from: far.ip(),
+                }),
+                ..Counters::default()
+            }),
+            ..Telemetry::default()
+        };
+        let on_air = || Progress::OnAir {
+            since: Instant::now(),
+            confirmed: true,
+        };
+        let ended = |reason, progress| Ended {
+            reason,
+            progress,
+            dialect: Dialect::Ome,
+        };
+        let left = EndReason::NetworkChanged {
+            what: "the way out is now over train".to_owned(),
+        };
+        memory.learn(&ended(left, on_air()), &session("home", Rung::Tcp));
+        assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
+        let lost = ended(EndReason::Lost, Progress::Sending);
+        memory.learn(&lost, &session("home", Rung::Udp));
+        assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
+        let never = EndReason::NeverConnected {
+            stage: None,
+            climbs: Vec::new(),
+        };
+        let never = ended(never, Progress::Connecting);
+        memory.learn(&never, &session("train", Rung::Tcp));
+        assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
+        memory.learn(&never, &session("home", Rung::Tcp));
+        assert_eq!(memory.first("home", Dialect::Ome), None);
+    }
 
     #[test]
     fn each_network_and_dialect_has_its_own_winner() {

@@ -20,7 +20,7 @@ use crate::config::{self, Server, Transport, WowzaDialect};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
-use crate::session::{self, EndReason, Ended, Progress, Telemetry};
+use crate::session::{self, EndReason, Ended, Telemetry};
 use crate::signal::ome::Ome;
 use crate::signal::whip::{Picture, Reread, Token, Whip};
 use crate::signal::wowza::Wowza;
@@ -28,7 +28,7 @@ use crate::signal::wowza_v1::WowzaV1;
 use crate::signal::wowza_v2::WowzaV2;
 use crate::signal::{Dialect, Parting, Signaller};
 
-use crate::network::{Network, Route};
+use crate::network::Network;
 pub use lifecycle::State;
 
 use lifecycle::{Action, Input, Lifecycle};
@@ -87,7 +87,7 @@ impl Publisher {
         network: watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let dialer = Dialer::new(&config.trust, &config.proxy)?;
+        let dialer = Dialer::new(config.server.url(), &config.trust, &config.proxy)?;
         let dialect = match &config.server {
             Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
             Server::Whip { .. } => Dialect::Whip,
@@ -226,7 +226,8 @@ impl Actor {
             .take()
             .unwrap_or_else(|| self.new_signaller());
         let mut parameters = self.parameters.clone();
-        parameters.first = self.memory.first(&self.network(), signaller.dialect());
+        let network = self.parameters.network.borrow().to_string();
+        parameters.first = self.memory.first(&network, signaller.dialect());
         let (telemetry, part) = (telemetry.clone(), part.clone());
         self.down_since.get_or_insert_with(now);
         let mut n = 0;
@@ -261,7 +262,10 @@ impl Actor {
                 }
             }
         };
-        self.remember(&ended, telemetry);
+        self.memory.learn(&ended, &telemetry.borrow());
+        if matches!(ended.reason, EndReason::NeverConnected { .. }) {
+            self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
+        }
         self.down_since.get_or_insert_with(now);
         let sent = telemetry.borrow().frames_sent;
         telemetry.send_modify(|t| t.frames_sent = 0);
@@ -273,33 +277,7 @@ impl Actor {
         Input::Ended(ended)
     }
 
-    /// What the network is called in the memory: how packets leave it.
-    fn network(&self) -> String {
-        let network = self.parameters.network.borrow();
-        let routes = [&network.route_v4, &network.route_v6];
-        let names = routes.map(|route| route.as_ref().map_or_else(String::new, Route::to_string));
-        names.join("; ")
-    }
-
-    /// Notes what the session teaches about the ways to the server.
-    fn remember(&mut self, ended: &Ended, telemetry: &watch::Sender<Telemetry>) {
-        let network = self.network();
-        match (&ended.reason, &ended.progress) {
-            (EndReason::NeverConnected { .. }, _) => {
-                self.memory.forget(&network, ended.dialect);
-                self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
-            }
-            (_, Progress::OnAir { .. }) => {
-                let pair = telemetry.borrow().peer.as_ref().and_then(|peer| peer.pair);
-                if let Some(pair) = pair {
-                    self.memory.won(&network, ended.dialect, pair.rung);
-                }
-            }
-            (_, Progress::Connecting | Progress::Sending | Progress::Signalling) => {}
-        }
-    }
-
-    /// Publishes the state, and says each change of it once.
+    /// Publishes the state, and says each wait once.
     fn show(&mut self, telemetry: &watch::Sender<Telemetry>) {
         let state = self.lifecycle.state().clone();
         let reached = match state {
@@ -314,8 +292,9 @@ impl Actor {
         if let Some(took) = reached {
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
-        let changed = self.snapshots.borrow().state != state;
-        if changed
+        // A wait that is cut short has been told.
+        let told = matches!(self.snapshots.borrow().state, State::Waiting { .. });
+        if !told
             && let State::Waiting {
                 due,
                 cause,

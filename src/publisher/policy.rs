@@ -7,9 +7,10 @@
 //!
 //! | dialect | fact | verdict |
 //! |---|---|---|
-//! | any | session lost after 30 s on air | at once |
-//! | any | ICE never connected, silence, 5xx, lost soon after start | backoff 1..15 s |
-//! | any | server not reachable | every 1.5 s for 2 min, then every 15 s |
+//! | any | session lost after 30 s on air, or for the first time | at once |
+//! | any | ICE never connected | every second for 10 min (an attempt takes up to 20 s by itself), then backoff |
+//! | any | silence, 5xx, lost again soon after start | backoff 1..15 s |
+//! | any | server not reachable | every 0.8 s for 2 min, then every 15 s |
 //! | any | not a WebSocket (HTTP 2xx, 3xx, 4xx), unusable SDP | operator |
 //! | wowza | 400 | backoff; the second one in a row: operator |
 //! | wowza | 401, 403 | operator |
@@ -19,7 +20,7 @@
 //! | wowza-v1 | 502 (not running) | every 5 s for 2 min, then operator |
 //! | wowza-v2 | 502, 514 (not running) | every 15 s for 2 min, then operator |
 //! | wowza | an answer in the other dialect, though one is configured | operator |
-//! | ome | 404 before the offer, 403 after the answer | every 2.5 s for 45 s (a ghost lives 30 s), then operator |
+//! | ome | 404 before the offer, 403 after the answer | every 2 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
 //! | whip | any status | see `policy/whip.rs` |
 
@@ -41,10 +42,16 @@ pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// which OvenMediaEngine wants to hear from a refused socket that must not be closed (see `signal::ome`).
 const OPERATOR_RECHECK: Duration = Duration::from_secs(45);
 
-/// A server just restarted must find us within two seconds of being reachable (design.md 8).
-const UNREACHABLE_PERIOD: Duration = Duration::from_millis(1_500);
+/// A server just restarted must have our media within two seconds of being reachable, of which its first receiver
+/// reports take one.
+const UNREACHABLE_PERIOD: Duration = Duration::from_millis(800);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
 const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
+
+/// While media is shut out, an attempt waits for it up to 20 s by itself: a longer pause in between would only miss the
+/// moment at which it is let through again.
+const PATHLESS_PERIOD: Duration = Duration::from_secs(1);
+const PATHLESS_FOR: Duration = Duration::from_secs(600);
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,10 +108,11 @@ pub(super) fn verdict(
     dialect: Dialect,
     history: &mut History,
 ) -> Verdict {
-    let was_stable = match progress {
-        Progress::OnAir { since, .. } => now.saturating_duration_since(*since) >= STABLE_AFTER,
-        Progress::Signalling | Progress::Connecting | Progress::Sending => false,
+    let on_air_for = match progress {
+        Progress::OnAir { since, .. } => Some(now.saturating_duration_since(*since)),
+        Progress::Signalling | Progress::Connecting | Progress::Sending => None,
     };
+    let was_stable = on_air_for.is_some_and(|time| time >= STABLE_AFTER);
     if was_stable {
         *history = History::default();
     }
@@ -159,15 +167,19 @@ pub(super) fn verdict(
         )
         | EndReason::Engine(_)
         | EndReason::Lost
-        | EndReason::NeverConnected { .. }
         | EndReason::NotAccepted
         | EndReason::Panicked(_) => {
-            if was_stable {
+            // Only the first time in a row: a session that never lasts must not become a hot loop.
+            if on_air_for.is_some() && history.failures == 0 {
                 Verdict::RetryNow
             } else {
                 Verdict::Backoff
             }
         }
+        EndReason::NeverConnected { .. } if age < PATHLESS_FOR => {
+            Verdict::RetryEvery(PATHLESS_PERIOD)
+        }
+        EndReason::NeverConnected { .. } => Verdict::Backoff,
         // Not our fault and not the server's: what is there now may be better at once.
         EndReason::FeedEnded | EndReason::NetworkChanged { .. } | EndReason::Stopped => {
             Verdict::RetryNow
@@ -282,20 +294,20 @@ mod tests {
     fn ome_404_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
         let seen = verdicts(Dialect::Ome, || refusal(404), ome::GHOST_PERIOD, 25);
         assert!(
-            seen[..18]
+            seen[..23]
                 .iter()
                 .all(|v| *v == Verdict::RetryEvery(ome::GHOST_PERIOD)),
             "{seen:?}"
         );
-        assert_eq!(calls_operator_at(&seen), Some(18), "18 x 2.5 s");
-        assert!(seen[18..].iter().all(is_operator));
+        assert_eq!(calls_operator_at(&seen), Some(23), "23 x 2 s");
+        assert!(seen[23..].iter().all(is_operator));
     }
 
     #[test]
     fn ome_403_may_be_a_name_clash_before_it_is_our_answer() {
-        let seen = verdicts(Dialect::Ome, || refusal(403), ome::GHOST_PERIOD, 20);
+        let seen = verdicts(Dialect::Ome, || refusal(403), ome::GHOST_PERIOD, 25);
         assert_eq!(seen[0], Verdict::RetryEvery(ome::GHOST_PERIOD));
-        assert_eq!(calls_operator_at(&seen), Some(18));
+        assert_eq!(calls_operator_at(&seen), Some(23));
     }
 
     #[test]
@@ -399,14 +411,14 @@ mod tests {
     #[test]
     fn an_unreachable_server_is_tried_often_for_two_minutes_and_then_every_15_seconds() {
         for dialect in [Dialect::Ome, Dialect::WowzaV1, Dialect::WowzaV2] {
-            let seen = verdicts(dialect, || unreachable(None), UNREACHABLE_PERIOD, 100);
+            let seen = verdicts(dialect, || unreachable(None), UNREACHABLE_PERIOD, 200);
             assert!(
-                seen[..80]
+                seen[..150]
                     .iter()
                     .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_PERIOD))
             );
             assert!(
-                seen[80..]
+                seen[150..]
                     .iter()
                     .all(|v| *v == Verdict::RetryEvery(UNREACHABLE_LATER))
             );

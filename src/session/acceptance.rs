@@ -33,8 +33,9 @@ pub(super) enum Acceptance {
 pub(super) struct Watch {
     since: Instant,
     highest: BTreeMap<Track, u32>,
-    grown_at: Option<Instant>,
-    heard_at: Option<Instant>,
+    has_grown: bool,
+    /// The first and the latest report since one grew last.
+    standing: Option<(Instant, Instant)>,
 }
 
 impl Watch {
@@ -43,32 +44,35 @@ impl Watch {
         Self {
             since: now,
             highest: BTreeMap::new(),
-            grown_at: None,
-            heard_at: None,
+            has_grown: false,
+            standing: None,
         }
     }
 
     /// A receiver report for `track` names `highest` as extended highest sequence number received.
     pub(super) fn report(&mut self, now: Instant, track: Track, highest: u32) {
-        self.heard_at = Some(now);
         // A report before the first packet says 0; our sequence numbers start at 1 or above.
         let before = self.highest.insert(track, highest).unwrap_or(0);
         if highest > before {
-            self.grown_at = Some(now);
+            self.has_grown = true;
+            self.standing = None;
+        } else {
+            let (first, _) = self.standing.unwrap_or((now, now));
+            self.standing = Some((first, now));
         }
     }
 
     /// The state of things at `now`.
     pub(super) fn acceptance(&self, now: Instant) -> Acceptance {
-        let age = |at: Instant| now.saturating_duration_since(at);
-        match (self.grown_at, self.heard_at) {
-            (Some(grown), Some(heard)) if age(grown) >= STUCK_AFTER && heard > grown => {
+        match self.standing {
+            Some((first, latest)) if latest.saturating_duration_since(first) >= STUCK_AFTER => {
                 Acceptance::Stuck
             }
-            (Some(_), _) => Acceptance::Confirmed,
-            (None, Some(_)) if age(self.since) >= STUCK_AFTER => Acceptance::Stuck,
-            (None, None) if age(self.since) >= UNCONFIRMED_AFTER => Acceptance::Unconfirmed,
-            (None, _) => Acceptance::Pending,
+            _ if self.has_grown => Acceptance::Confirmed,
+            None if now.saturating_duration_since(self.since) >= UNCONFIRMED_AFTER => {
+                Acceptance::Unconfirmed
+            }
+            Some(_) | None => Acceptance::Pending,
         }
     }
 }
@@ -127,5 +131,11 @@ mod tests {
         let mut watch = Watch::new(t);
         watch.report(t + S, Track::Video, 12);
         assert_eq!(watch.acceptance(t + 60 * S), Acceptance::Confirmed);
+        // The first one after an outage may be older than the first packet after it.
+        watch.report(t + 60 * S, Track::Video, 12);
+        assert_eq!(watch.acceptance(t + 60 * S), Acceptance::Confirmed);
+        watch.report(t + 61 * S, Track::Video, 40);
+        watch.report(t + 80 * S, Track::Video, 40);
+        assert_eq!(watch.acceptance(t + 80 * S), Acceptance::Confirmed);
     }
 }

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use crate::network::Network;
-use crate::peer::Rung;
 
-/// The network in which the path of a session came up, and whether it is there.
+/// The network in which the path of a session stands, and whether it is there.
 #[derive(Debug)]
 pub(super) struct Ground {
     stood_in: Network,
@@ -15,7 +14,7 @@ pub(super) struct Ground {
 /// What a change of the network means for the path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The way out that was missing is back as it was.
+    /// There is a way out of this host again, most often as it was.
     Back,
     /// The path must be left; says why.
     Left(String),
@@ -27,7 +26,7 @@ pub(super) enum Change {
 }
 
 impl Ground {
-    /// A path that came up in `network`.
+    /// A path that came up on sockets bound in `network`.
     pub(super) const fn new(network: Network) -> Self {
         Self {
             stood_in: network,
@@ -40,11 +39,10 @@ impl Ground {
         self.stranded
     }
 
-    /// Takes a change to `network`, for a path on `rung` that ends with us at `local`.
-    pub(super) fn change(&mut self, network: Network, rung: Rung, local: IpAddr) -> Change {
-        let direct = matches!(rung, Rung::Udp | Rung::Tcp);
-        // A server on this host. A relay's end has an address of loopback too, but its packets leave the host.
-        if direct && local.is_loopback() {
+    /// Takes a change to `network`, for a path whose packets leave this host from `local`, be it to a relay or a proxy.
+    pub(super) fn change(&mut self, network: Network, local: IpAddr) -> Change {
+        // A server on this host, or a relay.
+        if local.is_loopback() {
             return Change::None;
         }
         let route = |network: &Network| match local {
@@ -52,21 +50,18 @@ impl Ground {
             IpAddr::V6(_) => network.route_v6.clone(),
         };
         let (was, is) = (route(&self.stood_in), route(&network));
-        let gone = direct && !network.addresses.contains(&local);
-        if !gone && was == is {
-            return if std::mem::take(&mut self.stranded) {
-                Change::Back
-            } else {
-                Change::None
-            };
-        }
-        // The path came up without a default route, and goes on without one.
-        if !gone && was.is_none() {
+        let gone = self.stood_in.addresses.contains(&local) && !network.addresses.contains(&local);
+        // A path that came up without a default route goes on without one.
+        if !gone && (was == is || was.is_none()) {
             self.stood_in = network;
-            return Change::None;
+            return self.way_out();
         }
         // Hosts that never had a default route live on their own links alone.
         if network.addresses.is_empty() || (was.is_some() && is.is_none()) {
+            // By the other family. The path may be lost, or its own way out only late in coming back.
+            if network.route_v4.is_some() || network.route_v6.is_some() {
+                return self.way_out();
+            }
             if std::mem::replace(&mut self.stranded, true) {
                 return Change::None;
             }
@@ -79,6 +74,15 @@ impl Ground {
             Some(route) => format!("the way out is now over {}", route.interface),
             None => "the way out is gone".to_owned(),
         })
+    }
+
+    /// There is a way out.
+    fn way_out(&mut self) -> Change {
+        if std::mem::take(&mut self.stranded) {
+            Change::Back
+        } else {
+            Change::None
+        }
     }
 }
 
@@ -111,13 +115,16 @@ mod tests {
         let local = ip("192.0.2.7");
         let mut ground = Ground::new(home());
         let moved = network(&["192.0.2.8"], Some("eth0"));
-        let change = ground.change(moved.clone(), Rung::Udp, local);
+        let change = ground.change(moved.clone(), local);
         assert_eq!(change, Change::Left("our address is gone".to_owned()));
-        let again = ground.change(moved, Rung::Udp, ip("192.0.2.8"));
+        // The path is not another one yet when something else changes.
+        let more = network(&["192.0.2.8", "172.17.0.1"], Some("eth0"));
+        assert_eq!(ground.change(more, local), Change::None, "told once");
+        let again = ground.change(moved, ip("192.0.2.8"));
         assert_eq!(again, Change::None, "told once");
         let mut ground = Ground::new(home());
         let other = network(&["192.0.2.7", "198.51.100.2"], Some("wwan0"));
-        let change = ground.change(other, Rung::TurnTls, ip("127.59.7.4"));
+        let change = ground.change(other, local);
         assert_eq!(
             change,
             Change::Left("the way out is now over wwan0".to_owned())
@@ -128,12 +135,9 @@ mod tests {
     fn what_concerns_other_paths_changes_nothing() {
         let mut ground = Ground::new(home());
         let more = network(&["192.0.2.7", "172.17.0.1"], Some("eth0"));
-        assert_eq!(
-            ground.change(more, Rung::Udp, ip("192.0.2.7")),
-            Change::None
-        );
+        assert_eq!(ground.change(more, ip("192.0.2.7")), Change::None);
         let nothing = Network::default();
-        let here = ground.change(nothing, Rung::Tcp, ip("127.0.0.1"));
+        let here = ground.change(nothing, ip("127.0.0.1"));
         assert_eq!(here, Change::None, "a server on this host");
     }
 
@@ -142,41 +146,59 @@ mod tests {
         let local = ip("192.0.2.7");
         let mut ground = Ground::new(home());
         let gone = Network::default();
-        assert_eq!(
-            ground.change(gone.clone(), Rung::Udp, local),
-            Change::Stranded
-        );
-        assert_eq!(ground.change(gone.clone(), Rung::Udp, local), Change::None);
+        assert_eq!(ground.change(gone.clone(), local), Change::Stranded);
+        assert_eq!(ground.change(gone.clone(), local), Change::None);
         assert!(ground.is_stranded());
         // The address is back before the route.
         let half = network(&["192.0.2.7"], None);
-        assert_eq!(ground.change(half, Rung::Udp, local), Change::None);
-        assert_eq!(ground.change(home(), Rung::Udp, local), Change::Back);
+        assert_eq!(ground.change(half, local), Change::None);
+        assert_eq!(ground.change(home(), local), Change::Back);
         assert!(!ground.is_stranded());
         // Or another one comes instead.
-        assert_eq!(ground.change(gone, Rung::Udp, local), Change::Stranded);
+        assert_eq!(ground.change(gone, local), Change::Stranded);
         let other = network(&["198.51.100.2"], Some("wwan0"));
-        assert!(matches!(
-            ground.change(other, Rung::Udp, local),
-            Change::Left(_)
-        ));
+        assert!(matches!(ground.change(other, local), Change::Left(_)));
         assert!(!ground.is_stranded());
+    }
+
+    #[test]
+    fn a_way_out_by_the_other_family_is_one_too() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(home());
+        let gone = Network::default();
+        assert_eq!(ground.change(gone, local), Change::Stranded);
+        let mut other = network(&["2001:db8::7"], None);
+        other.route_v6 = home().route_v4;
+        assert_eq!(ground.change(other.clone(), local), Change::Back);
+        assert!(!ground.is_stranded());
+        other.addresses.insert(local);
+        other.route_v4 = home().route_v4;
+        assert_eq!(ground.change(other, local), Change::None);
+    }
+
+    #[test]
+    fn a_host_that_gets_its_first_default_route_with_its_address_is_not_stranded() {
+        let local = ip("192.0.2.7");
+        let mut ground = Ground::new(network(&["192.0.2.7"], None));
+        let gone = Network::default();
+        assert_eq!(ground.change(gone, local), Change::Stranded);
+        assert_eq!(ground.change(home(), local), Change::Back);
     }
 
     #[test]
     fn a_default_route_that_comes_later_takes_nothing_away() {
         let local = ip("192.0.2.7");
         let mut ground = Ground::new(network(&["192.0.2.7"], None));
-        assert_eq!(ground.change(home(), Rung::Udp, local), Change::None);
+        assert_eq!(ground.change(home(), local), Change::None);
         let other = network(&["192.0.2.7"], Some("wwan0"));
-        let change = ground.change(other, Rung::Udp, local);
+        let change = ground.change(other, local);
         assert!(matches!(change, Change::Left(_)), "from then on it counts");
     }
 
     #[test]
     fn a_host_without_a_default_route_moves_between_its_own_links() {
         let mut ground = Ground::new(network(&["192.0.2.7", "10.0.0.2"], None));
-        let change = ground.change(network(&["10.0.0.2"], None), Rung::Udp, ip("192.0.2.7"));
+        let change = ground.change(network(&["10.0.0.2"], None), ip("192.0.2.7"));
         assert_eq!(change, Change::Left("our address is gone".to_owned()));
     }
 }

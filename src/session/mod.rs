@@ -10,9 +10,10 @@
 mod acceptance;
 mod gate;
 mod ground;
+mod live;
 mod rate;
+mod talk;
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -20,8 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::config::ice_server::IceServer;
-use crate::feed::{FeedHandle, Subscription};
-use crate::media::access_unit::Track;
+use crate::feed::FeedHandle;
 use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::net::Dialer;
@@ -29,26 +29,17 @@ use crate::network::{Network, Route};
 use crate::peer::{self, Climb, Ladder, Outcome, Peer, Rung};
 use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signaller};
 
-use acceptance::Acceptance;
-use gate::Gate;
-use ground::{Change, Ground};
-use rate::Rate;
+use live::Live;
+use talk::{Heard, Talk};
 
 /// ICE and DTLS of one attempt (protocols.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
-const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
-
-/// The same in Wowza's older dialect: nothing said or closed frees the name there, only the server's own time-out
-/// does, so a session given up early would meet its own ghost.
-const HELD_GRACE: Duration = Duration::from_secs(20);
+/// The search for a path within it; the rest is left for DTLS.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A search with no way left to try goes on this long, for the server may name more candidates.
 const LATE_CANDIDATES: Duration = Duration::from_secs(2);
-
-/// How long a restart of ICE may take, the exchange and the search together.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often standing conditions are looked at: acceptance, bitrate.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -198,6 +189,8 @@ pub struct Telemetry {
     pub peer: Option<peer::Counters>,
     /// What became of each way to the server, so far.
     pub climbs: Vec<Climb>,
+    /// What the network is called in which the path was found, or is searched.
+    pub network: String,
     /// Access units handed to the peer.
     pub frames_sent: u64,
 }
@@ -209,6 +202,7 @@ impl Default for Telemetry {
             dialect: None,
             peer: None,
             climbs: Vec::new(),
+            network: String::new(),
             frames_sent: 0,
         }
     }
@@ -233,12 +227,14 @@ pub async fn run(
     } else {
         Parting::Abandon
     };
+    // Parted, it may be about to speak another.
+    let dialect = signaller.dialect();
     signaller.close(parting).await;
     let progress = telemetry.borrow().progress.clone();
     Ended {
         reason,
         progress,
-        dialect: signaller.dialect(),
+        dialect,
     }
 }
 
@@ -258,9 +254,10 @@ async fn attempt(
     if let Opening::Offered(offer) = &opening {
         ice_servers.extend(offer.ice_servers.iter().cloned());
     }
-    // Changes from here on concern this session.
+    // Sockets are bound from here on, so changes from here on concern this session.
     let mut network = parameters.network.clone();
-    network.mark_unchanged();
+    let stood_in = network.borrow_and_update().clone();
+    telemetry.send_modify(|t| t.network = stood_in.to_string());
     let config = peer::Config {
         clock: parameters.clock,
         tracks: parameters.feed.tracks(),
@@ -274,19 +271,31 @@ async fn attempt(
         dialer: parameters.dialer.clone(),
         // OvenMediaEngine may lose audio for minutes if packets are lost around a sequence wrap: start low.
         first_sequence: 1,
-        limits: peer::Limits::default(),
+        limits: peer::Limits {
+            // How long silence is borne is decided here: the engine would forget the path for good.
+            failed: Duration::ZERO,
+            ..peer::Limits::default()
+        },
     };
     let (mut peer, mut events) = Peer::new(config).await.map_err(EndReason::Engine)?;
     let result = async {
         negotiate(&peer, signaller, opening, stop).await?;
+        let dialect = signaller.dialect();
         telemetry.send_modify(|t| {
             t.progress = Progress::Connecting;
-            t.dialect = Some(signaller.dialect());
+            t.dialect = Some(dialect);
         });
-        let unreached = parameters.unreached;
-        connect(&mut events, &peer, signaller, &mut network, unreached, stop).await?;
-        let mut live = Live::new(parameters, telemetry, network, signaller.dialect());
-        let ended = live.run(&mut peer, &mut events, signaller, stop).await;
+        let longest = if signaller.asks_otherwise() {
+            // Longer each time: on a network this slow no way at all might be found otherwise.
+            SEARCH_TIMEOUT / 3 * parameters.unreached.saturating_add(1).min(3)
+        } else {
+            SEARCH_TIMEOUT
+        };
+        let mut talk = Talk::new(signaller);
+        let searching = (&mut network, &stood_in);
+        connect(&mut events, &peer, &mut talk, searching, longest, stop).await?;
+        let mut live = Live::new(parameters, telemetry, (network, stood_in), dialect);
+        let ended = live.run(&mut peer, &mut events, &mut talk, stop).await;
         telemetry.send_modify(|t| t.frames_sent = live.frames_sent);
         ended
     }
@@ -347,31 +356,24 @@ async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndRea
         .map_err(EndReason::Engine)
 }
 
-/// Waits for ICE and DTLS, bounded by [`CONNECT_TIMEOUT`]; less if there is no way left to try, or if the server might
-/// be asked for others.
+/// Waits for ICE, for `longest` at most and less if there is no way left to try, and for DTLS, bounded by
+/// [`CONNECT_TIMEOUT`]. The network is followed from what it was `before`, when the sockets were bound.
 async fn connect(
     events: &mut mpsc::Receiver<peer::Event>,
     peer: &Peer,
-    signaller: &mut dyn Signaller,
-    network: &mut watch::Receiver<Network>,
-    unreached: u32,
+    talk: &mut Talk<'_>,
+    (network, before): (&mut watch::Receiver<Network>, &Network),
+    longest: Duration,
     stop: &CancellationToken,
 ) -> Result<(), EndReason> {
     let never = |stage| EndReason::NeverConnected {
         stage,
         climbs: peer.climbs(),
     };
-    let longest = if signaller.asks_otherwise() {
-        // Longer each time: on a network this slow no way at all might be found otherwise.
-        (CONNECT_TIMEOUT / 4 * unreached.saturating_add(1).min(4)).min(CONNECT_TIMEOUT)
-    } else {
-        CONNECT_TIMEOUT
-    };
     let deadline = tokio::time::sleep(CONNECT_TIMEOUT);
     tokio::pin!(deadline);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let started = tokio::time::Instant::now();
-    let before = network.borrow().clone();
     loop {
         tokio::select! {
             biased;
@@ -396,9 +398,7 @@ async fn connect(
                     tracing::info!(%pair, "media path is up{}", climbed(&before));
                     return Ok(());
                 }
-                Some(peer::Event::Candidates { lines, last }) => {
-                    signaller.trickle(&lines, last).await?;
-                }
+                Some(peer::Event::Candidates { lines, last }) => talk.trickle(lines, last),
                 Some(peer::Event::Failed(stage)) => return Err(never(Some(stage))),
                 Some(peer::Event::Closed) | None => return Err(never(None)),
                 Some(
@@ -408,8 +408,10 @@ async fn connect(
                     | peer::Event::Remb(_),
                 ) => {}
             },
-            event = signaller.next() => match event? {
-                signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+            heard = talk.next() => match heard? {
+                Heard::Candidates(candidates) => add_candidates(peer, &candidates).await?,
+                // None was asked for.
+                Heard::Restarted(_) => {}
             },
             _ = look.tick() => {
                 // Candidates may still come, but not much later than the description.
@@ -418,13 +420,14 @@ async fn connect(
                 let hopeless = |climb: &Climb| {
                     matches!(climb.outcome, Outcome::Absent(_) | Outcome::Failed(_))
                 };
-                let found = |climb: &Climb| climb.outcome == Outcome::Chosen;
                 let hopeless = searched >= LATE_CANDIDATES
                     && !climbs.is_empty()
                     && climbs.iter().all(hopeless);
-                let late = searched >= longest && !climbs.iter().any(found);
-                if hopeless || late {
-                    return Err(EndReason::NeverConnected { stage: None, climbs });
+                if hopeless {
+                    return Err(never(None));
+                }
+                if searched >= longest && !is_found(peer) {
+                    return Err(never(Some(peer::Stage::Ice)));
                 }
             }
         }
@@ -450,275 +453,9 @@ fn is_found(peer: &Peer) -> bool {
         .any(|climb| climb.outcome == Outcome::Chosen)
 }
 
-/// Whether the path to the server still stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
-    Kept,
-    Lost,
-}
-
-/// The session while media flows.
-struct Live<'a> {
-    subscription: Subscription,
-    telemetry: &'a watch::Sender<Telemetry>,
-    gate: Gate,
-    rate: Option<Rate>,
-    acceptance: acceptance::Watch,
-    progress: Progress,
-    frames_sent: u64,
-    disconnected_at: Option<Instant>,
-    /// When a restart of ICE that is under way counts as failed.
-    restart_ends: Option<Instant>,
-    /// The path takes nothing any more; what is meant for it is dropped until there is another.
-    stalled: bool,
-    /// How long a path may be disconnected before it counts as lost.
-    grace: Duration,
-    network: watch::Receiver<Network>,
-    ground: Ground,
-}
-
-impl<'a> Live<'a> {
-    fn new(
-        parameters: &Parameters,
-        telemetry: &'a watch::Sender<Telemetry>,
-        network: watch::Receiver<Network>,
-        dialect: Dialect,
-    ) -> Self {
-        let grace = match dialect {
-            Dialect::WowzaV1 => HELD_GRACE,
-            Dialect::Ome | Dialect::Whip | Dialect::WowzaV2 => DISCONNECTED_GRACE,
-        };
-        let ground = Ground::new(network.borrow().clone());
-        let tracks = parameters.feed.tracks();
-        let subscription = parameters.feed.subscribe();
-        subscription.request_key_frame();
-        telemetry.send_modify(|t| t.progress = Progress::Sending);
-        Self {
-            subscription,
-            telemetry,
-            gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
-            rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
-            acceptance: acceptance::Watch::new(now()),
-            progress: Progress::Sending,
-            frames_sent: 0,
-            disconnected_at: None,
-            restart_ends: None,
-            stalled: false,
-            grace,
-            network,
-            ground,
-        }
-    }
-
-    async fn run(
-        &mut self,
-        peer: &mut Peer,
-        events: &mut mpsc::Receiver<peer::Event>,
-        signaller: &mut dyn Signaller,
-        stop: &CancellationToken,
-    ) -> Result<std::convert::Infallible, EndReason> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            // Biased: control before media, so that a flood of frames can never starve a stop or an error.
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(EndReason::Stopped),
-                event = events.recv() => match event {
-                    Some(peer::Event::Candidates { lines, last }) => {
-                        signaller.trickle(&lines, last).await?;
-                    }
-                    // Of the old path, which came back while the server was asked.
-                    Some(peer::Event::Connected(_)) if self.restart_ends.is_some() && !is_found(peer) => {}
-                    event => if self.on_event(event)? == Path::Lost {
-                        self.move_on(peer, signaller, stop, EndReason::Lost).await?;
-                    },
-                },
-                Ok(()) = self.network.changed() => {
-                    let network = self.network.borrow_and_update().clone();
-                    let local = peer.counters().pair.map(|pair| (pair.rung, pair.local.ip()));
-                    if let Some(reason) = local.and_then(|local| self.moved(network, local)) {
-                        self.move_on(peer, signaller, stop, reason).await?;
-                    }
-                }
-                event = signaller.next() => match event? {
-                    signal::Event::Candidates(candidates) => add_candidates(peer, &candidates).await?,
-                },
-                _ = look.tick() => if self.look(peer)? == Path::Lost {
-                    self.move_on(peer, signaller, stop, EndReason::Lost).await?;
-                },
-                unit = self.subscription.next() => {
-                    let unit = unit.ok_or(EndReason::FeedEnded)?;
-                    if self.stalled {
-                        continue;
-                    }
-                    let passed = self.gate.pass(unit);
-                    if passed.wants_key_frame {
-                        self.subscription.request_key_frame();
-                    }
-                    for unit in passed.units {
-                        self.frames_sent += u64::from(unit.track == Track::Video);
-                        match peer.send(&unit).await {
-                            // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
-                            Err(peer::Error::Stalled) if self.ground.is_stranded() => self.stalled = true,
-                            Err(peer::Error::Stalled) => {
-                                self.stalled = true;
-                                self.move_on(peer, signaller, stop, EndReason::Lost).await?;
-                            }
-                            sent => sent.map_err(EndReason::Engine)?,
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// What the change to `network` means for a path on a rung that ends with us at an address: why it must be left,
-    /// if so.
-    fn moved(&mut self, network: Network, (rung, local): (Rung, IpAddr)) -> Option<EndReason> {
-        match self.ground.change(network, rung, local) {
-            Change::Back => {
-                tracing::info!("the network is back as it was");
-                // The server gets the usual grace from here on.
-                self.disconnected_at = self.disconnected_at.map(|_| now());
-                self.stalled.then_some(EndReason::Lost)
-            }
-            Change::Left(what) => {
-                tracing::info!(what, "the network changed under the session");
-                Some(EndReason::NetworkChanged { what })
-            }
-            Change::None => None,
-            Change::Stranded => {
-                tracing::warn!("there is no way out of this host; holding still until there is");
-                None
-            }
-        }
-    }
-
-    /// The path is lost for `reason`: ICE is restarted in place where the dialect can, or else the session ends.
-    async fn move_on(
-        &mut self,
-        peer: &Peer,
-        signaller: &mut dyn Signaller,
-        stop: &CancellationToken,
-        reason: EndReason,
-    ) -> Result<(), EndReason> {
-        // One restart at a time; one that leads nowhere is the end.
-        if self.restart_ends.is_some() || !signaller.can_restart() {
-            return Err(reason);
-        }
-        let Ok(offer) = peer.restart().await else {
-            return Err(reason);
-        };
-        tracing::info!(cause = %reason, "restarting ICE");
-        note("our offer, to restart", &offer);
-        self.restart_ends = Some(now() + RESTART_TIMEOUT);
-        self.disconnected_at = None;
-        let answer = match until_stopped(stop, signaller.restart(&offer)).await? {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::warn!(%error, "the server does not restart ICE");
-                return Err(reason);
-            }
-        };
-        note("the server's answer, to restart", &answer.sdp);
-        peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
-        add_candidates(peer, &answer.candidates).await
-    }
-
-    fn on_event(&mut self, event: Option<peer::Event>) -> Result<Path, EndReason> {
-        match event {
-            Some(peer::Event::Connected(pair)) => {
-                if self.restart_ends.take().is_some() {
-                    tracing::info!(%pair, "ICE is restarted");
-                    self.subscription.request_key_frame();
-                }
-                self.disconnected_at = None;
-                self.stalled = false;
-            }
-            // The restart has its own deadline.
-            Some(peer::Event::Disconnected) if self.restart_ends.is_some() => {}
-            Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
-            Some(peer::Event::Failed(peer::Stage::Ice)) if self.restart_ends.is_some() => {}
-            Some(peer::Event::Failed(peer::Stage::Ice)) => return Ok(Path::Lost),
-            Some(peer::Event::Failed(_) | peer::Event::Closed) | None => {
-                return Err(EndReason::Lost);
-            }
-            // The caller's.
-            Some(peer::Event::Candidates { .. }) => {}
-            Some(peer::Event::KeyFrameRequested) => self.subscription.request_key_frame(),
-            Some(peer::Event::ReceiverReport(report)) => {
-                self.acceptance
-                    .report(now(), report.track, report.highest_sequence);
-                if let (Track::Video, Some(rate), Some(loss)) =
-                    (report.track, &mut self.rate, report.fraction_lost)
-                {
-                    rate.loss(now(), f64::from(loss));
-                }
-                self.judge()?;
-            }
-            Some(peer::Event::Remb(bitrate)) => {
-                if let Some(rate) = &mut self.rate {
-                    rate.remb(now(), bitrate);
-                }
-            }
-        }
-        Ok(Path::Kept)
-    }
-
-    /// Looks at what no event announces.
-    fn look(&mut self, peer: &Peer) -> Result<Path, EndReason> {
-        if self.restart_ends.is_some_and(|at| now() >= at) {
-            return Err(EndReason::Lost);
-        }
-        if self
-            .disconnected_at
-            .is_some_and(|at| now().saturating_duration_since(at) >= self.grace)
-            && !self.ground.is_stranded()
-        {
-            self.disconnected_at = None;
-            return Ok(Path::Lost);
-        }
-        if let Some(rate) = &self.rate {
-            self.subscription.set_bitrate(rate.target(now()));
-        }
-        self.telemetry.send_modify(|t| {
-            t.peer = Some(peer.counters());
-            t.climbs = peer.climbs();
-            t.frames_sent = self.frames_sent;
-        });
-        self.judge()?;
-        Ok(Path::Kept)
-    }
-
-    fn judge(&mut self) -> Result<(), EndReason> {
-        let confirmed = match self.acceptance.acceptance(now()) {
-            Acceptance::Confirmed => true,
-            Acceptance::Unconfirmed => false,
-            Acceptance::Pending => return Ok(()),
-            Acceptance::Stuck => return Err(EndReason::NotAccepted),
-        };
-        let since = match self.progress {
-            Progress::OnAir {
-                confirmed: same, ..
-            } if same == confirmed => return Ok(()),
-            Progress::OnAir { since, .. } => since,
-            Progress::Connecting | Progress::Sending | Progress::Signalling => now(),
-        };
-        if confirmed {
-            tracing::info!("on air: the server's receiver reports advance");
-        } else {
-            tracing::warn!(
-                "on air, unconfirmed: the server sends no receiver reports, only its transport is alive"
-            );
-        }
-        self.progress = Progress::OnAir { since, confirmed };
-        self.telemetry
-            .send_modify(|t| t.progress = self.progress.clone());
-        Ok(())
-    }
-}
-
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

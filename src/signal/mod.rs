@@ -94,7 +94,7 @@ pub enum Parting {
 /// Every method is bounded by a deadline of its own (see each dialect), except [`next`](Self::next).
 #[async_trait]
 pub trait Signaller: Send {
-    /// The dialect spoken, or to be spoken next.
+    /// The dialect spoken, or after [`close`](Self::close) the one to be spoken next.
     fn dialect(&self) -> Dialect;
 
     /// Connects to the server and learns who offers.
@@ -122,6 +122,12 @@ pub trait Signaller: Send {
 
     /// Whether [`restart`](Self::restart) may work with the session as it stands.
     fn can_restart(&self) -> bool {
+        false
+    }
+
+    /// Whether it may work after a change of the network too: not where it is asked for on a socket that the change has
+    /// killed, which nobody is told of before a time-out.
+    fn restarts_elsewhere(&self) -> bool {
         false
     }
 

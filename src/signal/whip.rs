@@ -474,6 +474,11 @@ impl Signaller for Whip {
         !self.rigid && self.session.as_ref().is_some_and(able)
     }
 
+    /// Each request has a connection of its own.
+    fn restarts_elsewhere(&self) -> bool {
+        true
+    }
+
     /// Bounded by eight seconds. A server that is busy is asked again after two.
     async fn restart(&mut self, local_sdp: &str) -> Result<RemoteDescription, Error> {
         if !self.can_restart() {

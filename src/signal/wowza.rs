@@ -21,7 +21,7 @@ pub struct Wowza {
     v2: WowzaV2,
     /// What to speak at the next opportunity.
     choice: Choice,
-    /// What this session speaks, or the last one spoke.
+    /// What this session speaks; between two of them, what the next one will.
     spoken: Dialect,
 }
 
@@ -116,6 +116,10 @@ impl Signaller for Wowza {
         self.current().can_restart()
     }
 
+    fn restarts_elsewhere(&self) -> bool {
+        self.current().restarts_elsewhere()
+    }
+
     async fn restart(&mut self, local_sdp: &str) -> Result<RemoteDescription, Error> {
         self.current_mut().restart(local_sdp).await
     }
@@ -126,6 +130,7 @@ impl Signaller for Wowza {
 
     async fn close(&mut self, parting: Parting) {
         self.current_mut().close(parting).await;
+        self.spoken = self.choice.dialect();
     }
 }
 

@@ -28,6 +28,9 @@ use crate::peer::{
 use crate::receiver::{Options, Order, Receiver};
 use crate::rehearsal::{connect, hear, say};
 
+mod streams;
+mod trust;
+
 /// Where the relays' sockets are, so that the server can tell them from ours.
 const RELAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
@@ -73,6 +76,11 @@ fn server_for(server: &TurnServer, rung: Rung) -> Vec<IceServer> {
     vec![servers(server).swap_remove(n)]
 }
 
+/// As of a publisher whose server is on this host.
+fn own_url() -> Secret {
+    Secret::new("wss://127.0.0.1/app/stream")
+}
+
 fn climbing(transport: Transport, first: Option<Rung>, ice_servers: Vec<IceServer>) -> Config {
     let trust = Trust {
         insecure: true,
@@ -81,7 +89,7 @@ fn climbing(transport: Transport, first: Option<Rung>, ice_servers: Vec<IceServe
     Config {
         ladder: Ladder { transport, first },
         ice_servers,
-        dialer: Dialer::new(&trust, &Proxy::None).expect("no files are read"),
+        dialer: Dialer::new(&own_url(), &trust, &Proxy::None).expect("no files are read"),
         ..config()
     }
 }
@@ -132,6 +140,8 @@ async fn still_wins(
     assert_eq!(seen.sources.into_iter().collect::<Vec<_>>(), [RELAYED]);
     counted(turn, "one allocation", |counts| counts.allocations == 1).await;
     let climbs = peer.climbs();
+    let pair = peer.counters().pair.expect("a pair");
+    assert_eq!(pair.leaves_from, Ipv4Addr::LOCALHOST, "to the TURN server");
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
     counted(turn, "the release", |counts| counts.allocations == 0).await;
@@ -296,29 +306,6 @@ async fn what_stops_a_relay_is_told_without_secrets() {
     refused(ice_server(&urls[1], "relayed"), Rung::TurnTcp, "refused").await;
     let unknown = ice_server("turns:nowhere.invalid", "relayed");
     refused(unknown, Rung::TurnTls, "looking up the name").await;
-}
-
-#[tokio::test]
-async fn the_certificate_of_a_turn_server_is_verified() {
-    let turn = turn_server().await;
-    let mut config = climbing(Transport::Relay, None, server_for(&turn, Rung::TurnTls));
-    config.dialer = Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read");
-    let (peer, _events, server) = offered(config, behind_a_firewall()).await;
-    let failed = async {
-        while !matches!(climb(&peer, Rung::TurnTls).outcome, Outcome::Failed(_)) {
-            tokio::task::yield_now().await;
-        }
-    };
-    let failed = tokio::time::timeout(Duration::from_secs(10), failed);
-    failed.await.expect("a failure");
-    assert!(
-        climb(&peer, Rung::TurnTls)
-            .outcome
-            .to_string()
-            .contains("TLS")
-    );
-    peer.close(true).await;
-    server.kill().await;
 }
 
 #[tokio::test]
@@ -665,7 +652,8 @@ async fn a_tcp_candidate_is_dialled_through_the_proxy_too() {
         let at = format!("{}:{}", words[4], words[5]);
         let proxy = tunnel_to(at.parse().expect("an address")).await;
         let proxy = Proxy::Url(Secret::new(format!("http://{proxy}")));
-        config.dialer = Dialer::new(&Trust::default(), &proxy).expect("no files are read");
+        config.dialer =
+            Dialer::new(&own_url(), &Trust::default(), &proxy).expect("no files are read");
         config.limits = limits;
         let (peer, events) = Peer::new(config).await.expect("a peer");
         let answer = peer.answer(&offer).await.expect("an answer");
@@ -679,6 +667,8 @@ async fn a_tcp_candidate_is_dialled_through_the_proxy_too() {
     publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
     let pair = peer.counters().pair.expect("a pair");
     assert_eq!(pair.remote.to_string(), "192.0.2.7:1935");
+    let to_the_proxy = Ipv4Addr::LOCALHOST;
+    assert_eq!(pair.leaves_from, to_the_proxy);
     peer.close(true).await;
     server.until("close_notify", |seen| seen.closed).await;
     server.kill().await;
@@ -739,58 +729,4 @@ async fn ovenmediaengines_own_relay_is_taken_for_what_it_says() {
         told.await.expect("a receiver report through the relay");
         peer.close(true).await;
     }
-}
-
-/// Leads to `server` until it is told to stand still.
-async fn freezable(
-    server: std::net::SocketAddr,
-) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a listener");
-    let address = listener.local_addr().expect("bound");
-    let (freeze, frozen) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("accepted");
-        let mut onward = tokio::net::TcpStream::connect(server)
-            .await
-            .expect("the server");
-        let mut frozen = frozen;
-        tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut stream, &mut onward) => drop(copied),
-            _ = frozen.wait_for(|frozen| *frozen) => {}
-        }
-        // Both connections stay open, and nobody reads.
-        drop(frozen.wait_for(|frozen| !*frozen).await);
-    });
-    (address, freeze)
-}
-
-#[tokio::test]
-async fn a_turn_server_that_stops_reading_is_an_error_and_holds_nothing_up() {
-    let turn = turn_server().await;
-    let (at, freeze) = freezable(turn.tcp().expect("TCP")).await;
-    let server = ice_server(&format!("turn:{at}?transport=tcp"), "relayed");
-    let config = climbing(Transport::Relay, None, vec![server]);
-    let clock = config.clock;
-    let (mut peer, mut events, server) = offered(config, behind_a_firewall()).await;
-    connected(&mut events).await;
-    publish(&mut peer, clock, &server, |seen| whole_pictures(seen) >= 5).await;
-    freeze.send_replace(true);
-    let stalled = async {
-        loop {
-            let now = clock.at(tokio::time::Instant::now().into_std());
-            if let Err(error) = peer.send(&picture(now, false, 100_000)).await {
-                return error;
-            }
-        }
-    };
-    let error = tokio::time::timeout(Duration::from_secs(20), stalled)
-        .await
-        .expect("an end of patience");
-    assert!(matches!(error, onair::peer::Error::Stalled), "{error}");
-    let closing = tokio::time::Instant::now();
-    peer.close(true).await;
-    assert!(closing.elapsed() < Duration::from_secs(4));
-    server.kill().await;
 }

@@ -16,6 +16,7 @@ mod reconnect;
 mod rehearsal;
 mod relay;
 mod relayed;
+mod rest;
 mod secrets;
 mod simd;
 mod support;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use onair::config::secret::Secret;
 use onair::config::{Proxy, Trust};
 use onair::net::{Dialer, Step};
 use onair::network::{self, Network};
@@ -147,7 +148,12 @@ async fn a_name_that_comes_back_is_found_at_the_next_attempt() {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let dialer = Dialer::new(&Trust::default(), &Proxy::None).unwrap();
+    let dialer = Dialer::new(
+        &Secret::new("wss://server.example/"),
+        &Trust::default(),
+        &Proxy::None,
+    )
+    .unwrap();
     for _ in 0..2 {
         let error = dialer.tcp("server.example", port).await.err().unwrap();
         assert_eq!(error.step(), Some(Step::Dns), "{error}");
@@ -181,11 +187,21 @@ fn the_environment_is_asked_for_the_proxy() {
         }
         return;
     }
-    let dialer = Dialer::new(&Trust::default(), &Proxy::Environment).unwrap();
+    let dialer = Dialer::new(
+        &Secret::new("wss://server.example/"),
+        &Trust::default(),
+        &Proxy::Environment,
+    )
+    .unwrap();
     assert!(dialer.proxied("server.example", 443));
     assert!(dialer.proxied("127.0.0.1", 443));
     assert!(!dialer.proxied("localhost", 443));
     assert!(!dialer.proxied("10.1.2.3", 443));
-    let dialer = Dialer::new(&Trust::default(), &Proxy::None).unwrap();
+    let dialer = Dialer::new(
+        &Secret::new("wss://server.example/"),
+        &Trust::default(),
+        &Proxy::None,
+    )
+    .unwrap();
     assert!(!dialer.proxied("server.example", 443));
 }

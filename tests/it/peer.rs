@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use onair::config::secret::Secret;
 use onair::config::{Bitrate, Proxy, Size, Transport, Trust};
 use onair::feed::{AudioTrack, Tracks, VideoTrack};
 use onair::media::access_unit::{AccessUnit, Track};
@@ -48,7 +49,12 @@ pub(crate) fn config() -> Config {
         name: "front".to_owned(),
         ladder: Ladder::default(),
         ice_servers: Vec::new(),
-        dialer: Dialer::new(&Trust::default(), &Proxy::None).expect("no files are read"),
+        dialer: Dialer::new(
+            &Secret::new("wss://server.example/"),
+            &Trust::default(),
+            &Proxy::None,
+        )
+        .expect("no files are read"),
         first_sequence: 1,
         limits: Limits::default(),
     }

@@ -10,7 +10,7 @@ use onair::lab::{Lab, OmeTurn, Profile};
 use onair::peer::{Outcome, Rung};
 use onair::publisher::Snapshot;
 
-use crate::support::Pair;
+use crate::support::{Pair, SOON};
 
 /// The lab's TURN server as an operator configures it, by its URLs that begin with `scheme`.
 fn ours(lab: &Lab, scheme: &str) -> Vec<IceServer> {
@@ -169,4 +169,33 @@ async fn a_relay_that_answers_nobody_is_passed_over_for_the_next_rung() {
         ),
         "{silent:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_breaks_is_replaced_in_the_same_session() {
+    let turn = |config: &mut onair::lab::LabConfig| {
+        config.turn = Some(TurnConfig::loopback(None));
+    };
+    let publish = |publisher: &mut Publisher, lab: &Lab| {
+        publisher.transport = Transport::Relay;
+        publisher.ice_servers = ours(lab, "turn:");
+        (publisher.ice_servers).retain(|server| server.url.to_string().ends_with("tcp"));
+    };
+    let pair = Pair::start_with(Profile::Whip, turn, publish).await;
+    pair.until("on air", Snapshot::is_on_air).await;
+    pair.until_decoded(30).await;
+    let turn = pair.lab.turn().expect("the lab has a TURN server");
+    let mut counts = turn.counts();
+    // More than this one has relayed; less than the next one will before the fault is taken back.
+    let after_bytes = 60_000;
+    turn.commit(Some(TurnFault::Drop { after_bytes }));
+    let gone = counts.wait_for(|counts| counts.allocations == 0);
+    let gone = tokio::time::timeout(SOON, gone).await;
+    assert!(gone.is_ok_and(|counts| counts.is_ok()), "it is dropped");
+    turn.commit(None);
+    let sessions = pair.lab.hub().sessions();
+    let seen = sessions[0].report.video.frames_decoded.unwrap_or_default();
+    pair.until_decoded(seen + 30).await;
+    let (_, snapshot) = pair.end().await;
+    assert_eq!(snapshot.sessions, 1);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::secret::Secret;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -215,8 +216,14 @@ async fn the_dialer_reaches_the_server() {
         seen
     });
     let trust = crate::config::Trust::default();
-    let dialer = crate::net::Dialer::new(&trust, &crate::config::Proxy::None).unwrap();
-    let target = target(&format!("http://127.0.0.1:{port}/"));
+    let url = format!("http://127.0.0.1:{port}/");
+    let dialer = crate::net::Dialer::new(
+        &Secret::new(url.as_str()),
+        &trust,
+        &crate::config::Proxy::None,
+    )
+    .unwrap();
+    let target = target(&url);
     let request = Request {
         method: Method::Delete,
         target: &target,

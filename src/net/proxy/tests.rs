@@ -1,6 +1,6 @@
 //! Tunnels through a proxy on loopback, each refusal, and who is asked for which server.
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -8,6 +8,10 @@ use crate::config::secret::Secret;
 use crate::config::{Proxy as Configured, Trust};
 use crate::net::tls::tests::server as certified;
 use crate::net::{Dialer, Target};
+
+fn dialer_with(trust: &Trust, proxy: &Configured) -> Result<Dialer, Error> {
+    Dialer::new(&Secret::new("wss://server.example/"), trust, proxy)
+}
 
 fn endpoint(host: &str, port: u16) -> Endpoint {
     Endpoint::new("wss", host, port)
@@ -273,7 +277,7 @@ async fn a_socks_proxy_is_refused_by_name() {
     let proxy = variables("", "socks5://u:planted@p.example:1080", "")
         .towards(&endpoint("server.example", 443))
         .unwrap();
-    let tls = Tls::new(&Trust::default()).unwrap();
+    let tls = Tls::new(None, &Trust::default()).unwrap();
     let Err(error) = proxy.connect(&endpoint("server.example", 443), &tls).await else {
         panic!("connected")
     };
@@ -290,7 +294,7 @@ async fn an_unreachable_proxy_is_named_beside_the_server() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let url = Configured::Url(Secret::new(format!("http://u:planted@127.0.0.1:{port}")));
-    let dialer = Dialer::new(&Trust::default(), &url).unwrap();
+    let dialer = dialer_with(&Trust::default(), &url).unwrap();
     let target = Target::parse("wss://server.example/planted", &[]).unwrap();
     let Err(error) = dialer.dial(&target).await else {
         panic!("connected")
@@ -332,7 +336,7 @@ async fn proxy_once(listener: TcpListener) -> String {
     tunneled(client).await
 }
 
-async fn tunneled(mut client: impl Stream) -> String {
+async fn tunneled(mut client: impl AsyncRead + AsyncWrite + Unpin) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.unwrap());
@@ -352,7 +356,7 @@ async fn plain_targets_and_bare_tcp_go_through_the_proxy_too() {
     for scheme in ["ws", "http", "tcp"] {
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", proxy.local_addr().unwrap());
-        let dialer = Dialer::new(&Trust::default(), &Configured::Url(Secret::new(url))).unwrap();
+        let dialer = dialer_with(&Trust::default(), &Configured::Url(Secret::new(url))).unwrap();
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         let talk = async {
@@ -409,7 +413,7 @@ async fn tls_goes_through_a_proxy_that_is_reached_by_tls() {
         let proxy_port = at_proxy.local_addr().unwrap().port();
         let port = at_server.local_addr().unwrap().port();
         let url = Secret::new(format!("https://localhost:{proxy_port}"));
-        let dialer = Dialer::new(&trust, &Configured::Url(url)).unwrap();
+        let dialer = dialer_with(&trust, &Configured::Url(url)).unwrap();
         let talk = async {
             let url = format!("{scheme}://localhost:{port}/path");
             let mut stream = match scheme {
@@ -421,7 +425,7 @@ async fn tls_goes_through_a_proxy_that_is_reached_by_tls() {
                     .dial(&Target::parse_http(&url, &[]).unwrap())
                     .await
                     .unwrap(),
-                _ => dialer.tls("localhost", port).await.unwrap(),
+                _ => dialer.tls("localhost", port, "localhost").await.unwrap(),
             };
             stream.write_all(b"hello").await.unwrap();
             stream.flush().await.unwrap();

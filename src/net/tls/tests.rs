@@ -61,11 +61,23 @@ impl Server {
 
     /// The protocol that a handshake under `trust` agrees on.
     async fn greeted(&self, trust: &Trust, alpn: Alpn) -> Result<Option<Vec<u8>>, Error> {
+        self.greeted_by("localhost", trust, alpn).await
+    }
+
+    /// The same, with `own` for the host of the publisher's URL.
+    async fn greeted_by(
+        &self,
+        own: &str,
+        trust: &Trust,
+        alpn: Alpn,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let (near, far) = tokio::io::duplex(16 << 10);
         let endpoint = Endpoint::new("wss", "localhost", 443);
-        let tls = Tls::new(trust).unwrap();
-        let (secured, accepted) =
-            tokio::join!(tls.secure(&endpoint, near, alpn), self.acceptor.accept(far));
+        let tls = Tls::new(Some(own), trust).unwrap();
+        let (secured, accepted) = tokio::join!(
+            tls.secure(&endpoint, endpoint.bare_host(), near, alpn),
+            self.acceptor.accept(far)
+        );
         secured?;
         Ok(accepted
             .unwrap()
@@ -238,6 +250,29 @@ async fn each_insecure_connection_is_warned_of_with_endpoint_and_key() {
 }
 
 #[tokio::test]
+async fn pins_and_insecurity_are_for_the_host_of_the_url_alone() {
+    let server = server("localhost", NOW);
+    let insecure = Trust {
+        insecure: true,
+        ..Trust::default()
+    };
+    let pinned = Trust {
+        pins: vec![[7; 32]],
+        ..server.trust()
+    };
+    let taken = async |own: &str, trust: &Trust| {
+        let greeted = server.greeted_by(own, trust, Alpn::Http).await;
+        greeted.is_ok()
+    };
+    assert!(taken("LOCALHOST", &insecure).await);
+    assert!(!taken("LOCALHOST", &pinned).await);
+    assert!(!taken("server.example", &insecure).await);
+    assert!(taken("server.example", &pinned).await);
+    // What is no name is nobody's.
+    assert!(!taken("", &insecure).await);
+}
+
+#[tokio::test]
 async fn the_rules_for_servers_are_not_those_for_proxies() {
     let server = server("localhost", NOW);
     let insecure = Trust {
@@ -256,8 +291,11 @@ async fn the_rules_for_servers_are_not_those_for_proxies() {
 async fn a_silent_server_is_given_up_after_ten_seconds() {
     let (near, _far) = tokio::io::duplex(16 << 10);
     let endpoint = Endpoint::new("tls", "turn.example", 443);
-    let tls = Tls::new(&Trust::default()).unwrap();
-    let error = tls.secure(&endpoint, near, Alpn::None).await.unwrap_err();
+    let tls = Tls::new(None, &Trust::default()).unwrap();
+    let error = tls
+        .secure(&endpoint, "turn.example", near, Alpn::None)
+        .await
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "tls://turn.example:443: negotiating TLS took longer than 10 s"
@@ -272,14 +310,14 @@ fn an_unusable_ca_file_is_named() {
         ca_file: Some(path.clone()),
         ..Trust::default()
     };
-    assert!(matches!(Tls::new(&trust), Err(Error::CaFile { .. })));
+    assert!(matches!(Tls::new(None, &trust), Err(Error::CaFile { .. })));
     for text in [
         "",
         "no PEM",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
         std::fs::write(&path, text).unwrap();
-        let Err(error) = Tls::new(&trust) else {
+        let Err(error) = Tls::new(None, &trust) else {
             panic!("{text}")
         };
         assert!(error.to_string().contains("ca.pem"), "{error}");

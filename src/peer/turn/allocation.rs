@@ -19,8 +19,8 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::shared::error::Error as EngineError;
 use rtc::stun::addr::MappedAddress;
 use rtc::stun::attributes::{
-    ATTR_ALTERNATE_SERVER, ATTR_NONCE, ATTR_REALM, ATTR_USERNAME, ATTR_XOR_PEER_ADDRESS,
-    ATTR_XOR_RELAYED_ADDRESS,
+    ATTR_ALTERNATE_DOMAIN, ATTR_ALTERNATE_SERVER, ATTR_NONCE, ATTR_REALM, ATTR_USERNAME,
+    ATTR_XOR_PEER_ADDRESS, ATTR_XOR_RELAYED_ADDRESS, AttrType,
 };
 use rtc::stun::error_code::ErrorCodeAttribute;
 use rtc::stun::fingerprint::FINGERPRINT;
@@ -65,6 +65,9 @@ const STALE: u8 = 3;
 /// Longest realm or nonce that is taken (RFC 8489, section 14.9 and 14.10).
 const LONGEST_TEXT: usize = 763;
 
+/// Longest name of another server that is taken: as long as a domain name can be.
+const LONGEST_DOMAIN: usize = 255;
+
 /// First of the channel numbers (RFC 8656, section 12).
 const FIRST_CHANNEL: u16 = 0x4000;
 
@@ -107,8 +110,9 @@ fn says(code: u16) -> String {
 pub(super) enum Output {
     /// The allocation stands, with this relayed address.
     Allocated(SocketAddr),
-    /// Another server is to be asked, over the same transport.
-    Alternate(SocketAddr),
+    /// Another server is to be asked, over the same transport; with the name in its certificate, where that is
+    /// another one (RFC 8489, section 10).
+    Alternate(SocketAddr, Option<String>),
     /// Something came from a peer.
     Data(SocketAddr, Bytes),
     /// It is over; nothing follows.
@@ -482,7 +486,8 @@ impl Allocation {
                 match alternate {
                     Some(server) => {
                         self.state = State::Over;
-                        self.outputs.push_back(Output::Alternate(server));
+                        let domain = text(message, ATTR_ALTERNATE_DOMAIN, LONGEST_DOMAIN);
+                        self.outputs.push_back(Output::Alternate(server, domain));
                     }
                     None => self.over(Refusal::Refused(code)),
                 }
@@ -512,14 +517,10 @@ impl Allocation {
 
     /// Takes the realm and the nonce of a challenge; whether it held them.
     fn challenged(&mut self, message: &Message) -> bool {
-        let text = |attribute| {
-            let text = TextAttribute::get_from_as(message, attribute).ok()?.text;
-            (text.len() <= LONGEST_TEXT).then_some(text)
-        };
-        let Some(nonce) = text(ATTR_NONCE) else {
+        let Some(nonce) = text(message, ATTR_NONCE, LONGEST_TEXT) else {
             return false;
         };
-        if let Some(realm) = text(ATTR_REALM)
+        if let Some(realm) = text(message, ATTR_REALM, LONGEST_TEXT)
             && (self.key.is_none() || realm != self.realm)
         {
             self.key = MessageIntegrity::long_term_integrity_key(
@@ -620,13 +621,17 @@ fn peer_address(peer: SocketAddr) -> PeerAddress {
     }
 }
 
-fn xor_address(
-    message: &Message,
-    attribute: rtc::stun::attributes::AttrType,
-) -> Option<SocketAddr> {
+/// An address that a message tells in the way of RFC 8489, section 14.2.
+pub(in crate::peer) fn xor_address(message: &Message, attribute: AttrType) -> Option<SocketAddr> {
     let mut address = XorMappedAddress::default();
     address.get_from_as(message, attribute).ok()?;
     Some(SocketAddr::new(address.ip, address.port))
+}
+
+fn text(message: &Message, attribute: AttrType, longest: usize) -> Option<String> {
+    let text = message.get(attribute).ok()?;
+    let text = String::from_utf8(text).ok()?;
+    (text.len() <= longest).then_some(text)
 }
 
 fn alternate(message: &Message) -> Option<SocketAddr> {

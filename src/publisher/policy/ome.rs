@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Refusal, Verdict, operator};
 
 /// A ghost of ours holds the name for OvenMediaEngine's default `Timeout` of 30 s; half as long again for slow servers.
-pub(super) const GHOST_PERIOD: Duration = Duration::from_millis(2_500);
+pub(super) const GHOST_PERIOD: Duration = Duration::from_secs(2);
 const GHOST_FOR: Duration = Duration::from_secs(45);
 
 pub(super) fn refused(refusal: &Refusal<'_>) -> Verdict {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 401, 403 | operator: the token, which was read again before |
 //! | 404, 410 | operator, every 30 s: no such endpoint or stream, or not yet |
-//! | 409 | when the server says so (`Retry-After`), else every 30..45 s, at OvenMediaEngine every 2.5 s; after 45 s operator |
+//! | 409 | when the server says so (`Retry-After`), else every 30..45 s, at OvenMediaEngine every 2 s; after 45 s operator |
 //! | 408, 425, 429, 503 | when the server says so (`Retry-After`), else backoff |
 //! | 500 | backoff; from the third in a row on, operator: Wowza means an offer that it cannot take |
 //! | other 5xx | backoff |
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn status_409_of_ome_is_taken_for_our_ghost_for_45_seconds_at_a_steady_pace() {
-        let pace = Duration::from_millis(2_500);
-        for n in 0..18 {
+        let pace = 2 * S;
+        for n in 0..23 {
             let verdict = conflict(OME_CONFLICT, None, pace * n);
             assert_eq!(verdict, Verdict::RetryEvery(pace));
         }
@@ -344,15 +344,20 @@ mod tests {
                 after: 10 * S,
             }))
         };
-        let period = Duration::from_millis(1_500);
+        let period = Duration::from_millis(800);
         let start = Instant::now();
-        let seen = verdicts(unreachable, &Progress::Signalling, period, 100, start);
-        assert!(seen[..80].iter().all(|v| *v == Verdict::RetryEvery(period)));
-        assert!(seen[80..].iter().all(|v| *v == Verdict::RetryEvery(15 * S)));
+        let seen = verdicts(unreachable, &Progress::Signalling, period, 200, start);
+        let often = |v: &Verdict| *v == Verdict::RetryEvery(period);
+        assert!(seen[..150].iter().all(often));
+        assert!(
+            seen[150..]
+                .iter()
+                .all(|v| *v == Verdict::RetryEvery(15 * S))
+        );
     }
 
     #[test]
-    fn silence_a_closed_connection_and_no_path_back_off() {
+    fn silence_and_a_closed_connection_back_off_and_a_path_is_looked_for_steadily() {
         let endpoint = || "https://server:443".to_owned();
         let silence = || {
             EndReason::Signal(signal::Error::Timeout {
@@ -374,17 +379,28 @@ mod tests {
         };
         assert_eq!(first_of(silence, None), Verdict::Backoff);
         assert_eq!(first_of(closed, None), Verdict::Backoff);
-        assert_eq!(first_of(pathless, None), Verdict::Backoff);
+        assert_eq!(first_of(pathless, None), Verdict::RetryEvery(S));
     }
 
     #[test]
-    fn a_path_lost_or_not_restarted_is_followed_by_a_new_session_at_once_after_30_seconds_on_air() {
+    fn a_path_lost_or_not_restarted_is_followed_by_a_new_session_at_once_unless_it_was_lost_just_before()
+     {
         let unrestarted = || EndReason::Signal(signal::Error::NoRestart);
         let lost = || EndReason::Lost;
         assert_eq!(first_of(unrestarted, Some(31 * S)), Verdict::RetryNow);
         assert_eq!(first_of(lost, Some(31 * S)), Verdict::RetryNow);
-        assert_eq!(first_of(unrestarted, Some(29 * S)), Verdict::Backoff);
-        assert_eq!(first_of(lost, Some(29 * S)), Verdict::Backoff);
+        assert_eq!(first_of(unrestarted, Some(29 * S)), Verdict::RetryNow);
+        assert_eq!(first_of(lost, Some(29 * S)), Verdict::RetryNow);
+        let since = Instant::now();
+        let on_air = Progress::OnAir {
+            since,
+            confirmed: true,
+        };
+        let seen = verdicts(lost, &on_air, S, 3, since);
+        assert_eq!(
+            seen,
+            [Verdict::RetryNow, Verdict::Backoff, Verdict::Backoff]
+        );
     }
 
     #[test]

@@ -86,13 +86,16 @@ async fn sessions(
     let run = async {
         let mut ended = Vec::new();
         for _ in 0..count {
+            let foretold = wowza.dialect();
             let result = async {
-                wowza.open(0).await?;
+                let opening = wowza.open(0).await;
+                assert_eq!(wowza.dialect(), foretold);
+                opening?;
                 Ok(wowza.exchange(OUR_OFFER).await?.is_some())
             };
             let result = result.await;
-            wowza.close(Parting::Abandon).await;
             ended.push((wowza.dialect(), result));
+            wowza.close(Parting::Abandon).await;
         }
         ended
     };

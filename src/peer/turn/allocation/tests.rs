@@ -7,7 +7,7 @@
 
 use rtc::stun::attributes::{
     ATTR_CHANNEL_NUMBER, ATTR_ERROR_CODE, ATTR_LIFETIME, ATTR_MESSAGE_INTEGRITY,
-    ATTR_XORMAPPED_ADDRESS, AttrType,
+    ATTR_XORMAPPED_ADDRESS,
 };
 use rtc::stun::error_code::ErrorCode;
 
@@ -287,12 +287,39 @@ fn another_server_is_named_only_with_an_address() {
     let attributes = [error(300), (ATTR_ALTERNATE_SERVER, other)];
     scene.reply(&first, CLASS_ERROR_RESPONSE, &attributes);
     let expected = SocketAddr::from(([198, 51, 100, 4], 3_478));
-    assert_eq!(scene.outputs(), [Output::Alternate(expected)]);
+    assert_eq!(scene.outputs(), [Output::Alternate(expected, None)]);
 
     let mut scene = Scene::new(true);
     let first = scene.request(METHOD_ALLOCATE);
     scene.refuse(&first, 300);
     assert_eq!(scene.outputs(), [Output::Over(Refusal::Refused(300))]);
+}
+
+#[test]
+fn the_name_of_another_server_is_told_if_it_can_be_one() {
+    for (name, told) in [
+        ("turn2.example".to_owned(), true),
+        ("a".repeat(LONGEST_DOMAIN), true),
+        ("a".repeat(LONGEST_DOMAIN + 1), false),
+    ] {
+        let mut scene = Scene::new(true);
+        let first = scene.request(METHOD_ALLOCATE);
+        let attributes = [
+            error(300),
+            (
+                ATTR_ALTERNATE_SERVER,
+                Value::Bytes(vec![0, 1, 0x0D, 0x96, 198, 51, 100, 4]),
+            ),
+            (
+                ATTR_ALTERNATE_DOMAIN,
+                Value::Bytes(name.clone().into_bytes()),
+            ),
+        ];
+        scene.reply(&first, CLASS_ERROR_RESPONSE, &attributes);
+        let server = SocketAddr::from(([198, 51, 100, 4], 3_478));
+        let expected = Output::Alternate(server, told.then_some(name));
+        assert_eq!(scene.outputs(), [expected]);
+    }
 }
 
 #[test]

@@ -15,12 +15,25 @@ const BOTH: [Dialect; 2] = [V1, V2];
 
 /// The verdict on `reason` after so long on air.
 fn after_on_air(dialect: Dialect, reason: &EndReason, on_air: Duration) -> Verdict {
+    after_on_air_again(dialect, reason, on_air, 0)
+}
+
+/// The same after so many failures in a row before.
+fn after_on_air_again(
+    dialect: Dialect,
+    reason: &EndReason,
+    on_air: Duration,
+    failures: u32,
+) -> Verdict {
     let since = Instant::now();
     let progress = Progress::OnAir {
         since,
         confirmed: true,
     };
-    let mut history = History::default();
+    let mut history = History {
+        failures,
+        ..History::default()
+    };
     verdict(since + on_air, reason, &progress, dialect, &mut history)
 }
 
@@ -206,12 +219,15 @@ fn a_server_out_of_reach_is_tried_every_15_seconds_in_the_end_and_never_given_up
 }
 
 #[test]
-fn ice_that_never_connects_backs_off() {
+fn ice_that_never_connects_is_tried_steadily_for_ten_minutes_and_then_backs_off() {
     for dialect in BOTH {
-        backs_off(dialect, || EndReason::NeverConnected {
+        let pathless = || EndReason::NeverConnected {
             stage: None,
             climbs: Vec::new(),
-        });
+        };
+        let seen = verdicts(dialect, pathless, 20 * S, 40);
+        assert_eq!(seen[..30], [const { Verdict::RetryEvery(S) }; 30]);
+        assert_eq!(seen[30..], [const { Verdict::Backoff }; 10]);
     }
 }
 
@@ -253,10 +269,13 @@ fn what_is_lost_after_30_seconds_on_air_is_followed_at_once() {
 }
 
 #[test]
-fn what_is_lost_sooner_backs_off() {
+fn what_is_lost_sooner_is_followed_at_once_the_first_time_and_backs_off_the_next() {
     for dialect in BOTH {
         for (what, reason) in losses() {
-            let seen = after_on_air(dialect, &reason, STABLE_AFTER - S);
+            let time = STABLE_AFTER - S;
+            let seen = after_on_air(dialect, &reason, time);
+            assert_eq!(seen, Verdict::RetryNow, "{dialect}: {what}");
+            let seen = after_on_air_again(dialect, &reason, time, 1);
             assert_eq!(seen, Verdict::Backoff, "{dialect}: {what}");
         }
     }

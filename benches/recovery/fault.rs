@@ -1,0 +1,109 @@
+//! The faults: what is done to a pair on air, and from when on it could be on air again.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use onair::lab::{Fault as Lab, Profile};
+use onair::publisher::{Snapshot, State};
+
+use crate::pair::Pair;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// A running session's signalling connection is cut.
+    SocketReset(Profile),
+    /// The server stops and is back after a while.
+    ServerRestart(Profile),
+    /// No packet of media passes in either direction for these seconds; signalling does.
+    UdpSilence(Profile, u64),
+    /// The session ends, and its name stays taken for these seconds.
+    Ghost(Profile, u64),
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::SocketReset(Profile::Ome021),
+        Self::SocketReset(Profile::WowzaV2),
+        Self::ServerRestart(Profile::Ome021),
+        Self::ServerRestart(Profile::WowzaSe),
+        Self::ServerRestart(Profile::WowzaV2),
+        Self::ServerRestart(Profile::Whip),
+        Self::UdpSilence(Profile::Ome021, 10),
+        Self::UdpSilence(Profile::WowzaSe, 10),
+        Self::UdpSilence(Profile::Whip, 10),
+        Self::UdpSilence(Profile::Ome021, 60),
+        Self::UdpSilence(Profile::WowzaSe, 60),
+        Self::Ghost(Profile::Ome021, 30),
+    ];
+
+    /// One run, from on air to on air: how long it took from when that was possible again.
+    pub(crate) async fn run(self, seed: u64) -> anyhow::Result<Duration> {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let mut pair = Pair::start(self.profile(), seed).await?;
+        let first = pair.until(Snapshot::is_on_air).await?;
+        tokio::time::sleep(Duration::from_millis(chance.u64(0..3_000))).await;
+        let possible = match self {
+            Self::SocketReset(_) => {
+                pair.commit(Lab::DropSocket);
+                Instant::now()
+            }
+            Self::ServerRestart(_) => {
+                pair.stop_lab().await;
+                pair.until(|p| matches!(p.state, State::Waiting { .. }))
+                    .await?;
+                tokio::time::sleep(Duration::from_millis(chance.u64(0..10_000))).await;
+                pair.start_lab().await?;
+                Instant::now()
+            }
+            Self::UdpSilence(_, seconds) => {
+                pair.commit(Lab::BlackHole {
+                    ms: seconds * 1_000,
+                });
+                let over = Instant::now() + Duration::from_secs(seconds);
+                tokio::time::sleep_until(over.into()).await;
+                over
+            }
+            Self::Ghost(_, seconds) => {
+                pair.commit(Lab::HoldName {
+                    ms: seconds * 1_000,
+                });
+                pair.commit(Lab::End);
+                let over = Instant::now() + Duration::from_secs(seconds);
+                pair.until(|p| p.sessions > first.sessions).await?;
+                over
+            }
+        };
+        let seen = pair.decoded();
+        // A session that outlived a silence is on air all the time by its own reports; what counts is the picture.
+        let outlived = matches!(self, Self::UdpSilence(..));
+        pair.until(|p| p.is_on_air() && (outlived || p.sessions > first.sessions))
+            .await?;
+        pair.until_decoded(seen + 1).await?;
+        pair.until(Snapshot::is_on_air).await?;
+        let took = possible.elapsed();
+        pair.end().await;
+        Ok(took)
+    }
+
+    const fn profile(self) -> Profile {
+        match self {
+            Self::SocketReset(profile)
+            | Self::ServerRestart(profile)
+            | Self::UdpSilence(profile, _)
+            | Self::Ghost(profile, _) => profile,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let profile = self.profile();
+        match self {
+            Self::SocketReset(_) => write!(f, "socket reset, {profile}"),
+            Self::ServerRestart(_) => write!(f, "server restart, {profile}"),
+            Self::UdpSilence(_, seconds) => write!(f, "UDP silence {seconds} s, {profile}"),
+            Self::Ghost(_, seconds) => write!(f, "ghost {seconds} s, {profile}"),
+        }
+    }
+}

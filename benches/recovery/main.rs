@@ -1,0 +1,92 @@
+//! `make recovery`: how long until back on air after a fault, a hundred seeded runs of each and more, as a table.
+//!
+//! Each run is an agent and a lab of its own in this process, over the real engine and real sockets, and the fault
+//! comes at an instant of chance. The time counts from the instant at which the server could be published to again
+//! (at which it listens, the hole is over, the name is free) to media accepted. Nothing is asserted: a shared machine
+//! is noisy, a person reads it. What takes minutes is told on virtual time by [`told`].
+//!
+//! `cargo bench --bench recovery -- [WORDS] [--runs N] [--together N]` runs the faults whose names hold all words.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clocks and sleeps"
+)]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+mod fault;
+mod pair;
+
+use fault::Fault;
+
+/// Runs of each fault.
+const RUNS: u64 = 100;
+
+/// Runs at the same time; each costs a twentieth of a core.
+const TOGETHER: usize = 10;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut words = Vec::new();
+    let (mut runs, mut together) = (RUNS, TOGETHER);
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|n| n.parse().ok()).context("a number");
+        match arg.as_str() {
+            "--runs" => runs = number()?,
+            "--together" => together = usize::try_from(number()?)?,
+            _ => words.push(arg),
+        }
+    }
+    println!(
+        "{:44} {:>5} {:>7} {:>7} {:>7}   back on air in ms, from when it is possible again",
+        "fault", "runs", "p50", "p95", "max"
+    );
+    let mut rows = Vec::new();
+    for fault in Fault::ALL {
+        let name = fault.to_string();
+        if !words.iter().all(|word| name.contains(word)) {
+            continue;
+        }
+        let mut sample = sample(fault, runs, together).await?;
+        sample.sort_unstable();
+        let at = |part: usize| sample[(sample.len() - 1) * part / 100];
+        let (p50, p95, max) = (at(50), at(95), at(100));
+        println!("{name:44} {:5} {p50:7} {p95:7} {max:7}", sample.len());
+        rows.push(serde_json::json!({
+            "fault": name, "runs": sample.len(), "back_on_air_ms": { "p50": p50, "p95": p95, "max": max }
+        }));
+    }
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recovery.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&rows)?)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// Milliseconds of each run.
+async fn sample(fault: Fault, runs: u64, together: usize) -> anyhow::Result<Vec<u64>> {
+    let permits = Arc::new(Semaphore::new(together));
+    let mut set = JoinSet::new();
+    for seed in 0..runs {
+        let permit = permits.clone().acquire_owned().await?;
+        set.spawn(async move {
+            let took = fault
+                .run(seed)
+                .await
+                .with_context(|| format!("{fault}, seed {seed}"));
+            drop(permit);
+            took
+        });
+    }
+    let mut sample = Vec::new();
+    while let Some(took) = set.join_next().await {
+        sample.push(u64::try_from(took??.as_millis())?);
+    }
+    Ok(sample)
+}
