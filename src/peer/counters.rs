@@ -59,7 +59,7 @@ impl Latency {
     const STEPS: usize = 501;
 
     /// Adds a sample.
-    pub(super) fn add(&mut self, sample: Duration) {
+    pub(crate) fn add(&mut self, sample: Duration) {
         let step = usize::try_from(sample.as_micros().div_ceil(1_000)).unwrap_or(usize::MAX);
         let step = &mut self.steps[step.min(Self::STEPS - 1)];
         *step = step.saturating_add(1);

@@ -271,6 +271,8 @@ impl Actor {
         telemetry.send_modify(|t| t.frames_sent = 0);
         self.snapshots.send_modify(|s| {
             s.frames_sent_before += sent;
+            // Whoever looks before the next word must not count them twice.
+            s.session.frames_sent = 0;
             s.end_reason = Some(ended.reason.chain());
             s.dialect = ended.dialect;
         });

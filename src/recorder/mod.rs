@@ -29,7 +29,6 @@ mod writer;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,7 +47,6 @@ use crate::telemetry::{self, Said};
 
 use account::Account;
 use queue::{Entry, Pen};
-use scrub::Scrubber;
 use writer::Task;
 
 /// Distance of counts.
@@ -71,7 +69,6 @@ pub struct Recorder {
 
 struct Running {
     pen: Pen,
-    scrubber: Arc<RwLock<Scrubber>>,
     thread: JoinHandle<()>,
     stop: CancellationToken,
     follower: Option<tokio::task::JoinHandle<()>>,
@@ -79,19 +76,19 @@ struct Running {
 }
 
 impl Recorder {
-    /// Begins to record the log, if `config` names a folder for it and does not switch it off. None of `secrets`
-    /// will be in the files. Never fails: a disk that cannot be written is said in the log and tried again.
-    pub fn start(config: &Daemon, secrets: Vec<Secret>) -> Self {
+    /// Begins to record the log, if `config` names a folder for it and does not switch it off. Nothing that `secrets`
+    /// names will be in the files; it is asked every ten seconds, and may block. Never fails: a disk that cannot be
+    /// written is said in the log and tried again.
+    pub fn start(config: &Daemon, secrets: impl Fn() -> Vec<Secret> + Send + 'static) -> Self {
         let (Some(state_dir), Some(size)) = (&config.state_dir, config.recorder.size) else {
             return Self { running: None };
         };
         let began = clocks();
         let (pen, queue, dropped) = queue::queue(began.0);
-        let scrubber = Arc::new(RwLock::new(Scrubber::new(secrets)));
         let task = Task {
             queue,
             dropped,
-            scrubber: Arc::clone(&scrubber),
+            secrets: Box::new(secrets),
             folder: store::folder(state_dir),
             size,
             began: began.0,
@@ -115,7 +112,6 @@ impl Recorder {
         Self {
             running: Some(Running {
                 pen,
-                scrubber,
                 thread,
                 stop: CancellationToken::new(),
                 follower: None,
@@ -129,17 +125,6 @@ impl Recorder {
         if let Some(running) = &mut self.running {
             let work = follow(view, running.pen.clone(), running.stop.clone());
             running.follower = Some(tokio::spawn(work));
-        }
-    }
-
-    /// Keeps these secrets out of the files from now on, in place of those before: the configuration has changed.
-    pub fn protect(&self, secrets: Vec<Secret>) {
-        if let Some(running) = &self.running {
-            let mut scrubber = running
-                .scrubber
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            *scrubber = Scrubber::new(secrets);
         }
     }
 

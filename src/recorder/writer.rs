@@ -11,9 +11,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -22,6 +22,7 @@ use super::frame;
 use super::queue::Entry;
 use super::scrub::Scrubber;
 use super::store::Store;
+use crate::config::secret::Secret;
 
 /// Longest time that what is written may be lost by a power cut; a disk is not asked more often, for a memory card
 /// lives by the number of its writes.
@@ -30,6 +31,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 const SYNC_FAULT: Duration = Duration::from_secs(1);
 /// Distance of attempts at a disk that cannot be written.
 const RETRY: Duration = Duration::from_secs(60);
+/// How old may be what is known of the secrets: the configuration may be changed, a token renewed where it is kept.
+const SECRETS_EVERY: Duration = Duration::from_secs(10);
 /// Entries written at once.
 const BATCH: usize = 128;
 
@@ -38,7 +41,8 @@ pub(super) struct Task {
     pub(super) queue: Receiver<Entry>,
     /// Entries that found no place in the queue, since the beginning.
     pub(super) dropped: Arc<AtomicU64>,
-    pub(super) scrubber: Arc<RwLock<Scrubber>>,
+    /// What must not be in the files, at the time of the call.
+    pub(super) secrets: Box<dyn Fn() -> Vec<Secret> + Send>,
     pub(super) folder: PathBuf,
     /// Of all files, in bytes.
     pub(super) size: u64,
@@ -55,6 +59,11 @@ enum Disk {
 
 struct Writer {
     task: Task,
+    scrubber: Scrubber,
+    /// The secrets as they were read last.
+    secrets: Vec<Secret>,
+    /// When they are to be read again.
+    secrets_due: Instant,
     disk: Disk,
     /// The trouble with the disk has been said.
     said_away: bool,
@@ -75,6 +84,9 @@ pub(super) fn run(task: Task) {
     let now = Instant::now();
     let mut writer = Writer {
         task,
+        scrubber: Scrubber::default(),
+        secrets: Vec::new(),
+        secrets_due: now,
         disk: Disk::Away(now),
         said_away: false,
         lost: 0,
@@ -120,6 +132,7 @@ impl Writer {
         if matches!(self.disk, Disk::Away(_)) {
             return Ok(());
         }
+        self.renew_secrets(now);
         let mut records = Vec::with_capacity(entries.len() + 1);
         if let Some(entry) = entries.first()
             && lost_before > 0
@@ -150,6 +163,19 @@ impl Writer {
         Ok(())
     }
 
+    fn renew_secrets(&mut self, now: Instant) {
+        if now < self.secrets_due {
+            return;
+        }
+        self.secrets_due = now + SECRETS_EVERY;
+        let latest = (self.task.secrets)();
+        if latest != self.secrets {
+            // Those before still occur in what is said of the past.
+            let before = std::mem::replace(&mut self.secrets, latest.clone());
+            self.scrubber = Scrubber::new(latest.into_iter().chain(before).collect());
+        }
+    }
+
     fn away(&mut self, error: &io::Error) {
         if !self.said_away {
             tracing::warn!(
@@ -177,10 +203,7 @@ impl Writer {
         line.insert("up_s".to_owned(), up.into());
         line.insert("k".to_owned(), kind.into());
         let mut line = Value::Object(line);
-        let scrubber = self.task.scrubber.read();
-        scrubber
-            .unwrap_or_else(PoisonError::into_inner)
-            .value(&mut line);
+        self.scrubber.value(&mut line);
         let mut record = Vec::new();
         frame::write(&line.to_string(), &mut record).then_some(record)
     }
@@ -192,7 +215,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::config::secret::Secret;
     use crate::recorder::queue::queue;
     use crate::recorder::read;
 
@@ -203,11 +225,14 @@ mod tests {
             task: Task {
                 queue,
                 dropped,
-                scrubber: Arc::new(RwLock::new(Scrubber::new(vec![Secret::new("planted")]))),
+                secrets: Box::new(|| vec![Secret::new("planted")]),
                 folder: folder.to_owned(),
                 size: 1 << 20,
                 began: now,
             },
+            scrubber: Scrubber::default(),
+            secrets: Vec::new(),
+            secrets_due: now,
             disk: Disk::Away(now),
             said_away: false,
             lost: 0,
@@ -250,6 +275,29 @@ mod tests {
         assert_eq!(lines[1]["at"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&lines[1]["k"], &lines[1]["n"]), (&"log".into(), &2.into()));
         assert_eq!(writer.lost, 0);
+    }
+
+    #[test]
+    fn secrets_are_asked_for_anew_and_the_last_ones_stay_known_for_a_while() {
+        let state = tempfile::tempdir().unwrap();
+        let mut writer = writer(&crate::recorder::store::folder(state.path()));
+        let secret = Arc::new(std::sync::Mutex::new("first-one"));
+        let asked = Arc::clone(&secret);
+        writer.task.secrets = Box::new(move || vec![Secret::new(*asked.lock().unwrap())]);
+        let says = |text: &str| Entry {
+            said: Map::from_iter([("message".to_owned(), text.into())]),
+            ..entry(0)
+        };
+        let now = Instant::now();
+        writer.write(now, &[says("first-one second-one")]).unwrap();
+        *secret.lock().unwrap() = "second-one";
+        let later = now + SECRETS_EVERY;
+        writer
+            .write(later, &[says("first-one second-one")])
+            .unwrap();
+        let lines = lines(state.path());
+        assert_eq!(lines[0]["message"], "*** second-one");
+        assert_eq!(lines[1]["message"], "*** ***");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Drives the built binary as a user does: exit codes, help, faults, interrupts.
 
+mod daemon;
 mod recorder;
 
 use std::path::Path;
