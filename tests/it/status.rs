@@ -14,6 +14,7 @@ use onair::supervisor::View;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -224,7 +225,8 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
     let file = folder.path().join("onair.toml");
     std::fs::write(&file, "[feed]\nplanted = 1\n").expect("written");
     let over = CancellationToken::new();
-    let tending = daemon.tend(&mut pair.agent, Files::new(file), false, &over);
+    let hangup = signal(SignalKind::hangup()).expect("a signal");
+    let tending = daemon.tend(&mut pair.agent, Files::new(file), false, hangup, &over);
     let state = |wanted: &'static str| {
         move |answer: &Answer| {
             answer.code == 200 && answer.json()["publishers"]["whip"]["state"] == wanted
@@ -278,7 +280,7 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
         over.cancel();
     };
     let (tended, ()) = tokio::join!(tending, orders);
-    assert_eq!(tended.expect("signals"), None);
+    assert_eq!(tended, None);
     server.stop().await;
     let (lab, _) = pair.end().await;
     assert_eq!(lab.violations, [], "{lab:#?}");
