@@ -3,13 +3,14 @@
 //! Only what has changed is recorded, so that a night off air takes no space; a count that is not there is zero.
 //! Names of keys are the field's words; times are in milliseconds, sizes in bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::feed::{self, SourceState, TrackStatus};
+use crate::feed::{self, Condition, LimitedBy, SourceState, Stuck, TrackStatus, VideoTrack};
 use crate::peer::{Counters, ReceiverReport};
+use crate::process;
 use crate::publisher::{Snapshot, State, Verdict};
 use crate::supervisor::Overview;
 
@@ -17,7 +18,7 @@ use crate::supervisor::Overview;
 #[derive(Debug, Default)]
 pub(super) struct Account {
     publishers: BTreeMap<String, Standing>,
-    feeds: BTreeMap<String, BTreeMap<&'static str, Source>>,
+    feeds: BTreeMap<String, (Option<Limit>, BTreeMap<&'static str, Source>)>,
     stats: BTreeMap<(&'static str, String), Value>,
 }
 
@@ -29,10 +30,15 @@ struct Standing {
     end_reason: Option<String>,
 }
 
+/// What was left of a feed's picture, and why.
+type Limit = (LimitedBy, Option<VideoTrack>);
+
 /// What a feed's source was doing.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     state: SourceState,
+    conditions: BTreeSet<Condition>,
+    stuck: Option<Stuck>,
     negotiated: Option<String>,
     opened: u64,
     left_behind: u64,
@@ -57,10 +63,17 @@ impl Account {
             }
         }
         for (name, status) in &overview.feeds {
-            let known = self.feeds.entry(name.clone()).or_default();
+            let (limit, known) = self.feeds.entry(name.clone()).or_default();
+            let limit_now = status.limited_by.map(|by| (by, status.target));
+            if *limit != limit_now {
+                *limit = limit_now;
+                entries.push(entry("state", "feed", name, limited(status)));
+            }
             for (track, status) in tracks(status) {
                 let source = Source {
                     state: status.state.clone(),
+                    conditions: status.conditions.keys().copied().collect(),
+                    stuck: status.stuck,
                     negotiated: status.negotiated.clone(),
                     opened: status.opened,
                     left_behind: status.left_behind,
@@ -113,6 +126,17 @@ impl Account {
     }
 }
 
+/// What the process uses.
+pub(super) fn usage(sample: process::Sample) -> Entry {
+    let said = json!({
+        "cpu_s": sample.cpu_s,
+        "rss_bytes": sample.rss,
+        "fds": sample.fds,
+        "threads": sample.threads,
+    });
+    ("stats", Map::from_iter([("process".to_owned(), said)]))
+}
+
 fn entry(
     kind: &'static str,
     whose: &'static str,
@@ -127,7 +151,8 @@ fn entry(
 fn fields(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(mut fields) => {
-            fields.retain(|_, value| !value.is_null() && *value != json!(0));
+            let says_nothing = [Value::Null, json!(0), json!([])];
+            fields.retain(|_, value| !says_nothing.contains(value));
             fields
         }
         Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) => {
@@ -168,6 +193,10 @@ fn publisher(now: Instant, snapshot: &Snapshot) -> Map<String, Value> {
     if let Some(reason) = &snapshot.end_reason {
         said.insert("end_reason".to_owned(), reason.as_str().into());
     }
+    let network = &snapshot.session.network;
+    if !network.is_empty() {
+        said.insert("network".to_owned(), network.as_str().into());
+    }
     let climbs = &snapshot.session.climbs;
     if !climbs.is_empty() {
         let climbs = climbs
@@ -193,15 +222,30 @@ fn tracks(status: &feed::Status) -> impl Iterator<Item = (&'static str, &TrackSt
     video.into_iter().chain(audio)
 }
 
+fn limited(status: &feed::Status) -> Map<String, Value> {
+    let target = status.target.map(|target| {
+        format!(
+            "{} at {} fps, {} bit/s",
+            target.size, target.fps, target.max_bitrate.0
+        )
+    });
+    let by = status.limited_by.map_or("nothing", LimitedBy::as_str);
+    fields(json!({ "limited_by": by, "target": target }))
+}
+
 fn source_state(status: &TrackStatus) -> Map<String, Value> {
     let (state, reason) = match &status.state {
         SourceState::Live => ("live", None),
         SourceState::Opening => ("opening", None),
         SourceState::Slate { reason, .. } => ("slate", Some(reason)),
     };
+    let conditions = status.conditions.keys().map(|c| c.as_str());
+    let conditions: Vec<&str> = conditions.collect();
     fields(json!({
         "state": state,
         "reason": reason,
+        "conditions": conditions,
+        "stuck": status.stuck.map(|stuck| stuck.to_string()),
         "negotiated": status.negotiated,
         "opened": status.opened,
         "left_behind": status.left_behind,
@@ -335,6 +379,29 @@ mod tests {
         let said = account.states(now, &Overview::default());
         assert_eq!(said[0].1["state"], "removed");
         assert!(account.states(now, &Overview::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_picture_and_what_limits_it_is_recorded() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        let mut overview = Overview::default();
+        let mut status = feed::Status {
+            video: Some(TrackStatus::default()),
+            ..feed::Status::default()
+        };
+        overview.feeds.insert("front".to_owned(), status.clone());
+        assert_eq!(account.states(now, &overview).len(), 1);
+        let track = status.video.get_or_insert_default();
+        let at = crate::media::time::MediaTime::ZERO;
+        track.conditions.insert(Condition::Frozen, at);
+        status.limited_by = Some(LimitedBy::Thermal);
+        overview.feeds.insert("front".to_owned(), status);
+        let said = account.states(now, &overview);
+        assert_eq!(said.len(), 2);
+        assert_eq!(said[0].1["limited_by"], "thermal");
+        assert_eq!(said[1].1["conditions"], json!(["frozen"]));
+        assert!(account.states(now, &overview).is_empty());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The flight recorder: what happened in the last hours, in files of bounded size that outlive a crash.
 //!
 //! It records every change of a state of feeds and publishers, their counts once a second (receiver reports and
-//! requests of the servers among them), the log from INFO on, and the session descriptions without their secrets.
-//! One thread writes; whoever has something to record leaves it in a bounded queue and never waits. A killed process
-//! loses what waits in that queue, a power cut at most five seconds (one after a fault).
+//! requests of the servers among them), what the process uses, the log from INFO on, and the session descriptions
+//! without their secrets. One thread writes; whoever has something to record leaves it in a bounded queue and never
+//! waits. A killed process loses what waits in that queue, a power cut at most five seconds (one after a fault).
 //!
 //! # The files
 //!
@@ -41,6 +41,7 @@ use tracing::Level;
 
 use crate::config::Daemon;
 use crate::config::secret::Secret;
+use crate::process;
 use crate::publisher::Snapshot;
 use crate::supervisor::View;
 use crate::telemetry::{self, Said};
@@ -51,6 +52,8 @@ use writer::Task;
 
 /// Distance of counts.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// Looks at the process are worth less, and cost more: one in so many.
+const USAGE_EVERY: u32 = 10;
 /// Least distance of looks at the states, however fast they change.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 /// Longest wait for the thread at the end; one that hangs in a disk is left behind.
@@ -154,6 +157,7 @@ async fn follow(view: View, pen: Pen, stop: CancellationToken) {
     let mut watches = view.publishers();
     let mut tick = tokio::time::interval(STATS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut n_ticks: u32 = 0;
     loop {
         let stats = tokio::select! {
             biased;
@@ -170,6 +174,13 @@ async fn follow(view: View, pen: Pen, stop: CancellationToken) {
             for (kind, said) in account.stats(&overview) {
                 pen.note(now, kind, said);
             }
+            if n_ticks.is_multiple_of(USAGE_EVERY)
+                && let Some(sample) = process::read()
+            {
+                let (kind, said) = account::usage(sample);
+                pen.note(now, kind, said);
+            }
+            n_ticks = n_ticks.wrapping_add(1);
             renew(&mut watches, view.publishers());
         }
         if stop.is_cancelled() {
