@@ -223,12 +223,12 @@ fn kept<W: io::Write>(archive: &mut Archive<W>, state_dir: &Path) -> io::Result<
     Ok(())
 }
 
-/// The plain files that lie beside the recorder's folder; no links, for they may lead anywhere.
+/// The plain files that lie beside the recorder's folder and hold something; no links, for they may lead anywhere.
 fn state_files(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(state_dir)? {
         let entry = entry?;
-        if entry.file_type()?.is_file() {
+        if entry.file_type()?.is_file() && entry.metadata()?.len() > 0 {
             files.push(entry.path());
         }
     }

@@ -36,7 +36,7 @@ use futures_util::future::{FutureExt as _, select_all};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Level;
 
 use crate::config::Daemon;
@@ -73,7 +73,8 @@ pub struct Recorder {
 struct Running {
     pen: Pen,
     thread: JoinHandle<()>,
-    stop: CancellationToken,
+    /// Cancels on drop.
+    stop: DropGuard,
     follower: Option<tokio::task::JoinHandle<()>>,
     _listening: telemetry::Listening,
 }
@@ -116,7 +117,7 @@ impl Recorder {
             running: Some(Running {
                 pen,
                 thread,
-                stop: CancellationToken::new(),
+                stop: CancellationToken::new().drop_guard(),
                 follower: None,
                 _listening: listening,
             }),
@@ -126,7 +127,9 @@ impl Recorder {
     /// Records states and counts of all that `view` shows, from now on. Must be called within a tokio runtime.
     pub fn follow(&mut self, view: View) {
         if let Some(running) = &mut self.running {
-            let work = follow(view, running.pen.clone(), running.stop.clone());
+            let stop = CancellationToken::new();
+            let work = follow(view, running.pen.clone(), stop.clone());
+            running.stop = stop.drop_guard();
             running.follower = Some(tokio::spawn(work));
         }
     }
@@ -134,7 +137,7 @@ impl Recorder {
     /// Records the end and waits until all is on the disk, at most two seconds.
     pub async fn finish(self) {
         let Some(running) = self.running else { return };
-        running.stop.cancel();
+        drop(running.stop);
         if let Some(follower) = running.follower {
             // It ends at once, and a panic in it is in the log.
             drop(follower.await);

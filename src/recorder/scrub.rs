@@ -13,7 +13,7 @@ use crate::config::secret::Secret;
 /// A known secret shorter than this is hidden only where it stands as a word of its own.
 const SHORT: usize = 8;
 /// Ends of names whose values are secrets.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "api-key",
     "api_key",
     "apikey",
@@ -29,6 +29,7 @@ const NAMES: [&str; 18] = [
     "secret",
     "signature",
     "stream_key",
+    "stream_name",
     "streamname",
     "token",
     "ufrag",

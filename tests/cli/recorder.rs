@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use onair::recorder;
+use onair::recorder::{self, frame};
 use serde_json::Value;
 
 use super::{onair, text};
@@ -98,6 +98,30 @@ fn a_killed_process_leaves_a_readable_record_and_the_next_one_writes_on() {
         assert!(records.iter().all(|record| record["k"].is_string()));
         (before, n_records) = (after, records.len());
     }
+    // Wherever a power cut had ended the file, every record that is whole would be read.
+    let file = &before[..before.len().min(8_000)];
+    let lines = |data: &[u8]| {
+        let found = frame::Reader::new(data);
+        let lines = found.filter(|found| matches!(found, frame::Found::Line(_)));
+        lines.count()
+    };
+    let mut ends = vec![];
+    let mut at = 0;
+    for found in frame::Reader::new(file) {
+        at += match found {
+            frame::Found::Line(line) => frame::HEADER + line.len() + 1,
+            frame::Found::Torn(n_bytes) => n_bytes,
+        };
+        if matches!(found, frame::Found::Line(_)) {
+            ends.push(at);
+        }
+    }
+    assert!(ends.len() > 20, "{}", ends.len());
+    for cut in 0..=file.len() {
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        assert_eq!(lines(&file[..cut]), whole, "cut at {cut}");
+    }
+
     let (records_before, _) = records(folder);
     let n_of = |kind: &str, records: &[Value]| records.iter().filter(|r| r["k"] == kind).count();
     assert!(n_of("start", &records_before) as u64 > KILLS / 2);
@@ -118,6 +142,31 @@ fn a_killed_process_leaves_a_readable_record_and_the_next_one_writes_on() {
     );
     let all = String::from_utf8_lossy(&raw(folder)).into_owned();
     assert!(!all.contains("planted"), "a stream's name is recorded");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_once_and_harms_nothing_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let config = configuration(folder);
+    // In the place of the folder: as good as a read-only disk, also for root.
+    std::fs::write(folder.join("state"), "in the way").expect("written");
+    let mut child = start(&config);
+    let log = child.stderr.take().expect("piped");
+    let mut said = String::new();
+    for line in BufReader::new(log).lines() {
+        let line = line.expect("UTF-8");
+        said += &format!("{line}\n");
+        // The third session of a publisher: what it has said meanwhile had to be written somewhere.
+        if line.contains("session{n=3}") || said.matches("session ended").count() == 20 {
+            break;
+        }
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("its status");
+    let warnings = said.matches("the flight recorder cannot write to").count();
+    assert_eq!(warnings, 1, "{said}");
+    assert!(said.contains("in [daemon.recorder]"), "{said}");
 }
 
 /// The files of a bundle by name.
