@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
             "feed",
             "peer",
+            "process",
             "publisher",
             "supervisor",
             "telemetry",
