@@ -129,7 +129,8 @@ fn rung(climb: &Climb) -> report::Rung {
 /// Reasons against a run whose publishers should all be on air at its end.
 pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
     let reason = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
-        State::OnAir { .. } => None,
+        // Where it should not be on air, it is right.
+        State::OffAir(_) | State::OnAir { .. } => None,
         State::Waiting { cause, .. } => Some(format!("{name} is not on air: {cause}")),
         State::Connecting { .. } | State::Stopped | State::Stopping => {
             Some(format!("{name} is not on air"))

@@ -5,8 +5,10 @@
 pub mod ice_server;
 pub mod load;
 pub mod pin;
+pub mod platform;
 pub mod raw;
 pub mod redact;
+pub mod schedule;
 pub mod secret;
 pub mod units;
 
@@ -16,6 +18,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ice_server::IceServer;
+use jiff::tz::TimeZone;
+use platform::Platform;
+use schedule::Schedule;
 use secret::{Bearer, Secret};
 
 /// Everything the file says.
@@ -226,6 +231,10 @@ pub struct Publisher {
     pub proxy: Proxy,
     /// Whom TLS trusts.
     pub trust: Trust,
+    /// When it is on air; `None` is always.
+    pub on_air: Option<Schedule>,
+    /// Where the hours and days of its schedule and of its bill are those of the wall clock.
+    pub time_zone: TimeZone,
 }
 
 impl Publisher {
@@ -238,6 +247,8 @@ impl Publisher {
             ice_servers: Vec::new(),
             proxy: Proxy::default(),
             trust: Trust::default(),
+            on_air: None,
+            time_zone: TimeZone::system(),
         }
     }
 }
@@ -276,6 +287,8 @@ pub enum Server {
         /// The URL; `direction=send` is added.
         url: Secret,
     },
+    /// A stream at a vendor's control plane, which is asked for one of the servers here each time it is started.
+    Platform(Box<Platform>),
     /// Qencode: OvenMediaEngine's protocol at the URL that the platform's start call returned.
     Qencode {
         /// The URL; `direction=send&transport=tcp` is added.
@@ -311,6 +324,7 @@ impl Server {
             | Self::Qencode { url }
             | Self::Whip { url, .. }
             | Self::Wowza { url, .. } => url,
+            Self::Platform(platform) => &platform.api,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! fetched through [`Env`]. A fault never repeats a value that could be a secret.
 
 mod daemon;
+mod platform;
 mod publisher;
 mod read;
 

@@ -28,6 +28,7 @@ struct Standing {
     state: State,
     sessions: u64,
     end_reason: Option<String>,
+    platform: Option<Value>,
 }
 
 /// What was left of a feed's picture, and why.
@@ -56,6 +57,7 @@ impl Account {
                 state: snapshot.state.clone(),
                 sessions: snapshot.sessions,
                 end_reason: snapshot.end_reason.clone(),
+                platform: platform(snapshot),
             };
             if self.publishers.get(name) != Some(&standing) {
                 self.publishers.insert(name.clone(), standing);
@@ -169,6 +171,11 @@ fn publisher(now: Instant, snapshot: &Snapshot) -> Map<String, Value> {
             "confirmed": confirmed,
             "for_ms": ms(now.saturating_duration_since(*since)),
         }),
+        State::OffAir(off) => json!({
+            "state": "off_air",
+            "cause": off.why.to_string(),
+            "until": off.until.map(|until| until.to_string()),
+        }),
         State::Stopped => json!({ "state": "stopped" }),
         State::Stopping => json!({ "state": "stopping" }),
         State::Waiting {
@@ -193,6 +200,9 @@ fn publisher(now: Instant, snapshot: &Snapshot) -> Map<String, Value> {
     if let Some(reason) = &snapshot.end_reason {
         said.insert("end_reason".to_owned(), reason.as_str().into());
     }
+    if let Some(platform) = platform(snapshot) {
+        said.insert("platform".to_owned(), platform);
+    }
     let network = &snapshot.session.network;
     if !network.is_empty() {
         said.insert("network".to_owned(), network.as_str().into());
@@ -205,6 +215,20 @@ fn publisher(now: Instant, snapshot: &Snapshot) -> Map<String, Value> {
         said.insert("ladder".to_owned(), climbs.collect());
     }
     said
+}
+
+/// The stream at its platform, without what changes all the time.
+fn platform(snapshot: &Snapshot) -> Option<Value> {
+    let stream = snapshot.platform.as_ref()?;
+    let said = json!({
+        "vendor": stream.vendor,
+        "state": stream.state.as_ref().map(ToString::to_string),
+        "ours": stream.ours,
+        "starts": stream.starts,
+        "connected": stream.connected,
+        "warnings": stream.warnings,
+    });
+    Some(Value::Object(fields(said)))
 }
 
 fn verdict(verdict: &Verdict) -> Value {
@@ -346,6 +370,8 @@ mod tests {
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: None,
+            recoveries: crate::publisher::Recoveries::new(),
+            platform: None,
         }
     }
 

@@ -256,6 +256,8 @@ mod tests {
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: None,
+            recoveries: crate::publisher::Recoveries::new(),
+            platform: None,
         }
     }
 

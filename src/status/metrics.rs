@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counts::COUNTS;
-use super::reading::{Feed, Publisher, Reading, Reception, State, Track};
+use super::reading::{Feed, Publisher, Reading, Reception, Recovery, State, Stream, Track};
 
 /// What the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -146,6 +146,68 @@ const PUBLISHER: [Metric<Publisher>; 7] = [
         "seconds",
         "Round-trip time by the latest receiver report",
         |p| p.round_trip_s,
+    ),
+];
+
+/// Of each cause that put a publisher off the air.
+const RECOVERY: [Metric<Recovery>; 4] = [
+    counter(
+        "publisher_recoveries",
+        "",
+        "How often it came to be on air, by what had put it off the air",
+        |r| Some(r.times as f64),
+    ),
+    counter(
+        "publisher_recovery",
+        "seconds",
+        "Time that it took to be on air, all times together",
+        |r| Some(r.total_s),
+    ),
+    gauge(
+        "publisher_recovery_last",
+        "seconds",
+        "Time that it took to be on air, the last time",
+        |r| Some(r.last_s),
+    ),
+    gauge(
+        "publisher_recovery_longest",
+        "seconds",
+        "Time that it took to be on air, the longest time",
+        |r| Some(r.longest_s),
+    ),
+];
+
+/// Of each stream at a platform.
+const STREAM: [Metric<Stream>; 5] = [
+    gauge(
+        "publisher_stream_ours",
+        "",
+        "1 while the stream at the platform runs because onair started it",
+        |s| flag(s.ours),
+    ),
+    gauge(
+        "publisher_stream_ran_today",
+        "seconds",
+        "Time that the stream at the platform ran today: what is billed, as far as onair can tell",
+        |s| Some(s.ran_s),
+    ),
+    gauge(
+        "publisher_stream_daily_limit",
+        "seconds",
+        "The most that the stream at the platform may run in a day",
+        |s| s.daily_limit_s,
+    ),
+    counter(
+        "publisher_stream_starts",
+        "",
+        "Starts of the stream that were asked for by this process",
+        |s| Some(s.starts as f64),
+    ),
+    gauge(
+        "publisher_stream_connected",
+        "",
+        "1 if the platform sees our media, by its own figures",
+        |s| s.connected.and_then(flag),
     ),
 ];
 
@@ -332,6 +394,22 @@ impl Sheet<'_> {
             });
             self.family(name, count.unit, MetricType::Counter, count.help, totals)?;
         }
+        let recoveries: Vec<_> = all
+            .iter()
+            .flat_map(|(labels, publisher)| {
+                let recoveries = publisher.recoveries.iter();
+                recoveries.map(move |(cause, recovery)| (and(labels, "cause", cause), recovery))
+            })
+            .collect();
+        self.put(&RECOVERY, &recoveries)?;
+        let streams: Vec<_> = all
+            .iter()
+            .filter_map(|(labels, publisher)| {
+                let stream = publisher.platform.as_ref()?;
+                Some((and(labels, "vendor", stream.vendor), stream))
+            })
+            .collect();
+        self.put(&STREAM, &streams)?;
         let tracks: Vec<_> = all
             .iter()
             .flat_map(|(labels, publisher)| {

@@ -65,6 +65,8 @@ pub struct Process {
 pub enum State {
     /// A session runs; media is not yet accepted.
     Connecting,
+    /// Off the air on purpose: outside its hours, or its minutes of the day are used up.
+    OffAir,
     /// Media is accepted.
     OnAir,
     /// Nothing runs, and nothing is to run.
@@ -77,8 +79,9 @@ pub enum State {
 
 impl State {
     /// Each with its word.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Connecting, "connecting"),
+        (Self::OffAir, "off_air"),
         (Self::OnAir, "on_air"),
         (Self::Stopped, "stopped"),
         (Self::Stopping, "stopping"),
@@ -99,7 +102,7 @@ pub struct Publisher {
     pub attempt: Option<u32>,
     /// Waiting: until the next session, in seconds.
     pub due_in_s: Option<f64>,
-    /// Waiting: why the last session ended.
+    /// Waiting: why the last session ended. Off the air on purpose: why.
     pub cause: Option<String>,
     /// Waiting: what a person must do, if only a person can help.
     pub advice: Option<String>,
@@ -111,6 +114,10 @@ pub struct Publisher {
     pub ladder: Vec<Rung>,
     /// From the start, or from the loss of the last session, to media accepted; of the last time. In seconds.
     pub time_to_on_air_s: Option<f64>,
+    /// How long it took to be on air, by what had put it off the air.
+    pub recoveries: BTreeMap<String, Recovery>,
+    /// Its stream at the platform, where there is one.
+    pub platform: Option<Stream>,
     /// Time on air in all sessions, in seconds.
     pub on_air_total_s: f64,
     /// Why the last session ended.
@@ -127,6 +134,42 @@ pub struct Publisher {
     pub audio: Option<Reception>,
     /// From the capture of a picture to its last packet's way into the socket, in this session.
     pub capture_to_wire_s: Option<Quantiles>,
+}
+
+/// How often and how fast a publisher came back on air after one cause.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Recovery {
+    /// Times.
+    pub times: u64,
+    /// All of them together, in seconds.
+    pub total_s: f64,
+    /// The last one, in seconds.
+    pub last_s: f64,
+    /// The longest one, in seconds.
+    pub longest_s: f64,
+}
+
+/// A publisher's stream at a platform.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stream {
+    /// `wowza-video` or `qencode`.
+    pub vendor: &'static str,
+    /// Where it stood when it was looked at last, in our word for it.
+    pub state: Option<String>,
+    /// onair started it, and will stop it.
+    pub ours: bool,
+    /// The day that is counted.
+    pub day: String,
+    /// Time that it ran on that day while it was used here, in seconds.
+    pub ran_s: f64,
+    /// The most that it may run in a day, in seconds.
+    pub daily_limit_s: Option<f64>,
+    /// Starts that were asked for by this process.
+    pub starts: u64,
+    /// Whether the vendor sees our media.
+    pub connected: Option<bool>,
+    /// What the vendor finds wrong with our media.
+    pub warnings: Vec<String>,
 }
 
 /// One way to the server, in the last attempt.
@@ -315,7 +358,9 @@ impl Latest {
 /// Whether every publisher that is to be on air is, and in words who is not.
 fn readiness(overview: &Overview) -> (bool, String) {
     let off_air = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
-        publisher::State::OnAir { .. } | publisher::State::Stopped => None,
+        publisher::State::OffAir(_)
+        | publisher::State::OnAir { .. }
+        | publisher::State::Stopped => None,
         publisher::State::Connecting { .. } => Some(format!("publisher {name} is connecting")),
         publisher::State::Stopping => Some(format!("publisher {name} is stopping")),
         publisher::State::Waiting { cause, .. } => Some(format!("publisher {name} waits: {cause}")),
@@ -344,6 +389,30 @@ fn publisher(now: Instant, name: &str, snapshot: &Snapshot, history: &History) -
             .map(|pair| pair.rung.to_string()),
         ladder: snapshot.session.climbs.iter().map(rung).collect(),
         time_to_on_air_s: snapshot.time_to_on_air.map(seconds),
+        recoveries: snapshot
+            .recoveries
+            .iter()
+            .map(|(cause, recovery)| {
+                let recovery = Recovery {
+                    times: recovery.times,
+                    total_s: seconds(recovery.total),
+                    last_s: seconds(recovery.last),
+                    longest_s: seconds(recovery.longest),
+                };
+                (cause.to_string(), recovery)
+            })
+            .collect(),
+        platform: snapshot.platform.as_ref().map(|stream| Stream {
+            vendor: stream.vendor,
+            state: stream.state.as_ref().map(ToString::to_string),
+            ours: stream.ours,
+            day: stream.day.to_string(),
+            ran_s: seconds(stream.ran),
+            daily_limit_s: stream.daily_limit.map(seconds),
+            starts: stream.starts,
+            connected: stream.connected,
+            warnings: stream.warnings.clone(),
+        }),
         on_air_total_s: seconds(past.on_air),
         end_reason: snapshot.end_reason.clone(),
         counts: past
@@ -366,6 +435,10 @@ fn publisher(now: Instant, name: &str, snapshot: &Snapshot, history: &History) -
             shown.state = State::OnAir;
             shown.on_air_for_s = Some(seconds(now.saturating_duration_since(*since)));
             shown.confirmed = Some(*confirmed);
+        }
+        publisher::State::OffAir(off) => {
+            shown.state = State::OffAir;
+            shown.cause = Some(off.why.to_string());
         }
         publisher::State::Stopped => shown.state = State::Stopped,
         publisher::State::Stopping => shown.state = State::Stopping,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Which of our modules each module may import. A module that is not named here may not exist.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("account", &["config", "net", "platform"]),
     ("capture", &["config", "media"]),
     ("cli", &["config"]),
     ("config", &[]),
@@ -22,10 +23,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "publisher",
         &[
-            "config", "feed", "media", "net", "network", "peer", "report", "session", "signal",
+            "account", "config", "feed", "media", "net", "network", "peer", "platform", "report",
+            "session", "signal",
         ],
     ),
     ("network", &[]),
+    ("platform", &["config", "net"]),
     ("probe", &["config", "net", "peer", "signal"]),
     ("process", &["report"]),
     (
@@ -44,7 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "session",
         &[
-            "config", "feed", "media", "net", "network", "peer", "signal",
+            "config", "feed", "media", "net", "network", "peer", "platform", "signal",
         ],
     ),
     ("signal", &["config", "media", "net"]),
@@ -63,7 +66,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "supervisor",
-        &["config", "feed", "media", "net", "network", "publisher"],
+        &[
+            "account",
+            "config",
+            "feed",
+            "media",
+            "net",
+            "network",
+            "publisher",
+        ],
     ),
     ("telemetry", &["cli"]),
 ];
@@ -87,6 +98,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "humantime",
         &["commands/", "lab/rest", "net/tls.rs", "recorder/"],
     ),
+    ("jiff", &["account/", "config/", "publisher/"]),
     ("http_body_util", &["lab/", "net/http.rs"]),
     ("httpdate", &["net/http.rs"]),
     ("hyper", &["lab/", "net/", "status/"]),
@@ -136,6 +148,8 @@ const DOORS: &[(&str, &[&str])] = &[
 
 /// Files and folders that are told the time and touch nothing outside themselves.
 const PURE: &[&str] = &[
+    "account/hours.rs",
+    "account/ledger.rs",
     "capture/drift.rs",
     "capture/draw.rs",
     "capture/file/read.rs",
@@ -143,9 +157,11 @@ const PURE: &[&str] = &[
     "config/ice_server.rs",
     "config/mod.rs",
     "config/pin.rs",
+    "config/platform.rs",
     "config/raw.rs",
     "config/raw/",
     "config/redact.rs",
+    "config/schedule.rs",
     "config/secret.rs",
     "config/units.rs",
     "daemon/announce.rs",
@@ -194,7 +210,12 @@ const PURE: &[&str] = &[
     "peer/sdp.rs",
     "peer/turn/allocation.rs",
     "peer/turn/frames.rs",
+    "platform/bucket.rs",
+    "platform/error.rs",
+    "platform/qencode/words.rs",
+    "platform/wowza_video/words.rs",
     "publisher/backoff.rs",
+    "publisher/cause.rs",
     "publisher/lifecycle.rs",
     "publisher/policy.rs",
     "publisher/policy/",

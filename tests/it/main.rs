@@ -18,6 +18,7 @@ mod reconnect;
 mod rehearsal;
 mod relay;
 mod relayed;
+mod reload;
 mod rest;
 mod secrets;
 mod simd;

@@ -71,7 +71,7 @@ transprot = "tcp"
 6:8: publisher.main.feed: names the feed "fornt", which is not in this file (did you mean `front`?)
 8:7: publisher.main.url: is no ws:// or wss:// URL with a host
 9:10: publisher.main.stream: the environment has no such variable
-10:1: publisher.main.transprot: is no known key; allowed: feed, to, url, transport, ice_servers, proxy, ca_file, pins, insecure_tls, application, stream, dialect (did you mean `transport`?)
+10:1: publisher.main.transprot: is no known key; allowed: feed, to, transport, ice_servers, proxy, ca_file, pins, insecure_tls, on_air, time_zone, url, application, stream, dialect (did you mean `transport`?)
 12:2: publishers: is no known key; allowed: feed, publisher, daemon (did you mean `publisher`?)
 "#;
     assert_eq!(faults(text), expected);
@@ -227,7 +227,9 @@ fn shortest_files_per_server_are_valid() {
         include_str!("../../../config/demo.toml"),
         include_str!("../../../config/ome.toml"),
         include_str!("../../../config/qencode.toml"),
+        include_str!("../../../config/qencode-api.toml"),
         include_str!("../../../config/whip.toml"),
+        include_str!("../../../config/wowza-video.toml"),
         include_str!("../../../config/wowza.toml"),
     ] {
         assert!(read(text).is_ok(), "{}", faults(text));
@@ -265,6 +267,8 @@ fn file_of_all_keys_states_the_defaults() {
         }
     }
     let expected = [
+        "api",
+        "billing_mode",
         "bitrate",
         "black_after",
         "channels",
@@ -277,10 +281,15 @@ fn file_of_all_keys_states_the_defaults() {
         "insecure_tls",
         "key_frame_interval",
         "listen",
+        "low_latency",
+        "on_exit",
         "pins",
         "proxy",
+        "recording",
         "silent_after",
         "size",
+        "time_zone",
+        "transcoder_type",
         "transport",
         "trickle",
     ];
@@ -315,9 +324,13 @@ fn file_of_all_keys_states_the_defaults() {
     let expected = [
         "bearer",
         "ca_file",
+        "callback_url",
+        "daily_minutes",
         "ice_servers",
+        "on_air",
         "pins",
         "proxy",
+        "reference_id",
         "state_dir",
         "token",
     ];
@@ -331,16 +344,23 @@ fn file_of_all_keys_states_the_defaults() {
         "[feed.film.audio]",
         "[daemon.status]",
     ];
-    for header in
-        tables
-            .iter()
-            .chain(&["[publisher.engine]", "[publisher.oven]", "[publisher.any]"])
-    {
+    let more = [
+        "[publisher.engine]",
+        "[publisher.oven]",
+        "[publisher.any]",
+        "[publisher.qencode]",
+        "[publisher.video]",
+        "[publisher.video.create]",
+        "[daemon]",
+    ];
+    for header in tables.iter().chain(&more) {
         let found = faults(&full.replace(header, &format!("{header}\nqqqqqq = 1")));
         let (_, allowed) = found.trim().split_once("allowed: ").unwrap();
         for key in allowed.split(", ") {
             assert!(
-                full.contains(&format!("\n{key} = ")) || full.contains(&format!("\n# {key} = ")),
+                full.contains(&format!("\n{key} = "))
+                    || full.contains(&format!("\n# {key} = "))
+                    || full.contains(&format!(".{key}]\n")),
                 "{key}"
             );
         }
@@ -472,8 +492,9 @@ fn a_whip_server_is_read() {
     assert!(faults(&ome).contains("publisher.p.bearer: means nothing here"));
     assert!(faults(&ome).contains("publisher.p.trickle: means nothing here"));
     assert!(
-        faults(&publisher("whep", "https://host/whip", ""))
-            .contains("found \"whep\", allowed: ome, qencode, whip, wowza (did you mean `whip`?)")
+        faults(&publisher("whep", "https://host/whip", "")).contains(
+            "found \"whep\", allowed: ome, qencode, whip, wowza, wowza-video (did you mean `whip`?)"
+        )
     );
 }
 
@@ -705,3 +726,6 @@ proptest::proptest! {
         }
     }
 }
+
+#[path = "platform_tests.rs"]
+mod platform;

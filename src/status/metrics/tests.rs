@@ -7,7 +7,7 @@ use crate::health::Health;
 use crate::media::time::MediaTime;
 use crate::peer::{Climb, Counters, Latency, Outcome, ReceiverReport, Rung};
 use crate::process;
-use crate::publisher::{self, Snapshot, Verdict};
+use crate::publisher::{self, Cause, Snapshot, Verdict};
 use crate::session::Telemetry;
 use crate::signal::Dialect;
 use crate::status::history::History;
@@ -23,6 +23,24 @@ fn reading(words: &str) -> Reading {
         total_lost: -3,
         jitter: Duration::from_millis(20),
         round_trip: None,
+    };
+    let recovery = publisher::Recovery {
+        times: 2,
+        total: Duration::from_secs(5),
+        last: Duration::from_secs(1),
+        longest: Duration::from_secs(4),
+    };
+    let stream = crate::account::Status {
+        vendor: "qencode",
+        stream_id: Some(words.to_owned()),
+        state: Some(crate::platform::State::Other(words.to_owned())),
+        ours: true,
+        day: jiff::civil::date(2026, 11, 21),
+        ran: Duration::from_secs(600),
+        daily_limit: Some(Duration::from_secs(3_600)),
+        starts: 2,
+        connected: Some(false),
+        warnings: vec![words.to_owned()],
     };
     let mut latency = Latency::default();
     latency.add(Duration::from_millis(12));
@@ -54,6 +72,8 @@ fn reading(words: &str) -> Reading {
         time_to_on_air: Some(Duration::from_millis(1_250)),
         frames_sent_before: 900,
         end_reason: Some(words.to_owned()),
+        recoveries: [(Cause::Media, recovery)].into(),
+        platform: Some(stream.clone()),
     };
     let on_air = snapshot(publisher::State::OnAir {
         since: now,
@@ -258,6 +278,14 @@ fn what_is_shown_is_what_was_read() {
         (
             format!("onair_feed_condition{{{video},condition=\"black\"}}"),
             0.0,
+        ),
+        (
+            format!("onair_publisher_recovery_seconds_total{{{main},cause=\"media\"}}"),
+            5.0,
+        ),
+        (
+            format!("onair_publisher_stream_ran_today_seconds{{{main},vendor=\"qencode\"}}"),
+            600.0,
         ),
         (format!("onair_feed_stuck{{{video}}}"), 1.0),
         (format!("onair_feed_source_openings_total{{{video}}}"), 3.0),
