@@ -94,6 +94,12 @@ bench: toolchain packages
 	cargo bench --locked --bench path -- $(ARGS)
 	cargo bench --locked --bench watch
 
+## recovery: how long until back on air after each fault, a hundred runs of each; ARGS="ghost --runs 10"
+.PHONY: recovery
+recovery: toolchain packages
+	@echo "a quarter of an hour on two cores, and nothing else should run meanwhile"
+	cargo bench --locked --profile dev --bench recovery -- --together 40 $(ARGS)
+
 ## rig: a real V4L2 camera and a USB webcam in a guest machine, pulled, stalled and broken; the first run builds it
 .PHONY: rig
 rig: toolchain packages
