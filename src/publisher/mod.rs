@@ -6,7 +6,7 @@
 mod attempt;
 mod backoff;
 mod cause;
-mod lifecycle;
+pub mod lifecycle;
 mod memory;
 mod policy;
 mod server;
@@ -31,12 +31,12 @@ use crate::signal::whip::Picture;
 
 pub use cause::{Cause, Recoveries, Recovery};
 pub use lifecycle::State;
-pub use policy::Verdict;
+pub use policy::{Hold, Verdict};
 
 use attempt::{Attempt, Kept, Outcome};
 use lifecycle::{Action, Input, Lifecycle};
 use memory::Memory;
-use policy::Hold;
+
 use server::Signallers;
 
 /// Longest time given to the platform to stop a stream, after the session has parted.
