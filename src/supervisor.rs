@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::account::{self, Account};
+use crate::account::{self, Account, Release};
 use crate::config::{self, Config, Server};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
@@ -226,7 +226,27 @@ impl Supervisor {
             found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
         let gone = named(&plan.publishers, &[Change::End, Change::Replace]);
-        self.part(&gone).await;
+        let stream = |publishers: &BTreeMap<String, config::Publisher>, name: &str| {
+            let server = publishers.get(name).map(|publisher| &publisher.server);
+            let Some(Server::Platform(platform)) = server else {
+                return None;
+            };
+            Some(platform.clone())
+        };
+        let former = self.config.publishers.clone();
+        // A stream takes a minute to start, so one that is wanted further goes on.
+        let release = |name: &str| {
+            let (from, to) = (stream(&former, name), stream(&config.publishers, name));
+            let same = from
+                .zip(to)
+                .is_some_and(|(from, to)| from.is_same_stream(&to));
+            if same {
+                Release::HandOver
+            } else {
+                Release::Exit
+            }
+        };
+        self.part(&gone, release).await;
         self.held
             .retain(|name, _| config.publishers.contains_key(name));
         let gone = named(&plan.feeds, &[Change::End, Change::Replace]);
@@ -283,7 +303,7 @@ impl Supervisor {
         if !self.publishers.contains_key(name) {
             return Ok(false);
         }
-        self.part(&[name.to_owned()]).await;
+        self.part(&[name.to_owned()], |_| Release::HandOver).await;
         self.begin(name)
     }
 
@@ -294,7 +314,7 @@ impl Supervisor {
             return false;
         };
         self.held.insert(name.to_owned(), publisher.watch());
-        self.part(&[name.to_owned()]).await;
+        self.part(&[name.to_owned()], |_| Release::Close).await;
         self.show();
         true
     }
@@ -357,10 +377,12 @@ impl Supervisor {
     }
 
     /// Parts these publishers from their servers.
-    async fn part(&mut self, names: &[String]) {
+    async fn part(&mut self, names: &[String], release: impl Fn(&str) -> Release) {
         let mut parting = JoinSet::new();
-        for publisher in names.iter().filter_map(|name| self.publishers.remove(name)) {
-            parting.spawn(publisher.drain(PART_WITHIN));
+        for name in names {
+            if let Some(publisher) = self.publishers.remove(name) {
+                parting.spawn(publisher.part(PART_WITHIN, release(name)));
+            }
         }
         parting.join_all().await;
     }
@@ -400,7 +422,7 @@ impl Supervisor {
     pub async fn drain(mut self) {
         self.orphans.abort();
         let publishers: Vec<String> = self.publishers.keys().cloned().collect();
-        self.part(&publishers).await;
+        self.part(&publishers, |_| Release::Exit).await;
         let feeds: Vec<String> = self.feeds.keys().cloned().collect();
         self.end(&feeds).await;
     }

@@ -35,19 +35,32 @@ pub struct Off {
     pub until: Option<Timestamp>,
 }
 
-/// Whether a publisher should be off the air at `now`: outside its hours, or when its stream `ran` for as long today
-/// as `limit` allows.
-pub fn off_air(
+/// What a publisher should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Off the air.
+    Off(Off),
+    /// On air; its hours end then, if they do.
+    On(Option<Timestamp>),
+}
+
+/// What a publisher should be at `now`: off the air outside its hours, and when its stream `ran` for as long today as
+/// `limit` allows.
+pub fn duty(
     now: Timestamp,
     zone: &TimeZone,
     schedule: Option<&Schedule>,
     ran: Duration,
     limit: Option<Duration>,
-) -> Option<Off> {
-    if let Some(Hours::Off(until)) = schedule.map(|schedule| schedule.at(now, zone)) {
-        let why = Why::Schedule;
-        return Some(Off { why, until });
-    }
+) -> Duty {
+    let end = match schedule.map(|schedule| schedule.at(now, zone)) {
+        Some(Hours::Off(until)) => {
+            let why = Why::Schedule;
+            return Duty::Off(Off { why, until });
+        }
+        Some(Hours::On(until)) => until,
+        None => None,
+    };
     if limit.is_some_and(|limit| ran >= limit) {
         let tomorrow = zone.to_datetime(now).date().checked_add(1.day()).ok();
         let until = tomorrow.and_then(|day| {
@@ -55,9 +68,9 @@ pub fn off_air(
             midnight.compatible().ok()
         });
         let why = Why::DailyLimit;
-        return Some(Off { why, until });
+        return Duty::Off(Off { why, until });
     }
-    None
+    Duty::On(end)
 }
 
 #[cfg(test)]
@@ -72,21 +85,24 @@ mod tests {
         let minute = Duration::from_secs(60);
         // A Monday, 09:00 in Berlin.
         let now = at("2026-11-23T08:00:00Z");
-        let ask = |ran, limit| off_air(now, &berlin, Some(&office), ran, limit);
-        assert_eq!(ask(minute, None), None);
-        assert_eq!(ask(minute, Some(2 * minute)), None);
-        let off = ask(2 * minute, Some(2 * minute)).unwrap();
-        assert_eq!(off.why, Why::DailyLimit);
-        assert_eq!(
-            off.until,
-            Some(at("2026-11-23T23:00:00Z")),
-            "midnight in Berlin"
-        );
+        let ask = |ran, limit| duty(now, &berlin, Some(&office), ran, limit);
+        let end = Duty::On(Some(at("2026-11-23T17:00:00Z")));
+        assert_eq!(ask(minute, None), end);
+        assert_eq!(ask(minute, Some(2 * minute)), end);
+        let off = Off {
+            why: Why::DailyLimit,
+            until: Some(at("2026-11-23T23:00:00Z")),
+        };
+        let spent = ask(2 * minute, Some(2 * minute));
+        assert_eq!(spent, Duty::Off(off), "until midnight in Berlin");
 
         let evening = at("2026-11-23T17:00:00Z");
-        let off = off_air(evening, &berlin, Some(&office), 9 * minute, Some(minute)).unwrap();
-        assert_eq!(off.why, Why::Schedule);
-        assert_eq!(off.until, Some(at("2026-11-24T07:00:00Z")));
-        assert_eq!(off_air(evening, &berlin, None, minute, None), None);
+        let off = Off {
+            why: Why::Schedule,
+            until: Some(at("2026-11-24T07:00:00Z")),
+        };
+        let closed = duty(evening, &berlin, Some(&office), 9 * minute, Some(minute));
+        assert_eq!(closed, Duty::Off(off));
+        assert_eq!(duty(evening, &berlin, None, minute, None), Duty::On(None));
     }
 }

@@ -5,7 +5,8 @@
 //! | Qencode | for 110 s after media was lost (the vendor keeps the stream for 120 s), and for 60 s after a start, while its encoder may still boot |
 //! | Wowza Video | for 10 s after the last look at the stream's state |
 //!
-//! After that the vendor is asked, and a stream that has stopped is started again. While a vendor cannot tell (out of
+//! After that the vendor is asked, and a stream that has stopped is started again. Meanwhile it is looked at now and
+//! then, for a stream that somebody stopped need not be waited for. While a vendor cannot tell (out of
 //! reach, in trouble, our credential refused), the last known server is tried all the same: media needs no REST.
 
 use std::convert::Infallible;
@@ -36,6 +37,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 const WITNESS_EVERY: Duration = Duration::from_secs(60);
 /// Time on air before the vendor's witness counts; Wowza's figures are ten seconds old.
 const WITNESS_AFTER: Duration = Duration::from_secs(20);
+/// Time after a loss of media, and interval, at which a stream is looked at whose server should still be good.
+const GLANCE_AFTER: Duration = Duration::from_secs(10);
+const GLANCE_EVERY: Duration = Duration::from_secs(20);
 /// Tries of one stop, and the pause between them.
 const STOP_TRIES: u32 = 3;
 const STOP_AGAIN: Duration = Duration::from_secs(2);
@@ -87,6 +91,8 @@ pub enum Release {
     Close,
     /// onair ends: `on_exit` decides.
     Exit,
+    /// Another publisher goes on with it at once: it is left as it is.
+    HandOver,
 }
 
 /// What is known of a publisher's stream.
@@ -138,6 +144,8 @@ pub struct Lease {
     stream: Option<Stream>,
     /// Up to when its server is good without asking.
     good_until: Option<Instant>,
+    /// When to look whether it was stopped, while its server is good.
+    glance: Option<Instant>,
     /// Up to when its minutes are counted; `None` while it does not run.
     counted: Option<Instant>,
     /// When media was last accepted there, by this process.
@@ -181,6 +189,7 @@ impl Lease {
             status,
             stream: None,
             good_until: None,
+            glance: None,
             counted: None,
             media: None,
             contradicted: false,
@@ -194,7 +203,16 @@ impl Lease {
 
     /// Whether onair started it and has not seen it stopped since.
     pub fn is_ours(&self) -> bool {
-        (self.key()).is_some_and(|key| self.account.read(|ledger| ledger.is_ours(&key)))
+        self.held().is_some()
+    }
+
+    /// The stream that has to be given back: before the first look at it, as the ledger knows it from a former onair.
+    fn held(&self) -> Option<Key> {
+        let (vendor, api) = (self.config.vendor.name(), self.config.api.expose());
+        self.account.read(|ledger| match self.key() {
+            Some(key) => ledger.is_ours(&key).then_some(key),
+            None => ledger.held(&self.publisher, vendor, api).cloned(),
+        })
     }
 
     /// Makes the stream ready and says where it takes media. Bounded by some minutes; may be dropped at any time, for
@@ -210,6 +228,7 @@ impl Lease {
             });
         if let Some(server) = &known
             && self.good_until.is_some_and(|until| now() < until)
+            && !self.was_stopped().await
         {
             self.within_limit()?;
             return Ok(Ready {
@@ -221,6 +240,7 @@ impl Lease {
             (Ok(server), _) => {
                 let good_for = self.account.scaled(self.clocks.after_start);
                 self.good_until = Some(now() + good_for);
+                self.glance = None;
                 Ok(Ready {
                     server,
                     doubt: None,
@@ -244,6 +264,7 @@ impl Lease {
             self.media = Some(now);
             let good_for = self.account.scaled(self.clocks.after_loss);
             self.good_until = Some(now + good_for);
+            self.glance = Some(now + self.account.scaled(GLANCE_AFTER));
         }
         self.status.send_modify(|status| {
             status.connected = None;
@@ -276,7 +297,7 @@ impl Lease {
     pub async fn release(&mut self, release: Release) {
         self.count().await;
         self.good_until = None;
-        let Some(key) = self.key().filter(|_| self.is_ours()) else {
+        let Some(key) = self.held().filter(|_| release != Release::HandOver) else {
             return;
         };
         if (release, self.config.on_exit) == (Release::Exit, OnExit::Leave) {
@@ -367,6 +388,19 @@ impl Lease {
 
     const fn is_qencode(&self) -> bool {
         matches!(self.config.vendor, Vendor::Qencode { .. })
+    }
+
+    /// Whether a look at a stream whose server should still be good shows that it was stopped; looks are far between.
+    async fn was_stopped(&mut self) -> bool {
+        let (Some(due), Some(stream)) = (self.glance, self.stream.clone()) else {
+            return false;
+        };
+        if now() < due {
+            return false;
+        }
+        self.glance = Some(now() + self.account.scaled(GLANCE_EVERY));
+        let shown = self.platform.refresh(&stream).await;
+        shown.is_ok_and(|shown| shown.state == State::Stopped)
     }
 
     fn not_up(&self, stream: &Stream, since_start: Option<Duration>) -> Error {
@@ -615,3 +649,6 @@ pub(super) const fn cannot_tell(error: &Error) -> bool {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

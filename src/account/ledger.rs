@@ -99,6 +99,15 @@ impl Ledger {
             .map_or((0, 0), |entry| (count(&entry.starts), count(&entry.taken)))
     }
 
+    /// The stream that `publisher` started at this vendor and that was not seen stopped since.
+    pub fn held(&self, publisher: &str, vendor: &str, api: &str) -> Option<&Key> {
+        let here = |entry: &&Entry| {
+            let key = &entry.key;
+            entry.ours && entry.publisher == publisher && key.vendor == vendor && key.api == api
+        };
+        self.streams.iter().find(here).map(|entry| &entry.key)
+    }
+
     /// Streams that onair started and should stop, for `wanted` does not name them and nobody wanted them left.
     pub fn orphans(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
         let orphan = |entry: &&Entry| entry.ours && !entry.left && !wanted(&entry.key);
@@ -222,6 +231,8 @@ mod tests {
         assert!(!ledger.is_ours(&a));
         ledger.asking(&a, "main", at(0));
         assert!(ledger.is_ours(&a));
+        assert_eq!(ledger.held("main", "qencode", "https://api"), Some(&a));
+        assert_eq!(ledger.held("other", "qencode", "https://api"), None);
         assert_eq!(ledger.orphans(|_| false), std::slice::from_ref(&a));
         assert_eq!(ledger.orphans(|key| *key == a), []);
         ledger.stopped(&a, false, at(1));

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use file::Error;
-pub use hours::{Off, Why, off_air};
+pub use hours::{Duty, Off, Why, duty};
 pub use lease::{Lease, Ready, Release, Status};
 pub use orphans::stop_orphans;
 

@@ -39,6 +39,14 @@ pub enum Vendor {
     },
 }
 
+impl Platform {
+    /// Whether both name one stream, whatever else is said of it.
+    pub fn is_same_stream(&self, other: &Self) -> bool {
+        (self.vendor.name(), &self.api, &self.stream)
+            == (other.vendor.name(), &other.api, &other.stream)
+    }
+}
+
 impl Vendor {
     /// The vendor as the file writes it.
     pub const fn name(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! One attempt at being on air: the platform makes the stream ready where there is one, a session runs, and at a
 //! parting the stream is given back. Runs in a task of its own.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -37,8 +38,8 @@ pub(super) struct Attempt {
     pub(super) telemetry: watch::Sender<Telemetry>,
     /// Ends the session in order.
     pub(super) part: CancellationToken,
-    /// The publisher ends with it.
-    pub(super) stop: CancellationToken,
+    /// How the stream is given back when the publisher ends.
+    pub(super) ends: Arc<OnceLock<Release>>,
     /// The dialect to name where none was spoken.
     pub(super) dialect: Dialect,
 }
@@ -53,7 +54,7 @@ impl Attempt {
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
             if self.part.is_cancelled() {
-                lease.release(release(&self.stop)).await;
+                lease.release(release(&self.ends)).await;
             }
         }
         Outcome {
@@ -135,22 +136,20 @@ impl Attempt {
 }
 
 /// Gives the stream back with no session running.
-pub(super) async fn give_back(mut kept: Kept, stop: CancellationToken) -> Outcome {
+pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> Outcome {
     if let Some(idle) = &mut kept.signaller {
         // It may know of a session that it could not end.
         idle.close(Parting::Stop).await;
     }
     if let Some(lease) = &mut kept.lease {
-        lease.release(release(&stop)).await;
+        lease.release(release(&ends)).await;
     }
     Outcome { kept, ended: None }
 }
 
-fn release(stop: &CancellationToken) -> Release {
-    match stop.is_cancelled() {
-        true => Release::Exit,
-        false => Release::Close,
-    }
+/// A publisher that does not end is off the air for a while.
+fn release(ends: &OnceLock<Release>) -> Release {
+    ends.get().copied().unwrap_or(Release::Close)
 }
 
 fn on_air_for(telemetry: &Telemetry) -> Option<Duration> {

@@ -11,6 +11,7 @@ mod memory;
 mod policy;
 mod server;
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::account::{self, Account, Lease, Off};
+use crate::account::{self, Account, Duty, Lease, Off, Release};
 use crate::config::platform::Vendor;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
@@ -87,6 +88,7 @@ impl Snapshot {
 #[must_use]
 pub struct Publisher {
     stop: CancellationToken,
+    ends: Arc<OnceLock<Release>>,
     snapshots: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
     /// It has a stream to give back.
@@ -135,6 +137,7 @@ impl Publisher {
             platform: None,
         });
         let stop = CancellationToken::new();
+        let ends = Arc::default();
         let mut actor = Actor {
             parameters: session::Parameters {
                 feed,
@@ -153,18 +156,21 @@ impl Publisher {
             lifecycle: Lifecycle::new(hold, fastrand::Rng::with_seed(seed)),
             memory: Memory::default(),
             stop: stop.clone(),
+            ends: Arc::clone(&ends),
             part: CancellationToken::new(),
             snapshots,
             kept: None,
             leased: None,
             down: None,
             released: None,
+            advised: None,
         };
         actor.kept = Some(actor.new_kept());
         let span = tracing::info_span!("publisher", id = name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
+            ends,
             snapshots: receiver,
             task,
             releases: hold != Hold::Server,
@@ -178,7 +184,13 @@ impl Publisher {
 
     /// Parts from the server and ends. Bounded by `deadline`, and by ten seconds more where a stream has to be stopped
     /// at its platform; what is not done by then is aborted.
-    pub async fn drain(mut self, deadline: Duration) {
+    pub async fn drain(self, deadline: Duration) {
+        self.part(deadline, Release::Exit).await;
+    }
+
+    /// The same, but for what becomes of a stream at a platform, which `release` says.
+    pub async fn part(mut self, deadline: Duration, release: Release) {
+        self.ends.get_or_init(|| release);
         self.stop.cancel();
         let deadline = match self.releases {
             true => deadline + RELEASE_WITHIN,
@@ -203,6 +215,8 @@ impl Drop for Publisher {
 }
 
 struct Actor {
+    /// How the stream is given back, once it is to end.
+    ends: Arc<OnceLock<Release>>,
     parameters: session::Parameters,
     signallers: Signallers,
     config: config::Publisher,
@@ -221,6 +235,8 @@ struct Actor {
     down: Option<(Instant, Cause)>,
     /// When a stream that could not be stopped was stopped in vain.
     released: Option<Instant>,
+    /// What a person was told to do, so that it is said once.
+    advised: Option<String>,
 }
 
 impl Actor {
@@ -228,9 +244,9 @@ impl Actor {
         let (telemetry, mut progress) = watch::channel(Telemetry::default());
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
         let mut told = false;
-        let mut input = match self.off() {
-            Some(off) => Input::Close(off),
-            None => Input::Start,
+        let mut input = match self.duty() {
+            Duty::Off(off) => Input::Close(off),
+            Duty::On(_) => Input::Start,
         };
         loop {
             match self.lifecycle.on(now(), input) {
@@ -270,8 +286,8 @@ impl Actor {
         }
     }
 
-    /// Whether it should be off the air now.
-    fn off(&self) -> Option<Off> {
+    /// Whether it should be on air now.
+    fn duty(&self) -> Duty {
         let now = self.account.wall();
         let zone = &self.config.time_zone;
         let status = self.leased.as_ref().map(|status| status.borrow());
@@ -279,25 +295,25 @@ impl Actor {
             let today = zone.to_datetime(now).date();
             (status.ran_on(today), status.daily_limit)
         });
-        account::off_air(now, zone, self.config.on_air.as_ref(), ran, limit)
+        account::duty(now, zone, self.config.on_air.as_ref(), ran, limit)
     }
 
     /// What its hours ask for, if that is not so already.
     fn hours(&mut self, busy: bool) -> Option<Input> {
-        match (self.lifecycle.state(), self.off()) {
+        match (self.lifecycle.state(), self.duty()) {
             (
                 State::Connecting { .. }
                 | State::OnAir { .. }
                 | State::Stopped
                 | State::Waiting { .. },
-                Some(off),
+                Duty::Off(off),
             ) => {
                 tracing::info!("going off the air: {}", off.why);
                 self.down = None;
                 Some(Input::Close(off))
             }
-            (State::OffAir(known), Some(off)) if *known != off => Some(Input::Close(off)),
-            (State::OffAir(_), None) if !busy => {
+            (State::OffAir(known), Duty::Off(off)) if *known != off => Some(Input::Close(off)),
+            (State::OffAir(_), Duty::On(_)) if !busy => {
                 tracing::info!("going on air: its time has come");
                 self.down = Some((now(), Cause::Schedule));
                 Some(Input::Open)
@@ -325,13 +341,8 @@ impl Actor {
         if self.config.on_air.is_none() && !limited && !pending {
             return None;
         }
-        let due = match self.lifecycle.state() {
-            State::OffAir(Off { until, .. }) => *until,
-            State::Connecting { .. }
-            | State::OnAir { .. }
-            | State::Stopped
-            | State::Stopping
-            | State::Waiting { .. } => None,
+        let due = match self.duty() {
+            Duty::Off(Off { until, .. }) | Duty::On(until) => until,
         };
         let left =
             due.and_then(|due| Duration::try_from(due.duration_since(self.account.wall())).ok());
@@ -349,15 +360,16 @@ impl Actor {
             && let Some(kept) = self.kept.take_if(|kept| is_ours(kept))
         {
             self.released = Some(now());
-            tasks.spawn(attempt::give_back(kept, self.stop.clone()).in_current_span());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
         }
     }
 
     fn part(&mut self, tasks: &mut JoinSet<Outcome>) {
         self.part.cancel();
-        if let Some(kept) = self.kept.take().filter(|_| tasks.is_empty()) {
+        if tasks.is_empty() {
             self.released = Some(now());
-            tasks.spawn(attempt::give_back(kept, self.stop.clone()).in_current_span());
+            let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
         }
     }
 
@@ -374,7 +386,7 @@ impl Actor {
             signallers: self.signallers.clone(),
             telemetry: telemetry.clone(),
             part: self.part.clone(),
-            stop: self.stop.clone(),
+            ends: Arc::clone(&self.ends),
             dialect,
         };
         self.down.get_or_insert_with(|| (now(), Cause::Start));
@@ -470,6 +482,7 @@ impl Actor {
             | State::Waiting { .. } => None,
         };
         if let Some((took, _)) = reached {
+            self.advised = None;
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         // A wait that is cut short has been told.
@@ -484,7 +497,11 @@ impl Actor {
         {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
             match verdict {
+                Verdict::Operator { advice, .. } if self.advised.as_ref() == Some(advice) => {
+                    tracing::debug!(cause, wait_ms, "still needs a person");
+                }
                 Verdict::Operator { advice, .. } => {
+                    self.advised = Some(advice.clone());
                     tracing::error!(
                         cause,
                         wait_ms,

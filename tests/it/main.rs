@@ -10,6 +10,7 @@ mod ladder;
 mod layering;
 mod network;
 mod peer;
+mod platform;
 mod probe;
 mod proxy;
 mod publish;

@@ -402,11 +402,7 @@ pub(super) fn same_stream(one: &Server, other: &Server) -> bool {
         (Server::Whip { url, .. }, Server::Whip { url: u, .. })
         | (Server::Ome { url }, Server::Ome { url: u })
         | (Server::Qencode { url }, Server::Qencode { url: u }) => url == u,
-        (Server::Platform(one), Server::Platform(other)) => {
-            // A change of the vendor's own settings makes no other stream.
-            (one.vendor.name(), &one.api, &one.stream)
-                == (other.vendor.name(), &other.api, &other.stream)
-        }
+        (Server::Platform(one), Server::Platform(other)) => one.is_same_stream(other),
         (
             Server::Ome { .. }
             | Server::Platform(_)

@@ -3,7 +3,7 @@
 //! | fact | verdict |
 //! |---|---|
 //! | the interface is out of reach | every 5 s for 2 min, then every 15 s |
-//! | credential refused (401; at Qencode 403 too) | operator; the credential is read again at each try, and shown again each 5 min or when it has changed |
+//! | credential refused (401; at Qencode 403 too) | operator; the credential is read again every 15 s, and shown again when it has changed, else each 5 min |
 //! | no right to the stream (403), no such stream (404), deleted (410) and not to be made again, invalid (422) | operator |
 //! | too many streams made (409) | every 10 min |
 //! | too many requests (429) | after 60 s, or when the vendor says |
@@ -23,6 +23,7 @@ use crate::session::EndReason;
 const UNREACHABLE_PERIOD: Duration = Duration::from_secs(5);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
 const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
+const CREDENTIAL_PERIOD: Duration = Duration::from_secs(15);
 const TOO_MANY_PERIOD: Duration = Duration::from_secs(600);
 /// Waits are jittered by a fifth, and shall not end before what a vendor asked for.
 const QUIET: Duration = Duration::from_secs(60);
@@ -50,11 +51,14 @@ pub(super) fn verdict(error: &Error, ordinal: u32, age: Duration) -> Verdict {
             retry_after,
             ..
         } => match refusal {
-            Refusal::Credential
-            | Refusal::Deleted
-            | Refusal::Forbidden
-            | Refusal::Invalid
-            | Refusal::NotFound => operator(error.to_string()),
+            // Each look reads the credential alone; it is shown again when it has changed.
+            Refusal::Credential => Verdict::Operator {
+                advice: error.to_string(),
+                every: CREDENTIAL_PERIOD,
+            },
+            Refusal::Deleted | Refusal::Forbidden | Refusal::Invalid | Refusal::NotFound => {
+                operator(error.to_string())
+            }
             Refusal::TooMany => Verdict::RetryEvery(TOO_MANY_PERIOD),
             Refusal::TooOften => {
                 Verdict::RetryEvery(retry_after.unwrap_or(QUIET).max(QUIET).mul_f64(1.25))
