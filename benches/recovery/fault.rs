@@ -16,8 +16,8 @@ use crate::pair::Pair;
 pub(crate) enum Fault {
     /// The server wants another credential, which is put where the publisher reads it after a while.
     Credential,
-    /// The vendor stops the stream under the publisher, which has it started again; that takes the vendor's time,
-    /// in a lab whose clocks run twenty times as fast one to three seconds.
+    /// The vendor stops the stream under the publisher, which has it started again; that takes the vendor's time, at
+    /// Wowza one to three seconds in a lab whose clocks run twenty times as fast.
     PlatformStopped(Profile),
     /// A running session's signalling connection is cut.
     SocketReset(Profile),
@@ -58,7 +58,9 @@ impl Fault {
             Self::Credential => lab.bearer = Some("old".to_owned()),
             Self::PlatformStopped(_) => {
                 let mut rest = RestConfig::new(Secret::new("token"), Secret::new("key"));
-                rest.time_scale = Some(0.05);
+                // Qencode takes no time to start a stream, and gives up one without input after two minutes.
+                let wowza = matches!(self, Self::PlatformStopped(Profile::WowzaCloud));
+                rest.time_scale = Some(if wowza { 0.05 } else { 1.0 });
                 rest.streams = vec!["front".to_owned()];
                 lab.rest = Some(rest);
             }
@@ -172,20 +174,22 @@ impl fmt::Display for Fault {
 
 /// The stream `front` at the control plane of a lab's vendor.
 fn platform(profile: Profile, lab: &onair::lab::Lab) -> Platform {
-    let (vendor, at, token) = match profile {
-        Profile::Qencode => (
+    let (vendor, at, token) = if profile == Profile::Qencode {
+        (
             Vendor::Qencode { callback_url: None },
             onair::lab::Vendor::Qencode,
             "key",
-        ),
-        _ => (
+        )
+    } else {
+        let dialect = WowzaDialect::V1;
+        (
             Vendor::WowzaVideo {
-                dialect: WowzaDialect::V1,
+                dialect,
                 create: None,
             },
             onair::lab::Vendor::Wowza,
             "token",
-        ),
+        )
     };
     Platform {
         vendor,

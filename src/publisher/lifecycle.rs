@@ -481,7 +481,7 @@ mod tests {
             world.now += Duration::from_millis(10);
             action = world.machine.on(world.now, Input::Tick);
         }
-        assert_eq!(sessions, 60);
+        assert_eq!(sessions, 120);
     }
 
     #[test]
