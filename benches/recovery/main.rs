@@ -22,8 +22,10 @@ use tokio::task::JoinSet;
 
 mod fault;
 mod pair;
+mod told;
 
 use fault::Fault;
+use told::Told;
 
 /// Runs of each fault.
 const RUNS: u64 = 100;
@@ -48,25 +50,36 @@ async fn main() -> anyhow::Result<()> {
         "{:44} {:>5} {:>7} {:>7} {:>7}   back on air in ms, from when it is possible again",
         "fault", "runs", "p50", "p95", "max"
     );
+    let wanted = |name: &str| words.iter().all(|word| name.contains(word));
     let mut rows = Vec::new();
     for fault in Fault::ALL {
         let name = fault.to_string();
-        if !words.iter().all(|word| name.contains(word)) {
-            continue;
+        if wanted(&name) {
+            rows.push(row(&name, sample(fault, runs, together).await?));
         }
-        let mut sample = sample(fault, runs, together).await?;
-        sample.sort_unstable();
-        let at = |part: usize| sample[(sample.len() - 1) * part / 100];
-        let (p50, p95, max) = (at(50), at(95), at(100));
-        println!("{name:44} {:5} {p50:7} {p95:7} {max:7}", sample.len());
-        rows.push(serde_json::json!({
-            "fault": name, "runs": sample.len(), "back_on_air_ms": { "p50": p50, "p95": p95, "max": max }
-        }));
+    }
+    for told in Told::ALL {
+        let name = told.to_string();
+        if wanted(&name) {
+            let sample = (0..runs * 10).map(|seed| told.run(seed).as_millis() as u64);
+            rows.push(row(&name, sample.collect()));
+        }
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recovery.json");
     std::fs::write(&path, serde_json::to_string_pretty(&rows)?)?;
     println!("written to {}", path.display());
     Ok(())
+}
+
+/// Prints the percentiles of `sample`, in milliseconds, and returns them.
+fn row(name: &str, mut sample: Vec<u64>) -> serde_json::Value {
+    sample.sort_unstable();
+    let at = |part: usize| sample[(sample.len() - 1) * part / 100];
+    let (p50, p95, max) = (at(50), at(95), at(100));
+    println!("{name:44} {:5} {p50:7} {p95:7} {max:7}", sample.len());
+    serde_json::json!({
+        "fault": name, "runs": sample.len(), "back_on_air_ms": { "p50": p50, "p95": p95, "max": max }
+    })
 }
 
 /// Milliseconds of each run.

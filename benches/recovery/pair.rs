@@ -26,15 +26,22 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both.
-    pub(crate) async fn start(profile: Profile, seed: u64) -> anyhow::Result<Self> {
+    /// Starts both, with the lab as `change` wants it and then the publisher as `publish` does.
+    pub(crate) async fn start(
+        profile: Profile,
+        seed: u64,
+        change: impl FnOnce(&mut LabConfig),
+        publish: impl FnOnce(&mut Publisher, &Lab),
+    ) -> anyhow::Result<Self> {
         let clock = MediaClock::new(Instant::now(), SystemTime::now());
         let mut config = LabConfig::new(vec![profile], clock);
+        change(&mut config);
         let lab = Lab::start(config.clone()).await?;
         let ports = lab.addresses().iter();
         config.ports = ports.map(|(profile, at)| (*profile, at.port())).collect();
         let server = lab.server(profile).context("the lab has the profile")?;
-        let publisher = Publisher::new("feed", server);
+        let mut publisher = Publisher::new("feed", server);
+        publish(&mut publisher, &lab);
         let wanted = Config {
             feeds: BTreeMap::from([("feed".to_owned(), feed())]),
             publishers: BTreeMap::from([("main".to_owned(), publisher)]),
@@ -57,6 +64,12 @@ impl Pair {
         if let Some(lab) = self.lab.take() {
             lab.stop().await;
         }
+    }
+
+    /// The lab starts again on its ports, and wants another bearer from now on.
+    pub(crate) async fn start_lab_with(&mut self, bearer: &str) -> anyhow::Result<()> {
+        self.config.bearer = Some(bearer.to_owned());
+        self.start_lab().await
     }
 
     /// The lab starts again on its ports.

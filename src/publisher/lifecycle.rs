@@ -27,8 +27,8 @@ use crate::account::Off;
 use crate::session::{Ended, Progress};
 
 /// Least time from the start of one session to that of the next, whatever calls for it: a network that comes and goes would
-/// have us knock at the server without a pause.
-const APART: Duration = Duration::from_secs(1);
+/// have us knock at the server without a pause. Shorter than any other wait, for only those are jittered.
+const APART: Duration = Duration::from_millis(500);
 
 /// Where a publisher stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum State {
 
 /// What happened.
 #[derive(Debug)]
-pub(super) enum Input {
+pub enum Input {
     /// It should not be on air now.
     Close(Off),
     /// The session ended.
@@ -89,7 +89,7 @@ pub(super) enum Input {
 
 /// What the actor must do now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub enum Action {
     /// Nothing.
     None,
     /// Start a session.
@@ -101,7 +101,7 @@ pub(super) enum Action {
 
 /// The machine.
 #[derive(Debug)]
-pub(super) struct Lifecycle {
+pub struct Lifecycle {
     state: State,
     history: History,
     /// When the last session started.
@@ -115,7 +115,7 @@ pub(super) struct Lifecycle {
 
 impl Lifecycle {
     /// A stopped publisher; `rng` makes the jitter.
-    pub(super) fn new(hold: Hold, rng: fastrand::Rng) -> Self {
+    pub fn new(hold: Hold, rng: fastrand::Rng) -> Self {
         Self {
             state: State::Stopped,
             history: History::default(),
@@ -127,12 +127,12 @@ impl Lifecycle {
     }
 
     /// The present state.
-    pub(super) const fn state(&self) -> &State {
+    pub const fn state(&self) -> &State {
         &self.state
     }
 
     /// When [`Input::Tick`] is wanted next; `None` if nothing is pending.
-    pub(super) const fn next_deadline(&self) -> Option<Instant> {
+    pub const fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Waiting { due, .. } => Some(*due),
             State::Connecting { .. }
@@ -144,7 +144,7 @@ impl Lifecycle {
     }
 
     /// Takes `input` at `now`, moves on, and says what to do.
-    pub(super) fn on(&mut self, now: Instant, input: Input) -> Action {
+    pub fn on(&mut self, now: Instant, input: Input) -> Action {
         let earliest = self.earliest(now);
         match (&mut self.state, input) {
             (State::Stopped | State::Waiting { .. }, Input::Start) => self.connect(now),
@@ -481,7 +481,7 @@ mod tests {
             world.now += Duration::from_millis(10);
             action = world.machine.on(world.now, Input::Tick);
         }
-        assert_eq!(sessions, 60);
+        assert_eq!(sessions, 120);
     }
 
     #[test]

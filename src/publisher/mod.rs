@@ -6,9 +6,10 @@
 mod attempt;
 mod backoff;
 mod cause;
-mod lifecycle;
+pub mod lifecycle;
 mod memory;
 mod policy;
+mod renewal;
 mod server;
 
 use std::sync::{Arc, OnceLock};
@@ -32,12 +33,13 @@ use crate::signal::whip::Picture;
 
 pub use cause::{Cause, Recoveries, Recovery};
 pub use lifecycle::State;
-pub use policy::Verdict;
+pub use policy::{Hold, Verdict};
 
 use attempt::{Attempt, Kept, Outcome};
 use lifecycle::{Action, Input, Lifecycle};
 use memory::Memory;
-use policy::Hold;
+use renewal::Renewal;
+
 use server::Signallers;
 
 /// Longest time given to the platform to stop a stream, after the session has parted.
@@ -164,6 +166,7 @@ impl Publisher {
             down: None,
             released: None,
             advised: None,
+            renewal: Renewal::of(config),
         };
         actor.kept = Some(actor.new_kept());
         let span = tracing::info_span!("publisher", id = name);
@@ -237,6 +240,8 @@ struct Actor {
     released: Option<Instant>,
     /// What a person was told to do, so that it is said once.
     advised: Option<String>,
+    /// Where a refused token may be renewed.
+    renewal: Option<Renewal>,
 }
 
 impl Actor {
@@ -267,6 +272,13 @@ impl Actor {
             }
             self.release_again(&mut tasks);
             let look_again = self.look_again();
+            let for_a_person = matches!(
+                self.lifecycle.state(),
+                State::Waiting {
+                    verdict: Verdict::Operator { .. },
+                    ..
+                }
+            );
             input = tokio::select! {
                 biased;
                 () = self.stop.cancelled(), if !told => {
@@ -280,6 +292,10 @@ impl Actor {
                     Input::Network
                 }
                 () = changed(&mut self.leased) => Input::Tick,
+                () = renewal::renewed(&mut self.renewal), if for_a_person => {
+                    tracing::info!("there is another token; trying it");
+                    Input::Start
+                }
                 () = until(self.lifecycle.next_deadline()) => Input::Tick,
                 () = until(look_again) => Input::Tick,
             };

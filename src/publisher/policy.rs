@@ -78,7 +78,7 @@ pub enum Verdict {
 
 /// Who holds the stream that is published to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
+pub enum Hold {
     /// Qencode, whose interface onair asks.
     Qencode,
     /// The server alone.

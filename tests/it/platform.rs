@@ -2,7 +2,7 @@
 //! started, published, dropped, resumed, lapsed, stopped, crashed, adopted; hours, minutes and credentials.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -116,6 +116,38 @@ impl World {
     fn start(&self, config: &Config, account: &Account) -> Publisher {
         let (feed, network) = (self.feed.handle(), self.network.subscribe());
         Publisher::start("main", config, feed, self.clock, network, account, 1).expect("it starts")
+    }
+
+    /// The configuration of a daemon at both vendors, and its log.
+    fn write_config(&self) -> (PathBuf, PathBuf) {
+        let url = |vendor| self.lab.rest(vendor).expect("control planes");
+        let (wowza, qencode) = (
+            url(onair::lab::Vendor::Wowza),
+            url(onair::lab::Vendor::Qencode),
+        );
+        let folder = self.state.path();
+        let (config, log) = (folder.join("onair.toml"), folder.join("log"));
+        let text = format!(
+            r#"[daemon]
+state_dir = "kept"
+[feed.a]
+video = {{ source = "testcard", size = "640x360", fps = 15 }}
+[publisher.wowza-video]
+feed = "a"
+to = "wowza-video"
+token = "{TOKEN}"
+stream_name = "front"
+api = "{wowza}"
+[publisher.qencode]
+feed = "a"
+to = "qencode"
+api_key = "{KEY}"
+stream_name = "front"
+api = "{qencode}"
+"#
+        );
+        std::fs::write(&config, text).expect("written");
+        (config, log)
     }
 
     /// The bill of the one stream that was ever started.
@@ -586,33 +618,8 @@ async fn a_daemon_killed_at_both_vendors_adopts_its_streams_and_stops_them_when_
 {
     // The daemon keeps to the vendors' real clocks, so the lab's run only as fast as those can bear.
     let world = World::new(|rest| rest.time_scale = Some(0.25)).await;
-    let url = |vendor| world.lab.rest(vendor).expect("control planes");
-    let (wowza, qencode) = (
-        url(onair::lab::Vendor::Wowza),
-        url(onair::lab::Vendor::Qencode),
-    );
+    let (config, log) = world.write_config();
     let folder = world.state.path();
-    let (config, log) = (folder.join("onair.toml"), folder.join("log"));
-    let text = format!(
-        r#"[daemon]
-state_dir = "kept"
-[feed.a]
-video = {{ source = "testcard", size = "640x360", fps = 15 }}
-[publisher.wowza-video]
-feed = "a"
-to = "wowza-video"
-token = "{TOKEN}"
-stream_name = "front"
-api = "{wowza}"
-[publisher.qencode]
-feed = "a"
-to = "qencode"
-api_key = "{KEY}"
-stream_name = "front"
-api = "{qencode}"
-"#
-    );
-    std::fs::write(&config, text).expect("written");
     let daemon = Daemon::start(&config, &log);
     accepted(&log, 2).await;
     drop(daemon);
@@ -641,4 +648,65 @@ api = "{qencode}"
             assert_eq!(line, None, "the {place} says {secret}");
         }
     }
+}
+
+/// How often the daemon is killed, unless `ONAIR_KILLS` says otherwise.
+const KILLS: u64 = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whenever_a_daemon_is_killed_what_runs_is_written_down_and_the_next_start_is_clean() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the two hundred kills take minutes, and are asked for by hand"
+    )]
+    let kills = std::env::var("ONAIR_KILLS").map_or(KILLS, |n| n.parse().expect("a number"));
+    let world = World::new(|rest| {
+        rest.time_scale = Some(0.25);
+        rest.requests_per_minute = u32::MAX;
+    })
+    .await;
+    let (config, log) = world.write_config();
+    let kept = world.state.path().join("kept");
+    let said = |word: &str| {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.matches(word).count()
+    };
+    let ours = || {
+        let text = std::fs::read_to_string(kept.join("streams.json")).unwrap_or_default();
+        if !text.is_empty() {
+            let whole: Result<serde_json::Value, _> = serde_json::from_str(&text);
+            whole.expect("a whole file");
+        }
+        text.matches("\"ours\": true").count()
+    };
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut n_records = 0;
+    for n in 1..=kills {
+        let daemon = Daemon::start(&config, &log);
+        tokio::time::sleep(Duration::from_micros(rng.u64(0..2_500_000))).await;
+        // Killed where it stands.
+        drop(daemon);
+        let running = world.lab.bills().iter().filter(|bill| bill.running).count();
+        assert!(running <= ours(), "kill {n}: {:?}", world.lab.bills());
+        let records = onair::recorder::read(&kept).map_or(0, |all| {
+            let lines = all.lines();
+            lines.filter(Result::is_ok).count()
+        });
+        assert!(
+            records >= n_records,
+            "kill {n}: the recorder lost what it had"
+        );
+        n_records = records;
+        // Now and then an end in order, so that starts are met too, and not only streams that run already.
+        if n % 8 == 0 {
+            let on_air = said("media accepted after");
+            let daemon = Daemon::start(&config, &log);
+            accepted(&log, on_air + 2).await;
+            assert_eq!(daemon.terminate(), Some(0));
+            world.rests().await;
+            assert_eq!(ours(), 0);
+        }
+    }
+    assert!(n_records > 0);
+    assert_eq!(said("panicked"), 0);
 }
