@@ -15,9 +15,9 @@ use crate::account::{self, Account, Release};
 use crate::config::{self, Config, Server};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
-use crate::net;
+use crate::net::{self, Dialer};
 use crate::network::Network;
-use crate::publisher::{Publisher, RELEASE_WITHIN, Snapshot};
+use crate::publisher::{Publisher, RELEASE_WITHIN, Snapshot, State};
 
 pub use plan::{Change, Plan};
 
@@ -174,7 +174,7 @@ impl Supervisor {
                 "there is no state_dir: after a crash, streams that onair started go on, and go on costing"
             );
         }
-        let orphans = stopping_orphans(&account, config);
+        let orphans = stopping_orphans::<()>(&account, config, &BTreeMap::new());
         let mut supervisor = Self {
             budget,
             config: config.clone(),
@@ -220,11 +220,12 @@ impl Supervisor {
     ///
     /// What the table for the process as a whole says is not looked at: it holds from start to end.
     pub async fn reload(&mut self, config: &Config, touched: &BTreeSet<PathBuf>) -> Reloaded {
-        let plan = Plan::new(&self.config, config, touched);
+        let mut plan = Plan::new(&self.config, config, touched);
         let named = |changes: &BTreeMap<String, Change>, wanted: &[Change]| {
             let found = changes.iter().filter(|(_, change)| wanted.contains(change));
             found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
+        let (config, mut failed) = self.startable(config, &mut plan);
         let gone = named(&plan.publishers, &[Change::End, Change::Replace]);
         let stream = |publishers: &BTreeMap<String, config::Publisher>, name: &str| {
             let server = publishers.get(name).map(|publisher| &publisher.server);
@@ -252,7 +253,6 @@ impl Supervisor {
         let gone = named(&plan.feeds, &[Change::End, Change::Replace]);
         self.end(&gone).await;
 
-        let mut failed = Vec::new();
         let mut before = std::mem::replace(&mut self.config, config.clone());
         for name in named(&plan.feeds, &[Change::Start, Change::Replace]) {
             let Err(error) = self.start_feed(&name, &config.feeds[&name]) else {
@@ -289,9 +289,34 @@ impl Supervisor {
             }
         }
         // What a publisher that is gone could not stop, one that has come may have the credential for.
-        self.orphans = stopping_orphans(&self.account, &self.config);
+        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
         self.show();
         Reloaded { plan, failed }
+    }
+
+    /// `config` without what could not be started by it, which `plan` then leaves as it is: whoever is on air must not
+    /// be parted from its server for a file that turns out to be of no use.
+    fn startable(&self, config: &Config, plan: &mut Plan) -> (Config, Vec<Error>) {
+        let mut config = config.clone();
+        let mut failed = Vec::new();
+        for (name, change) in &mut plan.publishers {
+            let wanted = config.publishers.get(name);
+            let replaced = wanted
+                .is_some_and(|publisher| plan.feeds.get(&publisher.feed) == Some(&Change::Replace));
+            if replaced || !matches!(change, Change::Start | Change::Replace) {
+                continue;
+            }
+            let Some(Err(error)) = wanted.map(|publisher| startable(name, publisher)) else {
+                continue;
+            };
+            failed.push(error);
+            *change = Change::Keep;
+            match self.config.publishers.get(name) {
+                Some(old) => drop(config.publishers.insert(name.clone(), old.clone())),
+                None => drop(config.publishers.remove(name)),
+            }
+        }
+        (config, failed)
     }
 
     /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by five seconds. False if there
@@ -303,6 +328,9 @@ impl Supervisor {
         if !self.publishers.contains_key(name) {
             return Ok(false);
         }
+        if let Some(publisher) = self.config.publishers.get(name) {
+            startable(name, publisher)?;
+        }
         self.part(&[name.to_owned()], |_| Release::HandOver).await;
         self.begin(name)
     }
@@ -313,8 +341,16 @@ impl Supervisor {
         let Some(publisher) = self.publishers.get(name) else {
             return false;
         };
-        self.held.insert(name.to_owned(), publisher.watch());
+        let watch = publisher.watch();
         self.part(&[name.to_owned()], |_| Release::Close).await;
+        // However its task ended, it is off the air now.
+        let last = Snapshot {
+            state: State::Stopped,
+            ..watch.borrow().clone()
+        };
+        let held = watch::Sender::new(last).subscribe();
+        self.held.insert(name.to_owned(), held);
+        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
         self.show();
         true
     }
@@ -324,10 +360,16 @@ impl Supervisor {
     /// # Errors
     /// If it cannot begin again.
     pub fn resume_publisher(&mut self, name: &str) -> Result<bool, Error> {
-        match self.held.remove(name) {
-            Some(_) => self.begin(name),
-            None => Ok(false),
+        if !self.held.contains_key(name) {
+            return Ok(false);
         }
+        if let Some(publisher) = self.config.publishers.get(name) {
+            startable(name, publisher)?;
+        }
+        self.held.remove(name);
+        // Its stream is wanted again.
+        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
+        self.begin(name)
     }
 
     /// Begins the publisher `name` as it is configured; false if it is not.
@@ -428,8 +470,24 @@ impl Supervisor {
     }
 }
 
-fn stopping_orphans(account: &Account, config: &Config) -> AbortOnDropHandle<()> {
-    let (account, wanted) = (account.clone(), config.publishers.clone());
-    let work = async move { account::stop_orphans(&account, &wanted).await };
+/// Whether a publisher can be made of `publisher`. Reads certificate authorities.
+fn startable(name: &str, publisher: &config::Publisher) -> Result<(), Error> {
+    let trust = Dialer::new(publisher.server.url(), &publisher.trust, &publisher.proxy);
+    trust.map(drop).map_err(|source| Error::Publisher {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+/// Stops what was started and what none of `config` wants, or wants but for the `held`.
+fn stopping_orphans<T>(
+    account: &Account,
+    config: &Config,
+    held: &BTreeMap<String, T>,
+) -> AbortOnDropHandle<()> {
+    let (account, all) = (account.clone(), config.publishers.clone());
+    let mut wanted = all.clone();
+    wanted.retain(|name, _| !held.contains_key(name));
+    let work = async move { account::stop_orphans(&account, &wanted, &all).await };
     AbortOnDropHandle::new(tokio::spawn(work))
 }

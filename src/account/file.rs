@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::ledger::Ledger;
@@ -106,7 +107,13 @@ impl Folder {
     pub(super) fn write(&self, ledger: &Ledger) -> io::Result<()> {
         let next = self.path.join(NEXT);
         let text = serde_json::to_vec_pretty(ledger)?;
-        let mut file = File::create(&next)?;
+        // The address of an interface may be as good as a password.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&next)?;
         file.write_all(&text)?;
         file.sync_all()?;
         drop(file);

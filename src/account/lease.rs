@@ -25,6 +25,8 @@ use crate::platform::{self, Error, Ingest, Platform, Refusal, State, Stream};
 
 /// Longest time that a stream may take to come up (protocols.md 8.1.3).
 const START_WITHIN: Duration = Duration::from_secs(300);
+/// Longest time for a look at a stream whose server should still be good.
+const GLANCE_WITHIN: Duration = Duration::from_secs(2);
 /// Time for which a stream just started may still be shown as stopped.
 const STALE_FOR: Duration = Duration::from_secs(15);
 /// Starts of one stream within an hour after which something must be wrong.
@@ -318,7 +320,14 @@ impl Lease {
                     self.rests(&key, State::Stopped, false).await;
                     return;
                 }
-                Err(error) if tries >= STOP_TRIES || !cannot_tell(&error) => break error,
+                // A stream may not be stopped while it starts.
+                Err(error)
+                    if tries >= STOP_TRIES
+                        || !(cannot_tell(&error)
+                            || error.refusal() == Some(Refusal::WrongState)) =>
+                {
+                    break error;
+                }
                 Err(_) => tokio::time::sleep(STOP_AGAIN).await,
             }
         };
@@ -399,8 +408,9 @@ impl Lease {
             return false;
         }
         self.glance = Some(now() + self.account.scaled(GLANCE_EVERY));
-        let shown = self.platform.refresh(&stream).await;
-        shown.is_ok_and(|shown| shown.state == State::Stopped)
+        // The URL is good all the while, so a slow answer must not keep us from it.
+        let shown = tokio::time::timeout(GLANCE_WITHIN, self.platform.refresh(&stream)).await;
+        shown.is_ok_and(|shown| shown.is_ok_and(|shown| shown.state == State::Stopped))
     }
 
     fn not_up(&self, stream: &Stream, since_start: Option<Duration>) -> Error {
@@ -477,6 +487,11 @@ impl Lease {
                     self.account.write(|ledger| ledger.not_started(&key)).await;
                     self.status.send_modify(|status| status.ours = false);
                     self.counted = None;
+                } else if !runs {
+                    // A vendor in trouble is not one that others fight us for.
+                    self.account
+                        .write(|ledger| ledger.start_in_doubt(&key))
+                        .await;
                 }
                 Err(error)
             }
@@ -495,6 +510,8 @@ impl Lease {
                 if taken {
                     tracing::warn!("somebody else stopped the stream that onair had started");
                 }
+                // Once for each time that media flowed: what fails after that is no new stop by others.
+                self.media = None;
                 self.rests(&key, State::Stopped, taken).await;
             }
             self.counted = None;

@@ -135,6 +135,11 @@ impl Ledger {
         entry.starts.pop();
     }
 
+    /// The start just asked for may not have taken place. It stays ours, for it may have, and does not count.
+    pub fn start_in_doubt(&mut self, key: &Key) {
+        self.entry_mut(key).starts.pop();
+    }
+
     /// It was seen to rest; `taken` if others stopped it under us.
     pub fn stopped(&mut self, key: &Key, taken: bool, now: Timestamp) {
         let entry = self.entry_mut(key);

@@ -29,6 +29,9 @@ use crate::platform::Pace;
 use file::Folder;
 use ledger::{Key, Ledger};
 
+/// Longest wait for the disk: one that hangs must neither keep anything off the air nor a stream from being stopped.
+const WRITE_WITHIN: Duration = Duration::from_secs(3);
+
 /// The account's guard, shared by all publishers of the process. Cheap to clone.
 #[derive(Clone)]
 pub struct Account {
@@ -124,9 +127,14 @@ impl Account {
         self.change(change);
         let shared = Arc::clone(&self.shared);
         // What is dropped here goes on there: a change that was made is written.
-        let written = tokio::task::spawn_blocking(move || shared.write()).await;
-        if let Err(error) = written {
-            tracing::error!("writing the state failed: {error}");
+        let written = tokio::task::spawn_blocking(move || shared.write());
+        match tokio::time::timeout(WRITE_WITHIN, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("writing the state failed: {error}"),
+            Err(_) => tracing::error!(
+                "the disk takes no state within {} s; going on without it",
+                WRITE_WITHIN.as_secs()
+            ),
         }
     }
 }

@@ -13,32 +13,34 @@ use crate::platform::{self, Error, State};
 /// Interval at which a stop that did not succeed is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Stops each stream that the ledger says onair started and that no publisher of `publishers` names, with the
-/// credential of one at the same vendor. Ends when none is left that can be stopped; may be dropped at any time.
-pub async fn stop_orphans(account: &Account, publishers: &BTreeMap<String, config::Publisher>) {
+/// Stops each stream that the ledger says onair started and that no publisher of `wanted` names, with the credentials
+/// of `all` publishers at the same vendor. Ends when none is left that can be stopped; may be dropped at any time.
+pub async fn stop_orphans(
+    account: &Account,
+    wanted: &BTreeMap<String, config::Publisher>,
+    all: &BTreeMap<String, config::Publisher>,
+) {
     let mut said = false;
     loop {
-        let orphans = account.orphans(|key| publishers.values().any(|p| names(p, key)));
+        let orphans = account.orphans(|key| wanted.values().any(|p| names(p, key)));
         let mut left = false;
         for orphan in &orphans {
-            let of_vendor = publishers.values().filter_map(|publisher| {
-                let config = platform_of(publisher)?;
-                (key(config, &orphan.id) == *orphan).then_some((publisher, config))
-            });
-            let all: Vec<_> = of_vendor.collect();
-            let Some((publisher, config)) = all.first() else {
-                if !said {
-                    tracing::error!(
-                        "onair started the stream {} at {} and cannot stop it, for no publisher has a credential for \
-                         it any more; stop it at the vendor's, it goes on costing",
-                        orphan.id,
-                        orphan.vendor
-                    );
-                }
-                continue;
+            let at_vendor = |publisher: &&config::Publisher| {
+                platform_of(publisher).is_some_and(|config| key(config, &orphan.id) == *orphan)
             };
-            let names: Vec<&StreamRef> = all.iter().map(|(_, config)| &config.stream).collect();
-            match stop(account, publisher, config, &names, orphan).await {
+            let names: Vec<&StreamRef> = (wanted.values().filter(at_vendor))
+                .filter_map(|publisher| Some(&platform_of(publisher)?.stream))
+                .collect();
+            let holders: Vec<_> = all.values().filter(at_vendor).collect();
+            if holders.is_empty() && !said {
+                tracing::error!(
+                    "onair started the stream {} at {} and cannot stop it, for no publisher has a credential for \
+                     it any more; stop it at the vendor's, it goes on costing",
+                    orphan.id,
+                    orphan.vendor
+                );
+            }
+            match stop_by_any(account, &holders, &names, orphan).await {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(
@@ -57,13 +59,48 @@ pub async fn stop_orphans(account: &Account, publishers: &BTreeMap<String, confi
     }
 }
 
+/// Only if there is no such stream in any of the accounts, there is none.
+async fn stop_by_any(
+    account: &Account,
+    holders: &[&config::Publisher],
+    wanted: &[&StreamRef],
+    orphan: &Key,
+) -> Result<(), Error> {
+    let mut failed = None;
+    for publisher in holders {
+        let Some(config) = platform_of(publisher) else {
+            continue;
+        };
+        match stop(account, publisher, config, wanted, orphan).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if !holders.is_empty() {
+        rests(account, orphan).await;
+    }
+    Ok(())
+}
+
+async fn rests(account: &Account, orphan: &Key) {
+    let wall = account.wall();
+    account
+        .write(|ledger| ledger.stopped(orphan, false, wall))
+        .await;
+}
+
+/// Stops it with the credential of `publisher`; false if there is no such stream for that.
 async fn stop(
     account: &Account,
     publisher: &config::Publisher,
     config: &Config,
     wanted: &[&StreamRef],
     orphan: &Key,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let connected = platform::connect(config, publisher, account.pace());
     let mut platform = connected.map_err(|source| Error::Connect {
         vendor: config.vendor.name(),
@@ -71,30 +108,25 @@ async fn stop(
         source: source.into(),
     })?;
     let shown = match platform.show(&orphan.id).await {
-        Err(error) if error.is_gone() => None,
-        shown => Some(shown?),
+        Err(error) if error.is_gone() => return Ok(false),
+        shown => shown?,
     };
-    if let Some(shown) = shown {
-        let by_name =
-            |named: &&StreamRef| matches!(named, StreamRef::Name(name) if *name == shown.name);
-        if wanted.iter().any(by_name) {
-            // Its publisher takes it over.
-            return Ok(());
-        }
-        if shown.state != State::Stopped {
-            platform.stop(&orphan.id).await?;
-            tracing::info!(
-                "stopped the stream {} at {}, which onair had started and nobody wants any more",
-                orphan.id,
-                orphan.vendor
-            );
-        }
+    let by_name =
+        |named: &&StreamRef| matches!(named, StreamRef::Name(name) if *name == shown.name);
+    if wanted.iter().any(by_name) {
+        // Its publisher takes it over.
+        return Ok(true);
     }
-    let wall = account.wall();
-    account
-        .write(|ledger| ledger.stopped(orphan, false, wall))
-        .await;
-    Ok(())
+    if shown.state != State::Stopped {
+        platform.stop(&orphan.id).await?;
+        tracing::info!(
+            "stopped the stream {} at {}, which onair had started and nobody wants any more",
+            orphan.id,
+            orphan.vendor
+        );
+    }
+    rests(account, orphan).await;
+    Ok(true)
 }
 
 fn platform_of(publisher: &config::Publisher) -> Option<&Config> {

@@ -30,6 +30,11 @@ impl Bucket {
         (full_at - now).saturating_sub(self.pace * self.size)
     }
 
+    /// How long one request taken at `now` would have to wait.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.clone().take(now)
+    }
+
     /// Lets nothing out before `until`.
     pub(super) fn hold(&mut self, until: Instant) {
         let full_at = until + self.pace * self.size;

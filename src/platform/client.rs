@@ -25,6 +25,11 @@ const QUIET: Duration = Duration::from_secs(60);
 const REFUSED_RECHECK: Duration = Duration::from_secs(300);
 /// Longest text of a vendor that is repeated.
 const TEXT_MAX: usize = 300;
+/// Longest time that a request waits for its turn; whoever has to wait longer is told so and may have something better
+/// to do.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Secrets of the configuration among those that are never repeated: a key and the address of a callback at most.
+const CONFIGURED: usize = 4;
 
 /// How fast each interface may be asked, whoever of this process asks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -85,9 +90,9 @@ impl Client {
     /// Never repeats `secret` from now on.
     pub(super) fn hide(&mut self, secret: &Secret) {
         if !self.secrets.contains(secret) {
-            // What was hidden long ago is long out of use.
+            // A token that was hidden long ago is long out of use; what the configuration holds came first and stays.
             if self.secrets.len() >= 16 {
-                self.secrets.remove(0);
+                self.secrets.remove(CONFIGURED);
             }
             self.secrets.push(secret.clone());
         }
@@ -101,8 +106,23 @@ impl Client {
             source: Arc::new(source),
         };
         let target = self.target(&ask).map_err(connect)?;
-        let wait = self.pace.with(&self.api, |bucket| bucket.take(now()));
-        tokio::time::sleep(wait).await;
+        // What costs as long as it is not said is said at once.
+        if ask.call != Call::Stop {
+            let wait = self.pace.with(&self.api, |bucket| bucket.wait(now()));
+            if wait > WAIT_MAX {
+                return Err(Error::Refused {
+                    vendor: self.vendor,
+                    call: ask.call,
+                    refusal: Refusal::TooOften,
+                    status: 429,
+                    code: String::new(),
+                    text: "it wants to be left alone for now, and was not asked".to_owned(),
+                    retry_after: Some(wait),
+                });
+            }
+            let wait = self.pace.with(&self.api, |bucket| bucket.take(now()));
+            tokio::time::sleep(wait).await;
+        }
         let mut headers = vec![("accept", "application/json".to_owned())];
         if ask.body.is_some() {
             headers.push(("content-type", "application/json".to_owned()));

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::RELEASE_WITHIN;
 use super::server::Signallers;
 use crate::account::{Lease, Ready, Release};
 use crate::config::Server;
-use crate::net;
+use crate::net::{self, Dialer};
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::{self, Dialect, Parting, Signaller};
 
@@ -20,6 +21,8 @@ pub(super) struct Kept {
     pub(super) signaller: Option<Box<dyn Signaller>>,
     /// The server that the signaller speaks to.
     pub(super) server: Server,
+    /// How it is reached, which is not how its platform is.
+    pub(super) dialer: Option<Dialer>,
     /// The stream at its platform.
     pub(super) lease: Option<Lease>,
 }
@@ -54,7 +57,7 @@ impl Attempt {
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
             if self.part.is_cancelled() {
-                lease.release(release(&self.ends)).await;
+                give(lease, &self.ends).await;
             }
         }
         Outcome {
@@ -81,7 +84,11 @@ impl Attempt {
                     former.close(Parting::Abandon).await;
                 }
                 kept.server = server;
+                kept.dialer = None;
             }
+        }
+        if let Err(error) = self.reach(kept) {
+            return self.nothing(signal::Error::Connect(error).into());
         }
         let signaller = match &mut kept.signaller {
             Some(signaller) => signaller,
@@ -116,9 +123,19 @@ impl Attempt {
         ended
     }
 
-    fn new_signaller(&mut self, server: &Server) -> Result<Box<dyn Signaller>, net::Error> {
-        let dialer = self.signallers.dialer(server)?;
+    /// Pins and the like hold for the host of the server, whoever named it.
+    fn reach(&mut self, kept: &mut Kept) -> Result<(), net::Error> {
+        let dialer = match kept.dialer.take() {
+            Some(known) => known,
+            None => self.signallers.dialer(&kept.server)?,
+        };
         self.parameters.dialer = dialer.clone();
+        kept.dialer = Some(dialer);
+        Ok(())
+    }
+
+    fn new_signaller(&mut self, server: &Server) -> Result<Box<dyn Signaller>, net::Error> {
+        let dialer = self.parameters.dialer.clone();
         let signaller = self.signallers.signaller(server, dialer);
         signaller.ok_or_else(|| net::Error::Url {
             why: "the platform named no server; look at the stream with `onair stream status`"
@@ -142,9 +159,20 @@ pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> O
         idle.close(Parting::Stop).await;
     }
     if let Some(lease) = &mut kept.lease {
-        lease.release(release(&ends)).await;
+        give(lease, &ends).await;
     }
     Outcome { kept, ended: None }
+}
+
+/// Gives the stream back, bounded: what could not be stopped stays written down, and is stopped later.
+async fn give(lease: &mut Lease, ends: &OnceLock<Release>) {
+    let given = lease.release(release(ends));
+    if tokio::time::timeout(RELEASE_WITHIN, given).await.is_err() {
+        tracing::error!(
+            "the platform did not say within {} s that the stream is stopped; onair asks again later or at its next start",
+            RELEASE_WITHIN.as_secs()
+        );
+    }
 }
 
 /// A publisher that does not end is off the air for a while.

@@ -439,6 +439,7 @@ impl Actor {
         Kept {
             signaller: None,
             server: self.config.server.clone(),
+            dialer: None,
             lease,
         }
     }

@@ -155,10 +155,12 @@ async fn row_429_is_told_with_the_wait_and_keeps_the_next_request_back() {
     };
     assert_eq!(refusal, Refusal::TooOften);
     assert_eq!(retry_after, Some(std::time::Duration::from_secs(90)));
+    // Whoever asks all the same is told at once how long that holds: it may have something better to do than to wait.
+    let early = platform.show("a").await.unwrap_err();
+    assert_eq!(early.refusal(), Some(Refusal::TooOften));
     tokio::time::pause();
-    let before = tokio::time::Instant::now();
+    tokio::time::advance(std::time::Duration::from_secs(91)).await;
     platform.show("a").await.unwrap();
-    assert!(before.elapsed() >= std::time::Duration::from_secs(90));
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ const UNREACHABLE_PERIOD: Duration = Duration::from_secs(5);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
 const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
 const CREDENTIAL_PERIOD: Duration = Duration::from_secs(15);
+/// A vendor in trouble that says "at once" does not mean it.
+const TROUBLE_MIN: Duration = Duration::from_secs(2);
 const TOO_MANY_PERIOD: Duration = Duration::from_secs(600);
 /// Waits are jittered by a fifth, and shall not end before what a vendor asked for.
 const QUIET: Duration = Duration::from_secs(60);
@@ -64,7 +66,7 @@ pub(super) fn verdict(error: &Error, ordinal: u32, age: Duration) -> Verdict {
                 Verdict::RetryEvery(retry_after.unwrap_or(QUIET).max(QUIET).mul_f64(1.25))
             }
             Refusal::Trouble => match retry_after {
-                Some(after) => Verdict::RetryEvery(after.mul_f64(1.25)),
+                Some(after) => Verdict::RetryEvery((*after).max(TROUBLE_MIN).mul_f64(1.25)),
                 None => Verdict::Backoff,
             },
             Refusal::Unexpected => backoff_until(3),
