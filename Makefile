@@ -92,6 +92,7 @@ interop: toolchain packages browser
 bench: toolchain packages
 	@echo "building for release; the first time this takes a quarter of an hour on two cores"
 	cargo bench --locked --bench path -- $(ARGS)
+	cargo bench --locked --bench watch
 
 ## rig: a real V4L2 camera and a USB webcam in a guest machine, pulled, stalled and broken; the first run builds it
 .PHONY: rig

@@ -14,7 +14,7 @@ use crate::config::units;
     name = "onair",
     version,
     about = "Puts a camera and a microphone on air over WebRTC and keeps them there",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verdict fail, 78 configuration.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verdict fail, 75 stuck and to be started anew, 78 configuration.\n\
                   \n\
                   Examples:\n  \
                     onair demo --for 20s --report report.json\n  \
@@ -118,7 +118,8 @@ pub enum DemoVideo {
 /// `onair run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "The first interrupt (Ctrl-C, SIGTERM) stops in order, the second at once.\n\
+    after_help = "The first interrupt (Ctrl-C, SIGTERM) stops in order, the second at once. A hang-up (SIGHUP) reads the\n\
+    configuration again: a file with faults changes nothing, and of a good one only what differs begins anew.\n\
     \n\
     Examples:\n  \
     onair run --config /etc/onair/onair.toml\n  \
@@ -128,6 +129,10 @@ pub struct Run {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+
+    /// Read the configuration again too when its file, or one of those that it names, has changed
+    #[arg(long)]
+    pub watch: bool,
 
     /// Duration and report.
     #[command(flatten)]

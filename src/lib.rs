@@ -7,7 +7,8 @@
 //! [`peer`] (the WebRTC engine). [`signal`] is the conversation that a session holds meanwhile, over [`net`];
 //! [`network`] tells when the machine's own network has changed.
 //! Above stand the two long-lived owners: a [`publisher`] keeps one feed on air at one server and owns all
-//! retrying towards it; the feed owns its devices and all reopening of them. [`supervisor`] owns both kinds.
+//! retrying towards it; the feed owns its devices and all reopening of them. [`supervisor`] owns both kinds;
+//! [`daemon`] looks after it where nobody else does, by the judgement of [`health`].
 //! [`lab`] stands opposite: a strict ingest server that judges, and shares no protocol code with the agent.
 //! [`media`] is everybody's vocabulary.
 //!
@@ -38,10 +39,12 @@ pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod encode;
 pub mod feed;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod health;
 pub mod lab;
 pub mod media;
 pub mod net;

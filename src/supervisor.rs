@@ -1,17 +1,23 @@
-//! The supervisor owns the feeds and the publishers, starts them from the configuration and drains them.
+//! The supervisor owns the feeds and the publishers: starts them from the configuration, follows a change of it, and
+//! drains them.
 
-use std::collections::BTreeMap;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
 use crate::publisher::{Publisher, Snapshot};
+
+pub use plan::{Change, Plan};
 
 /// Longest time given to publishers to part from their servers.
 const PART_WITHIN: Duration = Duration::from_secs(5);
@@ -19,7 +25,10 @@ const PART_WITHIN: Duration = Duration::from_secs(5);
 /// Longest time given to device threads to end; one stuck in a driver is left behind.
 const FEED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why nothing could be started.
+/// Longest time that [`Supervisor::drain`] takes.
+pub const DRAIN_WITHIN: Duration = PART_WITHIN.saturating_add(FEED_WITHIN);
+
+/// Why a part of the configuration could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A feed's configuration is impossible.
@@ -30,6 +39,14 @@ pub enum Error {
         /// Why.
         #[source]
         source: feed::Error,
+    },
+    /// A publisher's feed did not start.
+    #[error("publisher {name} cannot start: its feed {feed} does not run")]
+    NoFeed {
+        /// Its name.
+        name: String,
+        /// That of the feed.
+        feed: String,
     },
     /// A publisher's certificate authorities cannot be read.
     #[error("publisher {name} cannot start")]
@@ -45,9 +62,29 @@ pub enum Error {
 /// Everything that runs.
 #[must_use]
 pub struct Supervisor {
+    /// Of the stages of the feeds.
+    budget: feed::Budget,
+    /// What runs, as it was configured.
+    config: Config,
+    clock: MediaClock,
+    network: watch::Receiver<Network>,
+    /// Makes the seeds of the publishers' jitter.
+    rng: fastrand::Rng,
     feeds: BTreeMap<String, Feed>,
     publishers: BTreeMap<String, Publisher>,
+    /// Publishers that somebody wants off air, with the last that was seen of them.
+    held: BTreeMap<String, watch::Receiver<Snapshot>>,
     members: watch::Sender<Members>,
+}
+
+/// What came of a new configuration.
+#[derive(Debug)]
+#[must_use]
+pub struct Reloaded {
+    /// What was to change.
+    pub plan: Plan,
+    /// What could not be started as it is configured now; it goes on as it was, if it was there before.
+    pub failed: Vec<Error>,
 }
 
 /// What runs, by name.
@@ -109,50 +146,36 @@ impl Supervisor {
         network: &watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, Error> {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut feeds = BTreeMap::new();
+        Self::start_within(feed::Budget::default(), config, clock, network, seed)
+    }
+
+    /// [`Self::start`] with another budget for the stages of the feeds, now and after each change.
+    pub fn start_within(
+        budget: feed::Budget,
+        config: &Config,
+        clock: MediaClock,
+        network: &watch::Receiver<Network>,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let mut supervisor = Self {
+            budget,
+            config: config.clone(),
+            clock,
+            network: network.clone(),
+            rng: fastrand::Rng::with_seed(seed),
+            feeds: BTreeMap::new(),
+            publishers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            members: watch::Sender::default(),
+        };
         for (name, feed) in &config.feeds {
-            let started = Feed::start(name, feed, clock).map_err(|source| Error::Feed {
-                name: name.clone(),
-                source,
-            })?;
-            feeds.insert(name.clone(), started);
+            supervisor.start_feed(name, feed)?;
         }
-        let mut publishers = BTreeMap::new();
         for (name, publisher) in &config.publishers {
-            // The configuration holds no publisher without its feed.
-            let Some(feed) = feeds.get(&publisher.feed) else {
-                continue;
-            };
-            let started = Publisher::start(
-                name,
-                publisher,
-                feed.handle(),
-                clock,
-                network.clone(),
-                rng.u64(..),
-            )
-            .map_err(|source| Error::Publisher {
-                name: name.clone(),
-                source,
-            })?;
-            publishers.insert(name.clone(), started);
+            supervisor.start_publisher(name, publisher)?;
         }
-        let handles = feeds
-            .iter()
-            .map(|(name, feed)| (name.clone(), feed.handle()));
-        let watches = publishers
-            .iter()
-            .map(|(name, publisher)| (name.clone(), publisher.watch()));
-        let (members, _) = watch::channel(Members {
-            feeds: handles.collect(),
-            publishers: watches.collect(),
-        });
-        Ok(Self {
-            feeds,
-            publishers,
-            members,
-        })
+        supervisor.show();
+        Ok(supervisor)
     }
 
     /// A look at everything that runs.
@@ -162,15 +185,162 @@ impl Supervisor {
         }
     }
 
-    /// Parts from all servers, then ends the feeds. Bounded by seven seconds.
-    pub async fn drain(self) {
+    /// What runs, as it was configured.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Puts `config` to work and touches only what differs (see [`Plan`]). `touched` are the files it names whose
+    /// content has changed. Bounded by seven seconds, for what ends is drained first: a camera opens only once.
+    ///
+    /// What the table for the process as a whole says is not looked at: it holds from start to end.
+    pub async fn reload(&mut self, config: &Config, touched: &BTreeSet<PathBuf>) -> Reloaded {
+        let plan = Plan::new(&self.config, config, touched);
+        let named = |changes: &BTreeMap<String, Change>, wanted: &[Change]| {
+            let found = changes.iter().filter(|(_, change)| wanted.contains(change));
+            found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        let gone = named(&plan.publishers, &[Change::End, Change::Replace]);
+        self.part(&gone).await;
+        self.held
+            .retain(|name, _| config.publishers.contains_key(name));
+        let gone = named(&plan.feeds, &[Change::End, Change::Replace]);
+        self.end(&gone).await;
+
+        let mut failed = Vec::new();
+        let mut before = std::mem::replace(&mut self.config, config.clone());
+        for name in named(&plan.feeds, &[Change::Start, Change::Replace]) {
+            let Err(error) = self.start_feed(&name, &config.feeds[&name]) else {
+                continue;
+            };
+            failed.push(error);
+            match before.feeds.remove(&name) {
+                Some(old) => {
+                    failed.extend(self.start_feed(&name, &old).err());
+                    self.config.feeds.insert(name, old);
+                }
+                None => drop(self.config.feeds.remove(&name)),
+            }
+        }
+        for name in named(&plan.feeds, &[Change::Retune]) {
+            if let Some(feed) = self.feeds.get(&name) {
+                feed.handle().retune(&config.feeds[&name]);
+            }
+        }
+        for name in named(&plan.publishers, &[Change::Start, Change::Replace]) {
+            if self.held.contains_key(&name) {
+                continue;
+            }
+            let Err(error) = self.start_publisher(&name, &config.publishers[&name]) else {
+                continue;
+            };
+            failed.push(error);
+            match before.publishers.remove(&name) {
+                Some(old) => {
+                    failed.extend(self.start_publisher(&name, &old).err());
+                    self.config.publishers.insert(name, old);
+                }
+                None => drop(self.config.publishers.remove(&name)),
+            }
+        }
+        self.show();
+        Reloaded { plan, failed }
+    }
+
+    /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by five seconds. False if there
+    /// is none of that name, or it is held off air.
+    ///
+    /// # Errors
+    /// If it cannot begin again.
+    pub async fn restart_publisher(&mut self, name: &str) -> Result<bool, Error> {
+        if !self.publishers.contains_key(name) {
+            return Ok(false);
+        }
+        self.part(&[name.to_owned()]).await;
+        self.begin(name)
+    }
+
+    /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by five seconds. False if none of
+    /// that name runs.
+    pub async fn hold_publisher(&mut self, name: &str) -> bool {
+        let Some(publisher) = self.publishers.get(name) else {
+            return false;
+        };
+        self.held.insert(name.to_owned(), publisher.watch());
+        self.part(&[name.to_owned()]).await;
+        self.show();
+        true
+    }
+
+    /// Puts the publisher `name` on air again. False if it is not held.
+    ///
+    /// # Errors
+    /// If it cannot begin again.
+    pub fn resume_publisher(&mut self, name: &str) -> Result<bool, Error> {
+        match self.held.remove(name) {
+            Some(_) => self.begin(name),
+            None => Ok(false),
+        }
+    }
+
+    /// Begins the publisher `name` as it is configured; false if it is not.
+    fn begin(&mut self, name: &str) -> Result<bool, Error> {
+        let Some(publisher) = self.config.publishers.get(name).cloned() else {
+            return Ok(false);
+        };
+        let started = self.start_publisher(name, &publisher);
+        self.show();
+        started.map(|()| true)
+    }
+
+    fn start_feed(&mut self, name: &str, feed: &config::Feed) -> Result<(), Error> {
+        let started =
+            Feed::start_within(name, feed, self.clock, self.budget).map_err(|source| {
+                Error::Feed {
+                    name: name.to_owned(),
+                    source,
+                }
+            })?;
+        self.feeds.insert(name.to_owned(), started);
+        Ok(())
+    }
+
+    fn start_publisher(&mut self, name: &str, publisher: &config::Publisher) -> Result<(), Error> {
+        let Some(feed) = self.feeds.get(&publisher.feed) else {
+            return Err(Error::NoFeed {
+                name: name.to_owned(),
+                feed: publisher.feed.clone(),
+            });
+        };
+        let started = Publisher::start(
+            name,
+            publisher,
+            feed.handle(),
+            self.clock,
+            self.network.clone(),
+            self.rng.u64(..),
+        )
+        .map_err(|source| Error::Publisher {
+            name: name.to_owned(),
+            source,
+        })?;
+        self.publishers.insert(name.to_owned(), started);
+        Ok(())
+    }
+
+    /// Parts these publishers from their servers.
+    async fn part(&mut self, names: &[String]) {
         let mut parting = JoinSet::new();
-        for publisher in self.publishers.into_values() {
+        for publisher in names.iter().filter_map(|name| self.publishers.remove(name)) {
             parting.spawn(publisher.drain(PART_WITHIN));
         }
         parting.join_all().await;
+    }
+
+    /// Ends these feeds.
+    async fn end(&mut self, names: &[String]) {
         let mut ending = JoinSet::new();
-        for feed in self.feeds.into_values() {
+        for feed in names.iter().filter_map(|name| self.feeds.remove(name)) {
             ending.spawn(feed.drain(FEED_WITHIN));
         }
         for drained in ending.join_all().await {
@@ -181,5 +351,28 @@ impl Supervisor {
                 );
             }
         }
+    }
+
+    /// Lets everybody see what runs now.
+    fn show(&self) {
+        let feeds = self.feeds.iter();
+        let publishers = self.publishers.iter();
+        self.members.send_replace(Members {
+            feeds: feeds
+                .map(|(name, feed)| (name.clone(), feed.handle()))
+                .collect(),
+            publishers: publishers
+                .map(|(name, publisher)| (name.clone(), publisher.watch()))
+                .chain(self.held.clone())
+                .collect(),
+        });
+    }
+
+    /// Parts from all servers, then ends the feeds. Bounded by [`DRAIN_WITHIN`].
+    pub async fn drain(mut self) {
+        let publishers: Vec<String> = self.publishers.keys().cloned().collect();
+        self.part(&publishers).await;
+        let feeds: Vec<String> = self.feeds.keys().cloned().collect();
+        self.end(&feeds).await;
     }
 }

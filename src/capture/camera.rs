@@ -28,7 +28,8 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Format, FourCC};
 
-use super::{Error, Source};
+use super::identity::{self, Identity, Known};
+use super::{Error, Patience, Source, Stage};
 use crate::config::Size;
 use crate::media::frame::{Picture, PixelFormat, VideoFrame};
 use crate::media::time::{MediaClock, MediaTime};
@@ -39,10 +40,8 @@ const USABLE: [FrameFormat; 3] = [FrameFormat::YUYV, FrameFormat::NV12, FrameFor
 const ATTEMPTS: usize = 4;
 /// Buffers that the driver fills in turn.
 const BUFFERS: u32 = 4;
-/// Longest wait for the first picture. Shorter than the feed's own deadline, so that the thread ends in order.
-const FIRST_PICTURE: Duration = Duration::from_secs(4);
-/// Longest wait for every other one; likewise.
-const NEXT_PICTURE: Duration = Duration::from_millis(1800);
+/// Where the kernel says what hangs on which port.
+const CLASS: &str = "/sys/class/video4linux";
 /// Oldest picture whose time stamp is believed.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -121,37 +120,89 @@ fn number(path: &Path) -> Option<u32> {
     name.strip_prefix("video")?.parse().ok()
 }
 
-/// The nodes that `device` may mean, best first.
-fn candidates(device: &str) -> Result<Vec<u32>, Error> {
-    let missing = || Error::Missing {
-        device: match device {
-            "auto" => "a camera".to_owned(),
-            named => named.to_owned(),
-        },
-    };
-    if device.starts_with('/') {
-        let target = std::fs::canonicalize(device).map_err(|_| missing())?;
-        return number(&target).map(|n| vec![n]).ok_or_else(missing);
+/// What a user may write as `device`.
+enum Meant<'d> {
+    /// The first that works.
+    Auto,
+    /// A link that names the device or its port, and where it leads now.
+    Link(Option<u32>),
+    /// A part of a name.
+    Name(&'d str),
+    /// A number in the order of plugging.
+    Number(u32),
+}
+
+fn meant(device: &str) -> Result<Meant<'_>, Error> {
+    if device == "auto" {
+        return Ok(Meant::Auto);
     }
     if let Ok(n) = device.parse() {
-        return if node(n).exists() {
-            Ok(vec![n])
-        } else {
-            Err(missing())
-        };
+        return Ok(Meant::Number(n));
     }
-    let wanted = device.to_lowercase();
-    let meant = |name: &str| wanted == "auto" || name.to_lowercase().contains(&wanted);
-    let found: Vec<u32> = nodes()
-        .into_iter()
-        .filter(|(_, name)| meant(name))
-        .map(|(n, _)| n)
-        .collect();
+    let path = Path::new(device);
+    if !path.is_absolute() {
+        return Ok(Meant::Name(device));
+    }
+    if let Some(n) = number(path) {
+        return Ok(Meant::Number(n));
+    }
+    match std::fs::canonicalize(path) {
+        Ok(target) => {
+            let n = number(&target).ok_or_else(|| missing(device))?;
+            Ok(Meant::Link(Some(n)))
+        }
+        Err(_) => Ok(Meant::Link(None)),
+    }
+}
+
+fn missing(device: &str) -> Error {
+    let device = match device {
+        "auto" => "a camera",
+        named => named,
+    };
+    Error::Missing {
+        device: device.to_owned(),
+    }
+}
+
+/// The nodes that `device` may mean, best first. A camera that was opened before as `known` comes first whatever its
+/// number is now; no other one is taken for a number or a link.
+fn candidates(device: &str, known: Option<&Identity>) -> Result<Vec<u32>, Error> {
+    let present = identity::present(Path::new(CLASS), "video");
+    let again = known.and_then(|known| known.find(&present).copied());
+    let found = match meant(device)? {
+        Meant::Number(n) => match (known, again) {
+            (Some(_), Some(again)) => vec![again],
+            (Some(known), None) => {
+                return Err(Error::Lost {
+                    device: device.to_owned(),
+                    what: format!("{known} is not plugged in, and no other camera is taken for it"),
+                });
+            }
+            (None, _) => vec![n],
+        },
+        // The link is made a moment after the node, and sometimes not at all.
+        Meant::Link(target) => target.or(again).into_iter().collect(),
+        Meant::Name(wanted) => {
+            let wanted = wanted.to_lowercase();
+            let mut named = nodes();
+            named.retain(|(_, name)| name.to_lowercase().contains(&wanted));
+            first(again, named)
+        }
+        Meant::Auto => first(again, nodes()),
+    };
+    let found: Vec<u32> = found.into_iter().filter(|&n| node(n).exists()).collect();
     if found.is_empty() {
-        Err(missing())
-    } else {
-        Ok(found)
+        return Err(missing(device));
     }
+    Ok(found)
+}
+
+/// The numbers of `nodes`, `again` before all others.
+fn first(again: Option<u32>, nodes: Vec<(u32, String)>) -> Vec<u32> {
+    let mut numbers: Vec<u32> = nodes.into_iter().map(|(n, _)| n).collect();
+    numbers.sort_by_key(|n| Some(*n) != again);
+    numbers
 }
 
 /// Opens a node in whatever format it likes, to ask for the others.
@@ -256,6 +307,7 @@ pub struct Camera {
     stream: Option<Stream<'static>>,
     offer: Offer,
     clock: MediaClock,
+    patience: Patience,
     last: Option<MediaTime>,
 }
 
@@ -269,52 +321,46 @@ enum Refused {
 
 impl Camera {
     /// Opens `device` (a path, best under `/dev/v4l/by-id`; a part of a name; an index; or `auto`) in the format
-    /// that serves a feed of `size` at `fps` best, and waits for its first picture.
+    /// that serves a feed of `size` at `fps` best, and waits for its first picture. `stage` is told how far it is.
+    /// Opened anew with the same `known`, it is the same camera, under whatever number.
     ///
     /// # Errors
     /// If it is not there, busy, forbidden, silent, or delivers nothing that can be used.
-    pub fn open(device: &str, size: Size, fps: u32, clock: MediaClock) -> Result<Self, Error> {
+    pub fn open(
+        device: &str,
+        known: &Known,
+        (size, fps): (Size, u32),
+        clock: MediaClock,
+        patience: Patience,
+        stage: &dyn Fn(Stage),
+    ) -> Result<Self, Error> {
         let mut refused = None;
-        for n in candidates(device)? {
-            match Self::open_node(n, device, size, fps, clock) {
-                Ok(camera) => return Ok(camera),
+        for n in candidates(device, known.opened().as_ref())? {
+            stage(Stage::Open);
+            known.trying(Identity::read(&Path::new(CLASS).join(format!("video{n}"))));
+            let started = Start {
+                n,
+                name: device,
+                patience,
+                stage,
+            };
+            match started.in_best_format(size, fps) {
+                Ok((stream, offer)) => {
+                    known.succeeded();
+                    return Ok(Self {
+                        name: device.to_owned(),
+                        stream: Some(stream),
+                        offer,
+                        clock,
+                        patience,
+                        last: None,
+                    });
+                }
                 // Metadata nodes come among the candidates: the first real fault is the one to tell.
                 Err(error) => refused = Some(refused.unwrap_or(error)),
             }
         }
-        Err(refused.unwrap_or_else(|| Error::Missing {
-            device: "a camera".to_owned(),
-        }))
-    }
-
-    fn open_node(
-        n: u32,
-        name: &str,
-        size: Size,
-        fps: u32,
-        clock: MediaClock,
-    ) -> Result<Self, Error> {
-        let offers = offers(&mut open_any(n, name)?)?;
-        let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
-        for &offer in ranked(offers, size, fps).iter().take(ATTEMPTS) {
-            match start(n, name, offer) {
-                Ok((stream, offer)) => {
-                    return Ok(Self {
-                        name: name.to_owned(),
-                        stream: Some(stream),
-                        offer,
-                        clock,
-                        last: None,
-                    });
-                }
-                Err(Refused::Camera(error)) => return Err(error),
-                Err(Refused::Format(what)) => refused = what,
-            }
-        }
-        Err(Error::Unsupported {
-            device: name.to_owned(),
-            what: refused,
-        })
+        Err(refused.unwrap_or_else(|| missing(device)))
     }
 
     /// Media time of a picture that the driver described by `meta`.
@@ -347,47 +393,81 @@ fn age(meta: &Metadata) -> Option<Duration> {
         .filter(|age| !stamp.is_zero() && *age <= MAX_AGE)
 }
 
-/// Sets the format and waits for the first picture: only then it is known that the bus has room for it. Gives what
-/// the driver made of the rate.
-fn start(n: u32, name: &str, offer: Offer) -> Result<(Stream<'static>, Offer), Refused> {
-    let refused = |error: std::io::Error| match error.raw_os_error() {
-        Some(libc::EBUSY) => Refused::Camera(Error::Busy {
-            device: name.to_owned(),
-        }),
-        Some(libc::ENODEV | libc::ENXIO | libc::ENOENT) => Refused::Camera(Error::Lost {
-            device: name.to_owned(),
-            what: error.to_string(),
-        }),
-        _ if error.kind() == std::io::ErrorKind::TimedOut => {
-            Refused::Camera(Error::Stalled(FIRST_PICTURE))
+/// One node on its way to the first picture.
+struct Start<'a> {
+    n: u32,
+    name: &'a str,
+    patience: Patience,
+    stage: &'a dyn Fn(Stage),
+}
+
+impl Start<'_> {
+    fn in_best_format(&self, size: Size, fps: u32) -> Result<(Stream<'static>, Offer), Error> {
+        let (n, name) = (self.n, self.name);
+        let mut device = open_any(n, name)?;
+        (self.stage)(Stage::Format);
+        let offers = offers(&mut device)?;
+        drop(device);
+        let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
+        for &offer in ranked(offers, size, fps).iter().take(ATTEMPTS) {
+            match self.with(offer) {
+                Ok(started) => return Ok(started),
+                Err(Refused::Camera(error)) => return Err(error),
+                Err(Refused::Format(what)) => refused = what,
+            }
         }
-        Some(_) | None => Refused::Format(error.to_string()),
-    };
-    let device = v4l::Device::new(n as usize).map_err(refused)?;
-    let (Size { width, height }, wanted) = (offer.size, fourcc(offer.format));
-    let set = device
-        .set_format(&Format::new(width, height, wanted))
-        .map_err(refused)?;
-    if (set.width, set.height, set.fourcc) != (width, height, wanted) {
-        return Err(Refused::Format(format!(
-            "{}x{} {} in place of {wanted} {}",
-            set.width, set.height, set.fourcc, offer.size
-        )));
+        Err(Error::Unsupported {
+            device: name.to_owned(),
+            what: refused,
+        })
     }
-    // A driver without a choice of rates says so by an error here.
-    let rate = device.set_params(&Parameters::with_fps(offer.fps)).ok();
-    let fps = rate
-        .and_then(|p| p.interval.denominator.checked_div(p.interval.numerator))
-        .filter(|fps| *fps > 0)
-        .unwrap_or(offer.fps);
-    let mut stream = Stream::with_buffers(&device, Type::VideoCapture, BUFFERS).map_err(refused)?;
-    stream.set_timeout(FIRST_PICTURE);
-    if let Err(error) = CaptureStream::next(&mut stream) {
-        quietly_drop(stream, name);
-        return Err(refused(error));
+
+    /// Sets the format and waits for the first picture: only then it is known that the bus has room for it. Gives
+    /// what the driver made of the rate.
+    fn with(&self, offer: Offer) -> Result<(Stream<'static>, Offer), Refused> {
+        let refused = |error: std::io::Error| match error.raw_os_error() {
+            Some(libc::EBUSY) => Refused::Camera(Error::Busy {
+                device: self.name.to_owned(),
+            }),
+            Some(libc::ENODEV | libc::ENXIO | libc::ENOENT) => Refused::Camera(Error::Lost {
+                device: self.name.to_owned(),
+                what: error.to_string(),
+            }),
+            _ if error.kind() == std::io::ErrorKind::TimedOut => Refused::Camera(Error::Stalled {
+                stage: Stage::FirstFrame,
+                after: self.patience.first_frame,
+            }),
+            Some(_) | None => Refused::Format(error.to_string()),
+        };
+        (self.stage)(Stage::Format);
+        let device = v4l::Device::new(self.n as usize).map_err(refused)?;
+        let (Size { width, height }, wanted) = (offer.size, fourcc(offer.format));
+        let set = device
+            .set_format(&Format::new(width, height, wanted))
+            .map_err(refused)?;
+        if (set.width, set.height, set.fourcc) != (width, height, wanted) {
+            return Err(Refused::Format(format!(
+                "{}x{} {} in place of {wanted} {}",
+                set.width, set.height, set.fourcc, offer.size
+            )));
+        }
+        // A driver without a choice of rates says so by an error here.
+        let rate = device.set_params(&Parameters::with_fps(offer.fps)).ok();
+        let fps = rate
+            .and_then(|p| p.interval.denominator.checked_div(p.interval.numerator))
+            .filter(|fps| *fps > 0)
+            .unwrap_or(offer.fps);
+        let mut stream =
+            Stream::with_buffers(&device, Type::VideoCapture, BUFFERS).map_err(refused)?;
+        stream.set_timeout(self.patience.first_frame);
+        (self.stage)(Stage::FirstFrame);
+        if let Err(error) = CaptureStream::next(&mut stream) {
+            quietly_drop(stream, self.name);
+            return Err(refused(error));
+        }
+        stream.set_timeout(self.patience.frames);
+        Ok((stream, Offer { fps, ..offer }))
     }
-    stream.set_timeout(NEXT_PICTURE);
-    Ok((stream, Offer { fps, ..offer }))
 }
 
 impl Source for Camera {
@@ -401,7 +481,10 @@ impl Source for Camera {
         let stream = self.stream.as_mut().ok_or_else(|| lost("closed".into()))?;
         let (buffer, meta) = CaptureStream::next(stream).map_err(|error| {
             if error.kind() == std::io::ErrorKind::TimedOut {
-                return Error::Stalled(NEXT_PICTURE);
+                return Error::Stalled {
+                    stage: Stage::Frames,
+                    after: self.patience.frames,
+                };
             }
             // ENODEV, EINVAL (a read was waiting) and EIO all mean that it is gone, so every error does.
             lost(error.to_string())
@@ -513,6 +596,25 @@ mod tests {
     }
 
     #[test]
+    fn the_camera_that_was_open_before_comes_first() {
+        let nodes = || (0..4).map(|n| (n, format!("Webcam {n}"))).collect();
+        assert_eq!(first(Some(2), nodes()), [2, 0, 1, 3]);
+        assert_eq!(first(Some(9), nodes()), [0, 1, 2, 3]);
+        assert_eq!(first(None, nodes()), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn no_other_camera_is_taken_for_a_number_that_was_another_one() {
+        let nothing = tempfile::tempdir().expect("a folder");
+        std::fs::write(nothing.path().join("name"), "Gone").expect("written");
+        let known = Identity::read(nothing.path()).expect("it has a name");
+        for device in ["0", "/dev/video0"] {
+            let error = candidates(device, Some(&known)).expect_err("it is gone");
+            assert!(error.to_string().contains("Gone"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_camera_that_is_not_there_is_missing() {
         let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
         for device in [
@@ -521,7 +623,13 @@ mod tests {
             "no such camera",
             "99",
         ] {
-            let error = Camera::open(device, HD, 30, clock).err().expect("missing");
+            let patience = Patience {
+                first_frame: Duration::ZERO,
+                frames: Duration::ZERO,
+            };
+            let known = Known::default();
+            let opened = Camera::open(device, &known, (HD, 30), clock, patience, &|_| {});
+            let error = opened.err().expect("missing");
             assert!(matches!(error, Error::Missing { .. }), "{error}");
         }
         assert_eq!(number(Path::new("/dev/video12")), Some(12));

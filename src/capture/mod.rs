@@ -7,9 +7,11 @@ pub mod camera;
 pub mod draw;
 pub mod drift;
 pub mod file;
+pub mod identity;
 pub mod microphone;
 pub mod slate;
 pub mod synthetic;
+pub mod usb;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,6 +35,40 @@ pub trait Source {
     fn losses(&mut self) -> Losses {
         Losses::default()
     }
+}
+
+/// What a device is doing, and may hang in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It is being opened.
+    Open,
+    /// A format is being found and set.
+    Format,
+    /// It is running and has not delivered yet.
+    FirstFrame,
+    /// It delivers.
+    Frames,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "opening it does not end",
+            Self::Format => "setting its format does not end",
+            Self::FirstFrame => "no first frame",
+            Self::Frames => "no more frames",
+        })
+    }
+}
+
+/// Longest waits inside a source for its device. Shorter than the deadlines outside, so that the thread of a device
+/// that is merely silent ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For the first frame.
+    pub first_frame: Duration,
+    /// For every other one.
+    pub frames: Duration,
 }
 
 /// Sound that was captured by a device and never reached us, because this machine was too slow.
@@ -93,9 +129,14 @@ pub enum Error {
     /// The source's own code panicked.
     #[error("the source failed: {0}")]
     Panicked(String),
-    /// The device is open and delivers nothing.
-    #[error("nothing received for {} ms", .0.as_millis())]
-    Stalled(Duration),
+    /// The device does not do what it should, and says nothing.
+    #[error("{stage} for {} ms", .after.as_millis())]
+    Stalled {
+        /// What it was doing.
+        stage: Stage,
+        /// How long that was waited for.
+        after: Duration,
+    },
     /// The device offers nothing that can be used.
     #[error("{device} cannot be used: {what}")]
     Unsupported {

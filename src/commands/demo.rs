@@ -11,7 +11,8 @@ use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource,
+    Audio, AudioSource, Bitrate, Config, Daemon, Feed, PictureWatch, Publisher, Size, SoundWatch,
+    Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -144,9 +145,11 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
         DemoVideo::Camera => (
             VideoSource::Camera {
                 device: "auto".to_owned(),
+                watch: PictureWatch::default(),
             },
             AudioSource::Microphone {
                 device: "auto".to_owned(),
+                watch: SoundWatch::default(),
             },
         ),
         DemoVideo::Testcard => (VideoSource::TestCard, AudioSource::Tone),

@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::capture::Error;
-    use crate::config::{VideoSource, raw};
+    use crate::config::{PictureWatch, VideoSource, raw};
 
     fn offer(format: PixelFormat, width: u32, height: u32, fps: u32) -> Offer {
         let size = Size { width, height };
@@ -252,7 +252,8 @@ mod tests {
         let config = raw::parse(&whole, &env).unwrap();
         let video = config.feeds["front"].video.as_ref().unwrap();
         let device = webcam().path.display().to_string();
-        assert_eq!(video.source, VideoSource::Camera { device });
+        let watch = PictureWatch::default();
+        assert_eq!(video.source, VideoSource::Camera { device, watch });
         assert_eq!((video.size, video.fps), WANTED);
     }
 

@@ -2,29 +2,59 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
 use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli;
-use crate::config::load;
+use crate::daemon::notify::Manager;
+use crate::daemon::reload::Files;
+use crate::daemon::{self, Daemon};
+use crate::feed::Budget;
 use crate::media::time::MediaClock;
 use crate::network;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
-    let config = load::load(&args.config, load::Scope::Everything)?;
+    let mut files = Files::new(args.config);
+    let config = files.read().config?;
     let stop = signals::watch()?;
+    let hangup = signals::hangup()?;
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
     let network = network::watch().await;
-    let supervisor =
-        Supervisor::start(&config, clock, &network, global.seed()).context("cannot start")?;
+    let manager = Manager::from_environment();
+    let budget = budget(manager.watchdog());
+    let mut supervisor = Supervisor::start_within(budget, &config, clock, &network, global.seed())
+        .context("cannot start")?;
+    let view = supervisor.view();
+    let mut daemon =
+        Daemon::start(move || view.overview(), manager).context("cannot start a watchdog")?;
+    daemon.relieve(supervisor.view());
 
-    run.last(&stop, args.extent.duration, || Ok(())).await?;
+    let over = CancellationToken::new();
+    let lasting = async {
+        let ended = tokio::select! {
+            ended = run.last(&stop, args.extent.duration, || Ok(())) => ended,
+            () = over.cancelled() => Ok(()),
+        };
+        over.cancel();
+        ended
+    };
+    let tending = async {
+        let ended = daemon
+            .tend(&mut supervisor, files, args.watch, hangup, &over)
+            .await;
+        over.cancel();
+        ended
+    };
+    let (lasted, stuck) = tokio::join!(lasting, tending);
+    lasted?;
 
     let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches
@@ -32,7 +62,11 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .map(|(name, watch)| (name.clone(), watch.borrow().clone()))
         .collect();
     tracing::info!("draining");
+    daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
     supervisor.drain().await;
+    if stuck.is_some() {
+        return Ok(ExitCode::from(daemon::STUCK));
+    }
     let sessions = watches
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));
@@ -43,4 +77,17 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     }
     print(&outcome::summary(&report))?;
     outcome::conclude(&report, args.extent.report.as_deref())
+}
+
+/// The stages' share of the time within which the service manager wants to hear that all is well.
+fn budget(watchdog: Option<Duration>) -> Budget {
+    let fits = watchdog.map_or_else(|| Some(Budget::default()), Budget::within);
+    fits.unwrap_or_else(|| {
+        tracing::warn!(
+            "WatchdogSec= is shorter than {} s, the least in which a device can be given up in order; a slow device \
+             may cost a restart",
+            Budget::LEAST.as_secs()
+        );
+        Budget::default()
+    })
 }

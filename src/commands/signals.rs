@@ -1,6 +1,6 @@
-//! Interrupts: the first asks for an orderly end, the second ends the process.
+//! Signals: the first interrupt asks for an orderly end, the second ends the process; a hang-up asks for a reload.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that was told twice: 128 and the number of SIGINT, as shells count.
@@ -29,6 +29,11 @@ pub fn watch() -> std::io::Result<CancellationToken> {
         std::process::exit(KILLED);
     });
     Ok(token)
+}
+
+/// Watches SIGHUP from now on, which would otherwise end the process.
+pub fn hangup() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 #[cfg(test)]

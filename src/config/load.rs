@@ -1,5 +1,7 @@
 //! Reads the configuration file and the secrets it refers to: the I/O around [`raw`].
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,18 @@ pub enum Scope {
 
 /// Reads the configuration file at `path` (at most 1 MiB).
 pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
+    load_noting(path, scope, &mut BTreeSet::new())
+}
+
+/// [`load`] that enters into `used` every file that what it returns depends on, faults included: the file itself, and
+/// those that it names.
+pub fn load_noting(
+    path: &Path,
+    scope: Scope,
+    used: &mut BTreeSet<PathBuf>,
+) -> Result<Config, Error> {
+    used.insert(path.to_owned());
+    let used = RefCell::new(used);
     let text = read(path, MAX_CONFIG_BYTES).map_err(|why| Error::Unreadable {
         path: path.to_owned(),
         why,
@@ -53,8 +67,12 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Error> {
     let env = match scope {
         Scope::Everything => Env {
             base,
-            fetch: &|source| fetch(source).map(Some),
+            fetch: &|source| {
+                used.borrow_mut().extend(place(source).ok().flatten());
+                fetch(source).map(Some)
+            },
             open: &|path| {
+                used.borrow_mut().insert(path.to_owned());
                 File::open(path)
                     .map(drop)
                     .map_err(|error| error.to_string())
@@ -91,6 +109,17 @@ fn listed(path: &Path, faults: &[Fault]) -> String {
 }
 
 fn fetch(source: &SecretSource) -> Result<String, String> {
+    match (source, place(source)?) {
+        (_, Some(path)) => secret_file(&path),
+        (SecretSource::Env(name), None) => variable(name),
+        (SecretSource::Credential(_) | SecretSource::File(_), None) => {
+            Err("it is in no file".to_owned())
+        }
+    }
+}
+
+/// The file in which a secret is kept, if it is in one.
+fn place(source: &SecretSource) -> Result<Option<PathBuf>, String> {
     match source {
         SecretSource::Credential(name) => {
             let folder = variable("CREDENTIALS_DIRECTORY").map_err(|_| {
@@ -100,10 +129,10 @@ fn fetch(source: &SecretSource) -> Result<String, String> {
             if name.contains('/') {
                 return Err("a credential's name has no slash".to_owned());
             }
-            secret_file(&Path::new(&folder).join(name))
+            Ok(Some(Path::new(&folder).join(name)))
         }
-        SecretSource::Env(name) => variable(name),
-        SecretSource::File(path) => secret_file(path),
+        SecretSource::Env(_) => Ok(None),
+        SecretSource::File(path) => Ok(Some(path.clone())),
     }
 }
 
@@ -188,6 +217,22 @@ mod tests {
         assert_eq!(reread(&source).unwrap_err(), "it is empty");
         let unset = SecretSource::Env("ONAIR_NO_SUCH".to_owned());
         assert!(reread(&unset).is_err());
+    }
+
+    #[test]
+    fn a_configuration_tells_which_files_it_depends_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("onair.toml");
+        let url = folder.path().join("url");
+        std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
+        let expected = BTreeSet::from([config.clone(), url.clone()]);
+        // Also while one of them is missing: its coming changes the result.
+        for _ in 0..2 {
+            let mut used = BTreeSet::new();
+            let loaded = load_noting(&config, Scope::Everything, &mut used);
+            assert_eq!((loaded.is_ok(), used), (url.exists(), expected.clone()));
+            std::fs::write(&url, "wss://host/app/key").unwrap();
+        }
     }
 
     #[test]

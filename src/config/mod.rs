@@ -66,6 +66,8 @@ pub enum VideoSource {
     Camera {
         /// As the user wrote it.
         device: String,
+        /// What is looked for in its pictures.
+        watch: PictureWatch,
     },
     /// A Y4M file, looped.
     File {
@@ -74,6 +76,44 @@ pub enum VideoSource {
     },
     /// The synthetic picture with a burnt-in clock.
     TestCard,
+}
+
+/// For how long the pictures of a camera may be useless before that is said; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureWatch {
+    /// The same to the bit.
+    pub frozen_after: Option<Duration>,
+    /// Black.
+    pub black_after: Option<Duration>,
+}
+
+impl Default for PictureWatch {
+    /// Ten seconds each.
+    fn default() -> Self {
+        Self {
+            frozen_after: Some(Duration::from_secs(10)),
+            black_after: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// For how long the sound of a microphone may be useless before that is said; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoundWatch {
+    /// Digital silence, or a constant level.
+    pub silent_after: Option<Duration>,
+    /// Cut off at full scale, a tenth of the time.
+    pub clipped_after: Option<Duration>,
+}
+
+impl Default for SoundWatch {
+    /// Half a minute for silence, because some microphones are silent while nobody speaks; ten seconds for clipping.
+    fn default() -> Self {
+        Self {
+            silent_after: Some(Duration::from_secs(30)),
+            clipped_after: Some(Duration::from_secs(10)),
+        }
+    }
 }
 
 /// The audio track of a feed.
@@ -99,6 +139,8 @@ pub enum AudioSource {
     Microphone {
         /// As the user wrote it.
         device: String,
+        /// What is looked for in its sound.
+        watch: SoundWatch,
     },
     /// Digital silence.
     Silence,
@@ -122,7 +164,7 @@ impl std::fmt::Display for Size {
 }
 
 /// Bits per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bitrate(pub u32);
 
 /// Keeps one feed on air at one server.

@@ -19,7 +19,8 @@ use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Daemon, Feed, Publisher, Size, Video, VideoSource, units,
+    Audio, AudioSource, Bitrate, Config, Daemon, Feed, PictureWatch, Publisher, Size, SoundWatch,
+    Video, VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -154,9 +155,17 @@ impl Reader<'_> {
         let kind = self.required(table, "source", |v| one_of(v, &kinds));
         let source = match kind {
             Some("camera") => {
-                self.only(table, &KEYS, &["device"]);
+                self.only(table, &KEYS, &["device", "frozen_after", "black_after"]);
                 let device = self.optional(table, "device", "auto".to_owned(), text);
-                Some(VideoSource::Camera { device })
+                let PictureWatch {
+                    frozen_after,
+                    black_after,
+                } = PictureWatch::default();
+                let watch = PictureWatch {
+                    frozen_after: self.optional(table, "frozen_after", frozen_after, patience),
+                    black_after: self.optional(table, "black_after", black_after, patience),
+                };
+                Some(VideoSource::Camera { device, watch })
             }
             Some("file") => {
                 self.only(table, &KEYS, &["path"]);
@@ -170,7 +179,8 @@ impl Reader<'_> {
                 Some(VideoSource::TestCard)
             }
             None => {
-                self.only(table, &KEYS, &["device", "path"]);
+                let more = ["device", "path", "frozen_after", "black_after"];
+                self.only(table, &KEYS, &more);
                 None
             }
         };
@@ -205,9 +215,17 @@ impl Reader<'_> {
         let kind = self.required(table, "source", |v| one_of(v, &kinds));
         let source = match kind {
             Some("microphone") => {
-                self.only(table, &KEYS, &["device"]);
+                self.only(table, &KEYS, &["device", "silent_after", "clipped_after"]);
                 let device = self.optional(table, "device", "auto".to_owned(), text);
-                Some(AudioSource::Microphone { device })
+                let SoundWatch {
+                    silent_after,
+                    clipped_after,
+                } = SoundWatch::default();
+                let watch = SoundWatch {
+                    silent_after: self.optional(table, "silent_after", silent_after, patience),
+                    clipped_after: self.optional(table, "clipped_after", clipped_after, patience),
+                };
+                Some(AudioSource::Microphone { device, watch })
             }
             Some("file") => {
                 self.only(table, &KEYS, &["path"]);
@@ -224,7 +242,8 @@ impl Reader<'_> {
                 })
             }
             None => {
-                self.only(table, &KEYS, &["device", "path"]);
+                let more = ["device", "path", "silent_after", "clipped_after"];
+                self.only(table, &KEYS, &more);
                 None
             }
         };
@@ -270,7 +289,7 @@ impl Reader<'_> {
     fn no_shared_camera(&mut self, root: &Table<'_>, feeds: &BTreeMap<String, Feed>) {
         let mut holders: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, feed) in feeds {
-            let Some(VideoSource::Camera { device }) = feed.video.as_ref().map(|v| &v.source)
+            let Some(VideoSource::Camera { device, .. }) = feed.video.as_ref().map(|v| &v.source)
             else {
                 continue;
             };
@@ -313,6 +332,18 @@ impl Reader<'_> {
         }
         tables
     }
+}
+
+/// For how long something may last before it is said.
+fn patience(value: &DeValue<'_>) -> Read<Option<Duration>> {
+    let allowed = "a time with its unit, 1 s to 24 h, such as \"10s\", or \"off\"";
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(24);
+    quantity(value, allowed, |text| match text {
+        "off" => Some(None),
+        text => units::duration(text)
+            .filter(|d| bounds.contains(d))
+            .map(Some),
+    })
 }
 
 fn bitrate(value: &DeValue<'_>, least: u32, most: u32, range: &str) -> Read<Bitrate> {

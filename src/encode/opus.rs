@@ -27,6 +27,7 @@ const COMPLEXITY: i32 = 5;
 pub struct Opus {
     encoder: opus::Encoder,
     channels: u8,
+    bitrate: Bitrate,
     look_ahead: Duration,
     /// Samples of the packet that is being filled, and the capture time of its first.
     pending: Vec<f32>,
@@ -51,11 +52,10 @@ impl Opus {
             }
         };
         let opening = |e: opus::Error| codec("opening", MediaTime::ZERO, &e);
-        let bits = i32::try_from(bitrate.0).unwrap_or(i32::MAX);
         let mut encoder =
             opus::Encoder::new(AUDIO_CLOCK_HZ, layout, Application::Audio).map_err(opening)?;
         encoder
-            .set_bitrate(opus::Bitrate::Bits(bits))
+            .set_bitrate(bits(bitrate))
             .and_then(|()| encoder.set_complexity(COMPLEXITY))
             .and_then(|()| encoder.set_inband_fec(true))
             .and_then(|()| encoder.set_packet_loss_perc(EXPECTED_LOSS_PERCENT))
@@ -66,12 +66,17 @@ impl Opus {
         Ok(Self {
             encoder,
             channels,
+            bitrate,
             look_ahead: Duration::from_nanos(look_ahead / u64::from(AUDIO_CLOCK_HZ)),
             pending: Vec::with_capacity(PACKET * usize::from(channels)),
             since: MediaTime::ZERO,
             out: [0; MAX_LEN],
         })
     }
+}
+
+fn bits(bitrate: Bitrate) -> opus::Bitrate {
+    opus::Bitrate::Bits(i32::try_from(bitrate.0).unwrap_or(i32::MAX))
 }
 
 fn codec(step: &'static str, at: MediaTime, text: &dyn std::fmt::Display) -> Error {
@@ -89,7 +94,7 @@ impl Encoder for Opus {
     fn encode(
         &mut self,
         frame: &AudioFrame,
-        _controls: Controls,
+        controls: Controls,
     ) -> Result<Option<AccessUnit>, Error> {
         let channels = usize::from(self.channels);
         if frame.channels != self.channels || frame.samples.len() != PACKET / 2 * channels {
@@ -97,6 +102,12 @@ impl Encoder for Opus {
                 expected: format!("{} samples on {} channels", PACKET / 2, self.channels),
                 got: format!("{} on {}", frame.samples.len(), frame.channels),
             });
+        }
+        if controls.bitrate != self.bitrate {
+            self.encoder
+                .set_bitrate(bits(controls.bitrate))
+                .map_err(|e| codec("setting the bitrate", frame.captured, &e))?;
+            self.bitrate = controls.bitrate;
         }
         // A jump in time must not be hidden inside a packet.
         let half = Duration::from_millis(10);
@@ -202,6 +213,28 @@ mod tests {
             units += usize::from(encoder.encode(&block, CONTROLS).expect("encodes").is_some());
         }
         assert_eq!(units, 50);
+    }
+
+    #[test]
+    fn the_bitrate_follows_live() {
+        let clock = MediaClock::new(Instant::now(), SystemTime::now());
+        let mut tone = Tone::new(2, clock, Pace::Free);
+        let mut encoder = Opus::new(2, RATE).expect("plain values");
+        let mut second = |bits| {
+            let controls = Controls {
+                key_frame: false,
+                bitrate: Bitrate(bits),
+            };
+            let mut bytes = 0;
+            for _ in 0..100 {
+                let block = tone.read().expect("never fails");
+                let unit = encoder.encode(&block, controls).expect("encodes");
+                bytes += unit.map_or(0, |unit| unit.data.len());
+            }
+            bytes
+        };
+        let (high, low) = (second(128_000), second(24_000));
+        assert!(low * 2 < high && second(128_000) > low * 2, "{low} {high}");
     }
 
     #[test]

@@ -5,33 +5,26 @@
     reason = "a plain thread reads the clock for the pure parts it drives"
 )]
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::VideoTrack;
 use super::fanout::Fanout;
-use super::mailbox::{Fate, Mail, Mailbox};
-use super::pump::{self, Open};
-use super::track::{Action, Input, Limits, State, Track};
-use crate::capture::Devices;
+use super::limit::LimitedBy;
+use super::mailbox::Fate;
+use super::supervised::{Next, PATIENCE, Supervised, Threads, busy};
+use super::thin::Thinner;
+use super::watch::{Conditions, PictureWatch, SoundWatch};
 use crate::capture::slate::Slate;
 use crate::capture::synthetic::Silence;
-use crate::config::{Bitrate, Size};
-use crate::encode::{Controls, Encoder, H264, Opus};
+use crate::encode::{self, Encoder, Opus};
+use crate::media::access_unit::Track;
 use crate::media::convert::Converter;
 use crate::media::frame::{AudioFrame, Picture, VideoFrame};
-use crate::media::time::{MediaClock, MediaTime};
+use crate::media::time::MediaTime;
 
-/// How long the end of a capture thread is waited for before it is left behind.
-const RELEASE: Duration = Duration::from_millis(1200);
-/// How often the device nodes are looked at while a source is away.
-const WATCH: Duration = Duration::from_millis(200);
 /// Time between two slates.
 const SLATE_PERIOD: Duration = Duration::from_millis(200);
-/// Time without a usable picture, though the source says nothing, after which the slate is shown.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Time after which a picture is sent again if no new one comes: a key frame may be wanted, and the way kept open.
 const REPEAT: Duration = Duration::from_millis(400);
 /// How late a block of samples may come before silence takes its place.
@@ -41,237 +34,28 @@ const LONGEST_FILL: u64 = 100;
 /// Blocks per second of the audio grid.
 const GRID_HZ: u32 = 100;
 
-/// What a track's source is doing, for status and metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SourceState {
-    /// Delivering.
-    Live,
-    /// Being opened for the first time.
-    #[default]
-    Opening,
-    /// Away: slate or silence is sent in its place.
-    Slate {
-        /// Since when.
-        since: MediaTime,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a track's thread says about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) state: SourceState,
-    pub(super) negotiated: Option<String>,
-    pub(super) opened: u64,
-    pub(super) left_behind: u64,
-}
-
-pub(super) type SharedReport = Arc<Mutex<Report>>;
-
-pub(super) fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
-    report.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What happened while waiting.
-enum Next<F> {
-    Frame(F),
-    Nothing,
-    Stop,
-}
-
-/// A source and everything that keeps it alive.
-pub(super) struct Supervised<F> {
-    /// Of the feed and the track: "front:video".
-    pub(super) name: String,
-    pub(super) clock: MediaClock,
-    pub(super) mailbox: Arc<Mailbox<F>>,
-    pub(super) report: SharedReport,
-    open: Open<F>,
-    devices: Devices,
-    seen: BTreeSet<OsString>,
-    track: Track,
-    thread: Option<JoinHandle<()>>,
-    left: Vec<JoinHandle<()>>,
-}
-
-/// How many threads of a track ended, and how many could not be made to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Threads {
-    pub(super) joined: usize,
-    pub(super) left_behind: usize,
-}
-
-impl<F: Send + 'static> Supervised<F> {
-    pub(super) fn new(
-        name: String,
-        clock: MediaClock,
-        mailbox: Arc<Mailbox<F>>,
-        report: SharedReport,
-        source: (Open<F>, Devices, Limits),
-    ) -> Self {
-        let (open, devices, limits) = source;
-        Self {
-            name,
-            clock,
-            mailbox,
-            report,
-            open,
-            devices,
-            seen: devices.present(),
-            track: Track::new(limits, Instant::now()),
-            thread: None,
-            left: Vec::new(),
-        }
-    }
-
-    /// Waits until `deadline` for a frame, and does meanwhile whatever the source needs.
-    fn next(&mut self, deadline: Instant) -> Next<F> {
-        loop {
-            let now = Instant::now();
-            let away = matches!(self.track.state(), State::Slate { .. });
-            let watch = if away { now + WATCH } else { deadline };
-            let until = deadline.min(self.track.deadline()).min(watch);
-            match self.mailbox.take(until) {
-                Mail::Ended(error) => {
-                    self.release(Instant::now() + RELEASE);
-                    self.turn(Input::Ended(error));
-                    return Next::Nothing;
-                }
-                Mail::Frame(frame) => {
-                    self.turn(Input::Frame);
-                    return Next::Frame(frame);
-                }
-                Mail::Nothing => {
-                    if away {
-                        let seen = self.devices.present();
-                        if !seen.is_subset(&self.seen) {
-                            self.turn(Input::Appeared);
-                        }
-                        self.seen = seen;
-                    }
-                    self.turn(Input::Tick);
-                    let lost = !away && matches!(self.track.state(), State::Slate { .. });
-                    if lost || Instant::now() >= deadline {
-                        return Next::Nothing;
-                    }
-                }
-                Mail::Opened(description) => {
-                    tracing::info!(track = self.name, source = description, "source is open");
-                    let mut report = lock(&self.report);
-                    report.negotiated = Some(description);
-                    report.opened += 1;
-                }
-                Mail::Stop => return Next::Stop,
-            }
-        }
-    }
-
-    fn start(&mut self) {
-        let name = format!("cap:{}", self.name);
-        match pump::start(name, &self.mailbox, &self.open) {
-            Ok(thread) => self.thread = Some(thread),
-            Err(error) => self.turn(Input::Ended(error)),
-        }
-    }
-
-    /// Tells the state machine, carries out what it says, and reports a change of state.
-    fn turn(&mut self, input: Input) {
-        let now = Instant::now();
-        let before = std::mem::discriminant(self.track.state());
-        let action = self.track.on(now, input);
-        let changed = before != std::mem::discriminant(self.track.state());
-        let state = match self.track.state() {
-            State::Live { .. } => SourceState::Live,
-            State::Opening { .. } => SourceState::Opening,
-            State::Slate { since, reason, .. } => SourceState::Slate {
-                since: self.clock.at(*since),
-                reason: reason.to_string(),
-            },
-        };
-        if changed {
-            match &state {
-                SourceState::Slate { reason, .. } => {
-                    tracing::warn!(track = self.name, reason, "source is away");
-                    self.seen = self.devices.present();
-                }
-                SourceState::Live => tracing::info!(track = self.name, "source is live"),
-                SourceState::Opening => {}
-            }
-        }
-        if changed || matches!(state, SourceState::Slate { .. }) {
-            lock(&self.report).state = state;
-        }
-        match action {
-            Action::Abandon => {
-                self.mailbox.disown();
-                self.left.extend(self.thread.take());
-                self.count_left();
-            }
-            Action::Nothing => {}
-            Action::Open => self.start(),
-        }
-    }
-
-    /// Waits for the current capture thread to end; leaves it behind after `deadline`. True if it ended.
-    fn release(&mut self, deadline: Instant) -> bool {
-        let Some(thread) = self.thread.take() else {
-            return true;
-        };
-        let gone = self.mailbox.wait_gone(deadline);
-        if gone {
-            // Its last act was to say so; a panic was already caught inside.
-            drop(thread.join());
-        } else {
-            self.left.push(thread);
-        }
-        self.count_left();
-        gone
-    }
-
-    fn count_left(&mut self) {
-        self.left.retain(|thread| !thread.is_finished());
-        lock(&self.report).left_behind = self.left.len() as u64;
-    }
-
-    /// Ends the capture thread, if its device lets it.
-    fn finish(&mut self) -> Threads {
-        let had = self.thread.is_some();
-        let ended = self.release(Instant::now() + RELEASE);
-        self.count_left();
-        Threads {
-            joined: usize::from(had && ended),
-            left_behind: self.left.len(),
-        }
-    }
-
-    /// Why there is no picture, and since when; `None` while there is one, or while the source still may come.
-    fn away(&self, now: Instant) -> Option<(MediaTime, String)> {
-        match self.track.state() {
-            State::Live { .. } => None,
-            State::Opening { since } => {
-                let late = now.saturating_duration_since(*since) >= PATIENCE;
-                late.then(|| (self.clock.at(*since), "the source is being opened".into()))
-            }
-            State::Slate { since, reason, .. } => Some((self.clock.at(*since), reason.to_string())),
-        }
-    }
-}
+/// An encoder of either kind of frame.
+pub(super) type BoxedEncoder<F> = Box<dyn Encoder<Frame = F> + Send>;
+/// Makes an encoder for pictures.
+pub(super) type MakeVideo = fn(VideoTrack) -> Result<BoxedEncoder<VideoFrame>, encode::Error>;
 
 /// The video track.
 pub(super) struct VideoDrive {
     pub(super) source: Supervised<VideoFrame>,
     pub(super) fanout: Arc<Fanout>,
-    pub(super) encoder: H264,
-    pub(super) size: Size,
-    pub(super) fps: u32,
-    pub(super) max_bitrate: Bitrate,
+    pub(super) encoder: BoxedEncoder<VideoFrame>,
+    pub(super) make: MakeVideo,
+    /// What `encoder` was made for.
+    pub(super) made_for: VideoTrack,
+    /// Looks at the pictures, if they are a device's.
+    pub(super) watch: Option<PictureWatch>,
 }
 
 /// What the video thread carries from frame to frame.
 struct VideoState {
     converter: Converter,
     slate: Slate,
+    thinner: Thinner,
     /// Capture time of the last picture that was encoded.
     last: Option<MediaTime>,
     /// The last picture of the source, while it is the one that is seen.
@@ -283,17 +67,20 @@ struct VideoState {
 impl VideoDrive {
     /// Runs until the mailbox is stopped.
     pub(super) fn run(mut self) -> Threads {
+        let size = self.made_for.size;
         let mut state = VideoState {
-            converter: Converter::new(self.size),
-            slate: Slate::new(self.size, self.source.clock),
+            converter: Converter::new(size),
+            slate: Slate::new(size, self.source.clock),
+            thinner: Thinner::default(),
             last: None,
             shown: None,
             broken: None,
         };
-        let period = SLATE_PERIOD.max(Duration::from_secs(1) / self.fps);
         let mut slate_due = Instant::now();
-        self.source.start();
+        self.source.start(false);
         loop {
+            self.follow(&mut state);
+            let period = SLATE_PERIOD.max(Duration::from_secs(1) / self.made_for.fps);
             let wake = slate_due.max(Instant::now());
             match self.source.next(wake) {
                 Next::Frame(frame) => {
@@ -316,11 +103,12 @@ impl VideoDrive {
             }
             let at = self.source.clock.at(now);
             let sooner = |than: Duration| state.last.is_some_and(|l| at.saturating_since(l) < than);
-            if sooner(period.mul_f64(0.9)) || self.fanout.demand(now).is_none() {
+            if sooner(period.mul_f64(0.9)) || self.fanout.demand(Track::Video, now).is_none() {
                 continue;
             }
             let frame = if let Some((since, reason)) = self.slate_reason(&state, now) {
                 state.shown = None;
+                self.forget();
                 state.slate.draw(at, since, &reason)
             } else {
                 match &state.shown {
@@ -338,6 +126,49 @@ impl VideoDrive {
         self.source.finish()
     }
 
+    /// Makes the encoder anew where it cannot follow the wanted picture: of another size or rate, or with a bitrate
+    /// above the one it was opened with.
+    fn follow(&mut self, state: &mut VideoState) {
+        let (Some(wanted), limited_by) = self.fanout.target() else {
+            return;
+        };
+        let made = self.made_for;
+        let same = (wanted.size, wanted.fps) == (made.size, made.fps);
+        if same && wanted.max_bitrate <= made.max_bitrate {
+            return;
+        }
+        self.made_for = wanted;
+        state.thinner = Thinner::default();
+        tracing::info!(
+            track = self.source.name,
+            size = %wanted.size,
+            fps = wanted.fps,
+            limited_by = limited_by.map(LimitedBy::as_str),
+            "the picture is encoded anew"
+        );
+        match (self.make)(wanted) {
+            Ok(encoder) => self.encoder = encoder,
+            Err(error) => {
+                tracing::error!(track = self.source.name, %error, "the picture stays as it was");
+                self.made_for = made;
+                return;
+            }
+        }
+        if wanted.size != made.size {
+            state.converter = Converter::new(wanted.size);
+            state.slate = Slate::new(wanted.size, self.source.clock);
+            state.shown = None;
+        }
+    }
+
+    /// What was seen before the pictures stopped holds no longer.
+    fn forget(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.forget();
+            self.source.hold(Conditions::new());
+        }
+    }
+
     fn slate_reason(&self, state: &VideoState, now: Instant) -> Option<(MediaTime, String)> {
         self.source.away(now).or_else(|| {
             let (since, reason) = state.broken.as_ref()?;
@@ -349,21 +180,20 @@ impl VideoDrive {
     /// Converts, encodes and publishes one picture, `captured` by the source or made here.
     fn encode(&mut self, state: &mut VideoState, frame: &VideoFrame, captured: bool) -> Fate {
         let now = Instant::now();
-        let Some(controls) = self.fanout.demand(now) else {
+        let Some(controls) = self.fanout.demand(Track::Video, now) else {
             (state.broken, state.shown) = (None, None);
             return Fate::Idle;
         };
-        if let Some(last) = state.last {
-            // The rate control counts on the configured rate: what comes much faster is thinned out.
-            let pause = Duration::from_secs(1).mul_f64(0.6) / self.fps;
-            if frame.captured <= last {
-                return Fate::Late;
-            }
-            if captured && frame.captured.saturating_since(last) < pause {
-                return Fate::Surplus;
-            }
+        if state.last.is_some_and(|last| frame.captured <= last) {
+            return Fate::Late;
         }
-        let picture = match state.converter.convert(&frame.picture) {
+        // The rate control counts on the configured rate: what comes much faster is thinned out.
+        if captured && state.thinner.is_surplus(frame.captured, self.made_for.fps) {
+            return Fate::Surplus;
+        }
+        let converter = &mut state.converter;
+        let converted = busy(&self.source.report, || converter.convert(&frame.picture));
+        let picture = match converted {
             Ok(picture) => picture,
             Err(error) => {
                 if state.broken.is_none() {
@@ -376,14 +206,20 @@ impl VideoDrive {
         if captured {
             state.broken = None;
             state.shown = Some(picture.clone());
+            let watch = self.watch.as_mut();
+            if let Some(found) = watch.and_then(|watch| watch.look(&picture, frame.captured)) {
+                self.source.hold(found);
+            }
         }
         let frame = VideoFrame {
             captured: frame.captured,
             picture,
         };
-        match self.encoder.encode(&frame, controls) {
+        let encoder = &mut self.encoder;
+        match busy(&self.source.report, || encoder.encode(&frame, controls)) {
             Ok(unit) => {
                 state.last = Some(frame.captured);
+                state.thinner.took(frame.captured, self.made_for.fps);
                 if let Some(unit) = &unit {
                     self.fanout.publish(unit, Instant::now());
                 }
@@ -391,7 +227,7 @@ impl VideoDrive {
             }
             Err(error) => {
                 tracing::warn!(track = self.source.name, %error, "encoder is made anew");
-                match H264::new(self.size, self.fps, self.max_bitrate) {
+                match (self.make)(self.made_for) {
                     Ok(encoder) => self.encoder = encoder,
                     Err(error) => tracing::error!(track = self.source.name, %error, "no encoder"),
                 }
@@ -407,7 +243,8 @@ pub(super) struct AudioDrive {
     pub(super) fanout: Arc<Fanout>,
     pub(super) encoder: Opus,
     pub(super) channels: u8,
-    pub(super) bitrate: Bitrate,
+    /// Listens to the sound, if it is a device's.
+    pub(super) watch: Option<SoundWatch>,
 }
 
 /// Start of block `n` of the audio grid.
@@ -421,7 +258,7 @@ impl AudioDrive {
         let clock = self.source.clock;
         let current = |now| clock.at(now).ticks(GRID_HZ);
         let mut next = current(Instant::now()) + 1;
-        self.source.start();
+        self.source.start(false);
         loop {
             let deadline = clock.instant(grid(next + 1)) + LATEST;
             match self.source.next(deadline) {
@@ -438,6 +275,10 @@ impl AudioDrive {
                         captured: grid(n),
                         ..frame
                     };
+                    if let Some(watch) = &mut self.watch {
+                        let found = watch.look(&frame);
+                        self.source.hold(found);
+                    }
                     let fate = self.encode(&frame);
                     self.source.mailbox.settle(fate);
                     next = n + 1;
@@ -451,6 +292,12 @@ impl AudioDrive {
                         }
                         self.silence(next);
                         next += 1;
+                        if let Some(watch) = &mut self.watch
+                            && self.source.away(now).is_some()
+                        {
+                            watch.forget();
+                            self.source.hold(Conditions::new());
+                        }
                     }
                 }
                 Next::Stop => break,
@@ -460,7 +307,7 @@ impl AudioDrive {
     }
 
     fn silence(&mut self, n: u64) {
-        if self.fanout.demand(Instant::now()).is_none() {
+        if self.fanout.demand(Track::Audio, Instant::now()).is_none() {
             return;
         }
         self.source.mailbox.fill();
@@ -470,14 +317,11 @@ impl AudioDrive {
 
     fn encode(&mut self, frame: &AudioFrame) -> Fate {
         let now = Instant::now();
-        if self.fanout.demand(now).is_none() {
+        let Some(controls) = self.fanout.demand(Track::Audio, now) else {
             return Fate::Idle;
-        }
-        let controls = Controls {
-            key_frame: false,
-            bitrate: self.bitrate,
         };
-        match self.encoder.encode(frame, controls) {
+        let encoder = &mut self.encoder;
+        match busy(&self.source.report, || encoder.encode(frame, controls)) {
             Ok(unit) => {
                 if let Some(unit) = &unit {
                     self.fanout.publish(unit, now);
@@ -486,7 +330,7 @@ impl AudioDrive {
             }
             Err(error) => {
                 tracing::warn!(track = self.source.name, %error, "encoder is made anew");
-                match Opus::new(self.channels, self.bitrate) {
+                match Opus::new(self.channels, controls.bitrate) {
                     Ok(encoder) => self.encoder = encoder,
                     Err(error) => tracing::error!(track = self.source.name, %error, "no encoder"),
                 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::limit::{Limit, LimitedBy};
+use super::{Tracks, VideoTrack};
 use crate::config::Bitrate;
 use crate::encode::Controls;
 use crate::media::access_unit::{AccessUnit, Track};
@@ -176,21 +178,40 @@ struct Inner {
     next_seat: u64,
     closed: bool,
     key_frames: KeyFrames,
-    max_bitrate: Bitrate,
+    /// As configured; the bitrates may be changed.
+    tracks: Tracks,
+    limit: Option<Limit>,
 }
 
 impl Inner {
+    /// What is to be encoded of the picture.
+    fn target(&self) -> Option<VideoTrack> {
+        let full = self.tracks.video?;
+        Some(self.limit.map_or(full, |limit| limit.of(full)))
+    }
+
+    fn max_bitrate(&self) -> Bitrate {
+        self.target().map_or(Bitrate(0), |video| video.max_bitrate)
+    }
+
     fn bitrate(&self) -> Bitrate {
         let wishes = self.seats.values().filter_map(|s| s.bitrate);
-        wishes
-            .min()
-            .unwrap_or(self.max_bitrate)
-            .min(self.max_bitrate)
+        let max = self.max_bitrate();
+        wishes.min().unwrap_or(max).min(max)
+    }
+
+    fn limited_by(&self) -> Option<LimitedBy> {
+        let by_network = || {
+            let less = self.bitrate() < self.max_bitrate();
+            less.then_some(LimitedBy::Network)
+        };
+        let limited = self.limit.filter(|_| self.target() != self.tracks.video);
+        limited.map(|limit| limit.by).or_else(by_network)
     }
 }
 
 /// What the fan-out has done so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FanoutStatus {
     /// Subscriptions at this instant.
     pub subscriptions: usize,
@@ -213,7 +234,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fanout {
-    pub(super) fn new(max_bitrate: Bitrate, key_frame_interval: Duration) -> Self {
+    pub(super) fn new(tracks: Tracks, key_frame_interval: Duration) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 seats: BTreeMap::new(),
@@ -226,18 +247,53 @@ impl Fanout {
                     requested: 0,
                     made: 0,
                 },
-                max_bitrate,
+                tracks,
+                limit: None,
             }),
         }
     }
 
-    /// What the next video frame must be like; `None` if nobody subscribes.
-    pub(super) fn demand(&self, now: Instant) -> Option<Controls> {
+    /// What the next frame of `track` must be like; `None` if nobody subscribes.
+    pub(super) fn demand(&self, track: Track, now: Instant) -> Option<Controls> {
         let inner = lock(&self.inner);
-        (!inner.seats.is_empty()).then(|| Controls {
-            key_frame: inner.key_frames.due(now),
-            bitrate: inner.bitrate(),
+        (!inner.seats.is_empty()).then(|| match track {
+            Track::Audio => Controls {
+                key_frame: false,
+                bitrate: inner.tracks.audio.map_or(Bitrate(0), |audio| audio.bitrate),
+            },
+            Track::Video => Controls {
+                key_frame: inner.key_frames.due(now),
+                bitrate: inner.bitrate(),
+            },
         })
+    }
+
+    /// The tracks as configured.
+    pub(super) fn tracks(&self) -> Tracks {
+        lock(&self.inner).tracks
+    }
+
+    /// The picture as it is to be encoded now, and what keeps it, or its bitrate, below the configuration.
+    pub(super) fn target(&self) -> (Option<VideoTrack>, Option<LimitedBy>) {
+        let inner = lock(&self.inner);
+        (inner.target(), inner.limited_by())
+    }
+
+    /// Limits the picture, or lifts the limit.
+    pub(super) fn limit(&self, limit: Option<Limit>) {
+        lock(&self.inner).limit = limit;
+    }
+
+    /// Changes what can be changed while the feed runs; `None` leaves a value as it is.
+    pub(super) fn retune(&self, video: Option<(Bitrate, Duration)>, audio: Option<Bitrate>) {
+        let mut inner = lock(&self.inner);
+        if let (Some(track), Some((bitrate, interval))) = (&mut inner.tracks.video, video) {
+            track.max_bitrate = bitrate;
+            inner.key_frames.interval = interval;
+        }
+        if let (Some(track), Some(bitrate)) = (&mut inner.tracks.audio, audio) {
+            track.bitrate = bitrate;
+        }
     }
 
     /// Hands `unit` to every lane.
@@ -338,6 +394,12 @@ impl Subscription {
         }
     }
 
+    /// The most that the feed spends on the picture by its configuration; zero without a picture. It may change.
+    pub fn max_bitrate(&self) -> Bitrate {
+        let video = self.fanout.tracks().video;
+        video.map_or(Bitrate(0), |video| video.max_bitrate)
+    }
+
     /// What this lane delivered and dropped so far.
     pub fn counters(&self) -> LaneCounters {
         lock(&self.lane.lane).counters
@@ -353,6 +415,8 @@ impl Drop for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Size;
+    use crate::feed::AudioTrack;
     use crate::media::time::MediaTime;
     use bytes::Bytes;
 
@@ -368,7 +432,23 @@ mod tests {
     }
 
     fn fanout() -> Arc<Fanout> {
-        Arc::new(Fanout::new(MAX, Duration::from_secs(4)))
+        let video = VideoTrack {
+            size: Size {
+                width: 640,
+                height: 360,
+            },
+            fps: 30,
+            max_bitrate: MAX,
+        };
+        let audio = AudioTrack {
+            channels: 2,
+            bitrate: Bitrate(64_000),
+        };
+        let tracks = Tracks {
+            video: Some(video),
+            audio: Some(audio),
+        };
+        Arc::new(Fanout::new(tracks, Duration::from_secs(4)))
     }
 
     fn stamps(lane: &mut Lane) -> Vec<(Track, u64)> {
@@ -437,9 +517,14 @@ mod tests {
         let t0 = Instant::now();
         let ms = Duration::from_millis;
         let fanout = fanout();
-        assert_eq!(fanout.demand(t0), None);
+        assert_eq!(fanout.demand(Track::Video, t0), None);
         let first = Subscription::new(&fanout);
-        let key = |now| fanout.demand(now).expect("subscribed").key_frame;
+        let key = |now| {
+            fanout
+                .demand(Track::Video, now)
+                .expect("subscribed")
+                .key_frame
+        };
         assert!(key(t0));
         fanout.publish(&unit(Track::Video, 0, true), t0);
         assert!(!key(t0 + ms(33)));
@@ -462,7 +547,12 @@ mod tests {
         let now = Instant::now();
         let first = Subscription::new(&fanout);
         let second = Subscription::new(&fanout);
-        let bitrate = || fanout.demand(now).expect("subscribed").bitrate;
+        let bitrate = || {
+            fanout
+                .demand(Track::Video, now)
+                .expect("subscribed")
+                .bitrate
+        };
         assert_eq!(bitrate(), MAX);
         first.set_bitrate(Bitrate(9_000_000));
         assert_eq!(bitrate(), MAX);
@@ -470,6 +560,40 @@ mod tests {
         assert_eq!(bitrate(), Bitrate(300_000));
         drop(second);
         assert_eq!(bitrate(), MAX);
+    }
+
+    #[test]
+    fn a_limit_and_a_new_configuration_hold_at_once_and_the_reason_is_told() {
+        let fanout = fanout();
+        let now = Instant::now();
+        let subscription = Subscription::new(&fanout);
+        let bitrate = |track| fanout.demand(track, now).expect("subscribed").bitrate;
+        assert_eq!(fanout.target().1, None);
+        let by = LimitedBy::Thermal;
+        fanout.limit(Some(Limit {
+            fps: 50,
+            size: 100,
+            bitrate: 25,
+            by,
+        }));
+        let (target, why) = fanout.target();
+        assert_eq!(target.map(|video| video.fps), Some(15));
+        assert_eq!((bitrate(Track::Video), why), (Bitrate(500_000), Some(by)));
+        assert_eq!(bitrate(Track::Audio), Bitrate(64_000));
+        assert_eq!(subscription.max_bitrate(), MAX);
+
+        fanout.limit(None);
+        subscription.set_bitrate(Bitrate(300_000));
+        assert_eq!(fanout.target().1, Some(LimitedBy::Network));
+
+        let higher = Bitrate(4_000_000);
+        fanout.retune(
+            Some((higher, Duration::from_secs(9))),
+            Some(Bitrate(32_000)),
+        );
+        subscription.set_bitrate(higher);
+        assert_eq!((bitrate(Track::Video), fanout.target().1), (higher, None));
+        assert_eq!(bitrate(Track::Audio), Bitrate(32_000));
     }
 
     #[tokio::test]

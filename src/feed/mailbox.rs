@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::capture::{self, Losses};
+use crate::capture::{self, Losses, Stage};
 
 /// What became of every frame of one track since the feed started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub(super) enum Fate {
 pub(super) enum Mail<F> {
     /// The source is open: what it negotiated.
     Opened(String),
+    /// The opening has come so far.
+    Reached(Stage),
     Frame(F),
     /// The source failed and its thread has ended.
     Ended(capture::Error),
@@ -90,6 +92,7 @@ pub(super) enum Mail<F> {
 struct State<F> {
     frames: VecDeque<F>,
     generation: u64,
+    reached: Option<Stage>,
     opened: Option<String>,
     ended: Option<capture::Error>,
     /// The capture thread of this generation has left its function.
@@ -114,6 +117,7 @@ impl<F> Mailbox<F> {
             state: Mutex::new(State {
                 frames: VecDeque::with_capacity(depth),
                 generation: 0,
+                reached: None,
                 opened: None,
                 ended: None,
                 gone: true,
@@ -137,6 +141,7 @@ impl<F> Mailbox<F> {
         state.ledger.in_flight -= left;
         state.ledger.dropped += left;
         state.generation += 1;
+        state.reached = None;
         state.opened = None;
         state.ended = None;
         state.gone = false;
@@ -153,6 +158,15 @@ impl<F> Mailbox<F> {
     pub(super) fn wants(&self, generation: u64) -> bool {
         let state = self.lock();
         state.generation == generation && !state.stop
+    }
+
+    /// Enters how far the opening has come; only the latest counts.
+    pub(super) fn post_stage(&self, generation: u64, stage: Stage) {
+        let mut state = self.lock();
+        if state.generation == generation {
+            state.reached = Some(stage);
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn post_opened(&self, generation: u64, description: String) {
@@ -206,6 +220,9 @@ impl<F> Mailbox<F> {
         loop {
             if state.stop {
                 return Mail::Stop;
+            }
+            if let Some(stage) = state.reached.take() {
+                return Mail::Reached(stage);
             }
             if let Some(description) = state.opened.take() {
                 return Mail::Opened(description);
@@ -296,6 +313,13 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn silent() -> capture::Error {
+        capture::Error::Stalled {
+            stage: Stage::Frames,
+            after: Duration::ZERO,
+        }
+    }
+
     fn now() -> Instant {
         Instant::now()
     }
@@ -336,7 +360,7 @@ mod tests {
         mailbox.lose(old, losses);
         mailbox.lose(new, losses);
         mailbox.lose(new, losses);
-        mailbox.post_gone(old, Some(capture::Error::Stalled(Duration::ZERO)));
+        mailbox.post_gone(old, Some(silent()));
         assert!(!mailbox.wants(old) && mailbox.wants(new));
         mailbox.post(new, 3);
         assert!(matches!(mailbox.take(now()), Mail::Frame(3)));
@@ -355,10 +379,16 @@ mod tests {
     fn the_end_comes_after_the_last_frame() {
         let mailbox = Mailbox::new(2);
         let generation = mailbox.begin();
+        mailbox.post_stage(generation, Stage::Open);
+        mailbox.post_stage(generation, Stage::FirstFrame);
         mailbox.post_opened(generation, "camera".into());
         mailbox.post(generation, 1);
-        mailbox.post_gone(generation, Some(capture::Error::Stalled(Duration::ZERO)));
+        mailbox.post_gone(generation, Some(silent()));
         assert!(mailbox.wait_gone(now()));
+        assert!(matches!(
+            mailbox.take(now()),
+            Mail::Reached(Stage::FirstFrame)
+        ));
         assert!(matches!(mailbox.take(now()), Mail::Opened(_)));
         assert!(matches!(mailbox.take(now()), Mail::Frame(1)));
         assert!(matches!(mailbox.take(now()), Mail::Ended(_)));

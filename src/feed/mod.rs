@@ -5,38 +5,53 @@
 //! that encodes, supervises the source and fills in for it. Nobody upstream waits for anybody downstream, and every
 //! frame is counted once ([`Ledger`]). With no subscription nothing is encoded.
 
+mod budget;
+mod condition;
 mod drive;
-
 mod fanout;
+mod limit;
 mod mailbox;
 mod pump;
+mod supervised;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod track;
+mod watch;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use drive::SourceState;
+pub use budget::Budget;
+pub use condition::Condition;
 pub use fanout::{FanoutStatus, LaneCount, LaneCounters, Subscription};
+pub use limit::{Limit, LimitedBy};
 pub use mailbox::Ledger;
+pub use supervised::SourceState;
+/// For the bench.
+#[doc(hidden)]
+pub use watch::{PictureWatch, SoundWatch};
 
 use crate::capture::camera::Camera;
 use crate::capture::file::{WavFile, Y4mFile};
+use crate::capture::identity::Known;
 use crate::capture::microphone::Microphone;
 use crate::capture::synthetic::{Pace, Silence, TestCard, Tone};
-use crate::capture::{self, Devices, Losses, Source};
+use crate::capture::{self, Devices, Losses, Source, usb};
 use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
 use crate::encode::{self, H264, Opus};
 use crate::media::frame::{AudioFrame, VideoFrame};
-use crate::media::time::MediaClock;
-use drive::{AudioDrive, SharedReport, Supervised, Threads, VideoDrive};
+use crate::media::time::{MediaClock, MediaTime};
+use drive::{AudioDrive, BoxedEncoder, MakeVideo, VideoDrive};
 use fanout::Fanout;
 use mailbox::Mailbox;
-use pump::Open;
+use pump::{Opening, Reset};
+use supervised::{Origin, SharedReport, Supervised, Threads};
 use track::Limits;
 
 /// Pictures between capture and encoder.
@@ -44,26 +59,35 @@ const VIDEO_DEPTH: usize = 2;
 /// Blocks of 10 ms between capture and encoder.
 const AUDIO_DEPTH: usize = 20;
 
-/// Deadlines of a camera.
-const CAMERA: Limits = Limits {
-    open: Duration::from_secs(5),
-    silent: Duration::from_secs(2),
-    first_retry: Duration::from_secs(1),
-    last_retry: Duration::from_secs(15),
-    cured: Duration::from_secs(30),
-    settle: Duration::from_millis(300),
-};
-/// Deadlines of a microphone.
-const MICROPHONE: Limits = Limits {
-    // Silence takes its place long before; this is for a thread that hangs, for the microphone itself gives up earlier.
-    silent: Duration::from_millis(1500),
-    ..CAMERA
-};
-/// Deadlines of a source that needs no device: it is slow only if the machine is.
-const SOFTWARE: Limits = Limits {
-    silent: Duration::from_secs(5),
-    ..CAMERA
-};
+/// Deadlines of a device.
+const fn device(budget: &Budget) -> Limits {
+    Limits {
+        open: budget.open,
+        format: budget.format,
+        first_frame: budget.first_frame,
+        frames: budget.frames,
+        first_retry: Duration::from_secs(1),
+        last_retry: Duration::from_secs(15),
+        cured: Duration::from_secs(30),
+        settle: Duration::from_millis(300),
+    }
+}
+
+/// Deadlines of a source that needs no device: it is slow only if the machine is, and needs no time to be opened.
+fn software(budget: &Budget) -> Limits {
+    Limits {
+        frames: budget.first_frame + budget.frames,
+        ..device(budget)
+    }
+}
+
+/// What a device is given from inside; the deadlines outside are for one that hangs.
+fn patience(budget: &Budget) -> capture::Patience {
+    capture::Patience {
+        first_frame: budget.first_frame.mul_f64(0.9),
+        frames: budget.frames.mul_f64(0.9),
+    }
+}
 
 /// Why a feed cannot be: its configuration asks for what no device could give.
 #[derive(Debug, thiserror::Error)]
@@ -129,11 +153,33 @@ pub struct Tracks {
     pub audio: Option<AudioTrack>,
 }
 
+/// What does not answer and will not by itself: only the end of the process frees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stuck {
+    /// The device holds every thread that opened it, also after its port was reset.
+    Device,
+    /// The thread that encodes has been busy with one frame for longer than its budget.
+    Encoder,
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Device => "the device's driver holds every thread that opened it",
+            Self::Encoder => "the encoder does not return",
+        })
+    }
+}
+
 /// One track at one instant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrackStatus {
     /// What the source is doing.
     pub state: SourceState,
+    /// What is wrong with what the source delivers, and since when.
+    pub conditions: BTreeMap<Condition, MediaTime>,
+    /// Set while nothing but a new process can help.
+    pub stuck: Option<Stuck>,
     /// What was negotiated when the source was last opened.
     pub negotiated: Option<String>,
     /// How often the source was opened.
@@ -147,7 +193,7 @@ pub struct TrackStatus {
 }
 
 /// A feed at one instant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The picture.
     pub video: Option<TrackStatus>,
@@ -155,6 +201,10 @@ pub struct Status {
     pub audio: Option<TrackStatus>,
     /// Subscriptions, key frames, bitrate.
     pub fanout: FanoutStatus,
+    /// The picture as it is encoded now: as configured, or less while the feed is limited.
+    pub target: Option<VideoTrack>,
+    /// What keeps the picture below its configuration.
+    pub limited_by: Option<LimitedBy>,
 }
 
 /// How a feed ended.
@@ -173,10 +223,10 @@ struct Running {
 }
 
 struct Shared {
-    tracks: Tracks,
     fanout: Arc<Fanout>,
     video: Option<(Arc<Mailbox<VideoFrame>>, SharedReport)>,
     audio: Option<(Arc<Mailbox<AudioFrame>>, SharedReport)>,
+    budget: Budget,
 }
 
 /// Owns devices and encoders of one feed. Dropping it stops them without waiting.
@@ -193,40 +243,51 @@ pub struct FeedHandle {
 }
 
 impl Feed {
-    /// Starts the threads of the feed `name`. Whether the devices are there does not matter.
+    /// Starts the threads of the feed `name`, with the default [`Budget`]. Whether the devices are there does not
+    /// matter.
     ///
     /// # Errors
     /// If the configuration is impossible: no track, or values that no encoder takes.
     pub fn start(name: &str, config: &config::Feed, clock: MediaClock) -> Result<Self, Error> {
-        let video = config.video.as_ref().map(|v| video_source(v, clock));
-        let audio = config.audio.as_ref().map(|a| audio_source(a, clock));
-        Self::assemble(name, config, clock, video, audio)
+        Self::start_within(name, config, clock, Budget::default())
     }
 
-    /// [`Self::start`] with sources of the caller's choice in place of those the configuration names.
+    /// As [`Self::start`], each stage with its time of `budget`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_within(
+        name: &str,
+        config: &config::Feed,
+        clock: MediaClock,
+        budget: Budget,
+    ) -> Result<Self, Error> {
+        let sources = Sources::of(config, clock, &budget);
+        Self::assemble(name, config, clock, budget, sources)
+    }
+
+    /// [`Self::start_within`] with sources of the caller's choice in place of those the configuration names.
     fn assemble(
         name: &str,
         config: &config::Feed,
         clock: MediaClock,
-        video_source: Option<Origin<VideoFrame>>,
-        audio_source: Option<Origin<AudioFrame>>,
+        budget: Budget,
+        sources: Sources,
     ) -> Result<Self, Error> {
         let video = config.video.as_ref();
         let audio = config.audio.as_ref();
         if video.is_none() && audio.is_none() {
             return Err(Error::NoTrack { feed: name.into() });
         }
-        let (max_bitrate, interval) = video.map_or((Bitrate(0), Duration::MAX), |v| {
-            (v.bitrate, v.key_frame_interval)
-        });
+        let interval = video.map_or(Duration::MAX, |v| v.key_frame_interval);
         let mut feed = Self {
             shared: Arc::new(Shared {
-                tracks: tracks(config),
-                fanout: Arc::new(Fanout::new(max_bitrate, interval)),
+                fanout: Arc::new(Fanout::new(tracks(config), interval)),
                 video: video
                     .map(|_| (Arc::new(Mailbox::new(VIDEO_DEPTH)), SharedReport::default())),
                 audio: audio
                     .map(|_| (Arc::new(Mailbox::new(AUDIO_DEPTH)), SharedReport::default())),
+                budget,
             }),
             running: Vec::new(),
         };
@@ -236,7 +297,7 @@ impl Feed {
             source,
         };
         if let Some(((video, source), (mailbox, report))) =
-            video.zip(video_source).zip(shared.video.clone())
+            video.zip(sources.video).zip(shared.video.clone())
         {
             if !(1..=60).contains(&video.fps) {
                 return Err(Error::Rate {
@@ -245,24 +306,44 @@ impl Feed {
                 });
             }
             let drive = VideoDrive {
-                source: Supervised::new(format!("{name}:video"), clock, mailbox, report, source),
+                source: Supervised::new(
+                    format!("{name}:video"),
+                    clock,
+                    mailbox,
+                    report,
+                    source,
+                    &budget,
+                ),
                 fanout: Arc::clone(&shared.fanout),
-                encoder: H264::new(video.size, video.fps, video.bitrate).map_err(encoder)?,
-                size: video.size,
-                fps: video.fps,
-                max_bitrate: video.bitrate,
+                encoder: (sources.encoder)(video_track(video)).map_err(encoder)?,
+                make: sources.encoder,
+                made_for: video_track(video),
+                watch: match &video.source {
+                    VideoSource::Camera { watch, .. } => Some(PictureWatch::new(*watch)),
+                    VideoSource::File { .. } | VideoSource::TestCard => None,
+                },
             };
             feed.spawn(name, "video", move || drive.run())?;
         }
         if let Some(((audio, source), (mailbox, report))) =
-            audio.zip(audio_source).zip(shared.audio.clone())
+            audio.zip(sources.audio).zip(shared.audio.clone())
         {
             let drive = AudioDrive {
-                source: Supervised::new(format!("{name}:audio"), clock, mailbox, report, source),
+                source: Supervised::new(
+                    format!("{name}:audio"),
+                    clock,
+                    mailbox,
+                    report,
+                    source,
+                    &budget,
+                ),
                 fanout: Arc::clone(&shared.fanout),
                 encoder: Opus::new(audio.channels, audio.bitrate).map_err(encoder)?,
                 channels: audio.channels,
-                bitrate: audio.bitrate,
+                watch: match &audio.source {
+                    AudioSource::Microphone { watch, .. } => Some(SoundWatch::new(*watch)),
+                    AudioSource::File { .. } | AudioSource::Silence | AudioSource::Tone => None,
+                },
             };
             feed.spawn(name, "audio", move || drive.run())?;
         }
@@ -349,17 +430,37 @@ impl FeedHandle {
         Subscription::new(&self.shared.fanout)
     }
 
-    /// What the feed offers.
+    /// What the feed offers, as configured.
     pub fn tracks(&self) -> Tracks {
-        self.shared.tracks
+        self.shared.fanout.tracks()
+    }
+
+    /// Limits the picture from the next one on, or lifts the limit. Sound is never limited.
+    pub fn limit(&self, limit: Option<Limit>) {
+        self.shared.fanout.limit(limit);
+    }
+
+    /// Takes over the bitrates and the key-frame interval of `config`; sessions go on. What else differs is left as
+    /// it is: [`retunable`] says beforehand whether that is anything.
+    pub fn retune(&self, config: &config::Feed) {
+        let video = config.video.as_ref();
+        self.shared.fanout.retune(
+            video.map(|v| (v.bitrate, v.key_frame_interval)),
+            config.audio.as_ref().map(|a| a.bitrate),
+        );
     }
 
     /// The feed at this instant.
     pub fn status(&self) -> Status {
-        fn of<F>((mailbox, report): &(Arc<Mailbox<F>>, SharedReport)) -> TrackStatus {
-            let report = drive::lock(report).clone();
+        fn of<F>(
+            (mailbox, report): &(Arc<Mailbox<F>>, SharedReport),
+            encode: Duration,
+        ) -> TrackStatus {
+            let report = supervised::lock(report).clone();
             TrackStatus {
+                stuck: report.stuck_now(encode),
                 state: report.state,
+                conditions: report.conditions,
                 negotiated: report.negotiated,
                 opened: report.opened,
                 left_behind: report.left_behind,
@@ -367,21 +468,41 @@ impl FeedHandle {
                 losses: mailbox.losses(),
             }
         }
+        let (target, limited_by) = self.shared.fanout.target();
+        let encode = self.shared.budget.encode;
         Status {
-            video: self.shared.video.as_ref().map(of),
-            audio: self.shared.audio.as_ref().map(of),
+            video: self.shared.video.as_ref().map(|v| of(v, encode)),
+            audio: self.shared.audio.as_ref().map(|a| of(a, encode)),
             fanout: self.shared.fanout.status(),
+            target,
+            limited_by,
         }
+    }
+}
+
+/// Whether [`FeedHandle::retune`] makes a feed of `old` into one of `new`, so that it need not be started anew.
+pub fn retunable(old: &config::Feed, new: &config::Feed) -> bool {
+    let mut retuned = old.clone();
+    if let (Some(video), Some(new)) = (&mut retuned.video, &new.video) {
+        (video.bitrate, video.key_frame_interval) = (new.bitrate, new.key_frame_interval);
+    }
+    if let (Some(audio), Some(new)) = (&mut retuned.audio, &new.audio) {
+        audio.bitrate = new.bitrate;
+    }
+    retuned == *new
+}
+
+const fn video_track(video: &config::Video) -> VideoTrack {
+    VideoTrack {
+        size: video.size,
+        fps: video.fps,
+        max_bitrate: video.bitrate,
     }
 }
 
 fn tracks(config: &config::Feed) -> Tracks {
     Tracks {
-        video: config.video.as_ref().map(|v| VideoTrack {
-            size: v.size,
-            fps: v.fps,
-            max_bitrate: v.bitrate,
-        }),
+        video: config.video.as_ref().map(video_track),
         audio: config.audio.as_ref().map(|a| AudioTrack {
             channels: a.channels,
             bitrate: a.bitrate,
@@ -389,57 +510,117 @@ fn tracks(config: &config::Feed) -> Tracks {
     }
 }
 
-/// How a source is opened, which devices it depends on, and its deadlines.
-type Origin<F> = (Open<F>, Devices, Limits);
-type Opening<F> = Result<Box<dyn Source<Frame = F>>, capture::Error>;
+/// What a feed is made of.
+struct Sources {
+    video: Option<Origin<VideoFrame>>,
+    audio: Option<Origin<AudioFrame>>,
+    encoder: MakeVideo,
+}
+
+impl Sources {
+    /// What `config` names.
+    fn of(config: &config::Feed, clock: MediaClock, budget: &Budget) -> Self {
+        let (video, audio) = (config.video.as_ref(), config.audio.as_ref());
+        Self {
+            video: video.map(|video| video_source(video, clock, budget)),
+            audio: audio.map(|audio| audio_source(audio, clock, budget)),
+            encoder: h264,
+        }
+    }
+}
+
+fn h264(track: VideoTrack) -> Result<BoxedEncoder<VideoFrame>, encode::Error> {
+    let encoder = H264::new(track.size, track.fps, track.max_bitrate)?;
+    Ok(Box::new(encoder))
+}
 
 fn boxed<F>(source: impl Source<Frame = F> + 'static) -> Opening<F> {
     Ok(Box::new(source))
 }
 
-fn video_source(video: &config::Video, clock: MediaClock) -> Origin<VideoFrame> {
+/// A source that needs no device.
+fn made<F>(open: impl Fn() -> Opening<F> + Send + Sync + 'static, budget: &Budget) -> Origin<F> {
+    Origin {
+        open: Arc::new(move |_| open()),
+        reset: None,
+        devices: Devices::None,
+        limits: software(budget),
+    }
+}
+
+/// Resets the port of the USB device that was tried last, and says what came of it.
+fn reset(known: Arc<Known>) -> Reset {
+    Arc::new(move || {
+        let Some(folder) = known.usb_folder() else {
+            tracing::info!(
+                "the device does not answer, and hangs on no USB port that could be reset"
+            );
+            return;
+        };
+        match usb::reset(&folder, Path::new("/dev/bus/usb")) {
+            Ok(how) => tracing::warn!(port = %folder.display(), ?how, "the USB port was reset"),
+            Err(error) => tracing::warn!(
+                port = %folder.display(),
+                %error,
+                "the USB port cannot be reset: that needs write access to the device under /dev/bus/usb"
+            ),
+        }
+    })
+}
+
+fn video_source(video: &config::Video, clock: MediaClock, budget: &Budget) -> Origin<VideoFrame> {
     let (size, fps) = (video.size, video.fps);
     match video.source.clone() {
-        VideoSource::Camera { device } => (
-            Arc::new(move || boxed(Camera::open(&device, size, fps, clock)?)),
-            Devices::Cameras,
-            CAMERA,
+        VideoSource::Camera { device: named, .. } => {
+            let (known, patience) = (Arc::new(Known::default()), patience(budget));
+            Origin {
+                reset: Some(reset(Arc::clone(&known))),
+                open: Arc::new(move |stage| {
+                    let wanted = (size, fps);
+                    boxed(Camera::open(
+                        &named, &known, wanted, clock, patience, stage,
+                    )?)
+                }),
+                devices: Devices::Cameras,
+                limits: device(budget),
+            }
+        }
+        VideoSource::File { path } => made(
+            move || boxed(Y4mFile::open(&path, clock, Pace::RealTime)?),
+            budget,
         ),
-        VideoSource::File { path } => (
-            Arc::new(move || boxed(Y4mFile::open(&path, clock, Pace::RealTime)?)),
-            Devices::None,
-            SOFTWARE,
-        ),
-        VideoSource::TestCard => (
-            Arc::new(move || boxed(TestCard::new(size, fps, clock, Pace::RealTime))),
-            Devices::None,
-            SOFTWARE,
+        VideoSource::TestCard => made(
+            move || boxed(TestCard::new(size, fps, clock, Pace::RealTime)),
+            budget,
         ),
     }
 }
 
-fn audio_source(audio: &config::Audio, clock: MediaClock) -> Origin<AudioFrame> {
+fn audio_source(audio: &config::Audio, clock: MediaClock, budget: &Budget) -> Origin<AudioFrame> {
     let channels = audio.channels;
     match audio.source.clone() {
-        AudioSource::File { path } => (
-            Arc::new(move || boxed(WavFile::open(&path, channels, clock, Pace::RealTime)?)),
-            Devices::None,
-            SOFTWARE,
+        AudioSource::File { path } => made(
+            move || boxed(WavFile::open(&path, channels, clock, Pace::RealTime)?),
+            budget,
         ),
-        AudioSource::Microphone { device } => (
-            Arc::new(move || boxed(Microphone::open(&device, channels, clock)?)),
-            Devices::Sound,
-            MICROPHONE,
+        AudioSource::Microphone { device: named, .. } => {
+            let (known, patience) = (Arc::new(Known::default()), patience(budget));
+            Origin {
+                reset: Some(reset(Arc::clone(&known))),
+                open: Arc::new(move |_| {
+                    boxed(Microphone::open(&named, &known, channels, clock, patience)?)
+                }),
+                devices: Devices::Sound,
+                limits: device(budget),
+            }
+        }
+        AudioSource::Silence => made(
+            move || boxed(Silence::new(channels, clock, Pace::RealTime)),
+            budget,
         ),
-        AudioSource::Silence => (
-            Arc::new(move || boxed(Silence::new(channels, clock, Pace::RealTime))),
-            Devices::None,
-            SOFTWARE,
-        ),
-        AudioSource::Tone => (
-            Arc::new(move || boxed(Tone::new(channels, clock, Pace::RealTime))),
-            Devices::None,
-            SOFTWARE,
+        AudioSource::Tone => made(
+            move || boxed(Tone::new(channels, clock, Pace::RealTime)),
+            budget,
         ),
     }
 }

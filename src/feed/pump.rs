@@ -8,23 +8,33 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::mailbox::Mailbox;
-use crate::capture::{self, Source};
+use crate::capture::{self, Source, Stage};
 
-/// Opens a source; called on the thread that will read it.
-pub(super) type Open<F> =
-    Arc<dyn Fn() -> Result<Box<dyn Source<Frame = F>>, capture::Error> + Send + Sync>;
+/// Opens a source and says how far that has come; called on the thread that will read it.
+pub(super) type Open<F> = Arc<dyn Fn(&dyn Fn(Stage)) -> Opening<F> + Send + Sync>;
+/// What comes of opening a source.
+pub(super) type Opening<F> = Result<Box<dyn Source<Frame = F>>, capture::Error>;
+/// Resets the device of a source as well as it can.
+pub(super) type Reset = Arc<dyn Fn() + Send + Sync>;
 
-/// Starts a capture thread that posts into `mailbox` under a new generation.
+/// Starts a capture thread that posts into `mailbox` under a new generation. It may hang in `reset`, if that is to
+/// come first, as in the device.
 pub(super) fn start<F: Send + 'static>(
     name: String,
     mailbox: &Arc<Mailbox<F>>,
     open: &Open<F>,
+    reset: Option<Reset>,
 ) -> Result<JoinHandle<()>, capture::Error> {
     let generation = mailbox.begin();
     let (posts, open) = (Arc::clone(mailbox), Arc::clone(open));
     let spawned = std::thread::Builder::new().name(name).spawn(move || {
         // A panic of a device library is a fault of that device, not of the feed.
-        let ended = catch_unwind(AssertUnwindSafe(|| run(&posts, generation, &open)));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(reset) = reset {
+                reset();
+            }
+            run(&posts, generation, &open)
+        }));
         let error = ended.unwrap_or_else(|panic| Some(capture::Error::Panicked(text(&*panic))));
         posts.post_gone(generation, error);
     });
@@ -36,7 +46,7 @@ pub(super) fn start<F: Send + 'static>(
 
 /// Reads until the source fails or nobody wants its frames any more.
 fn run<F>(mailbox: &Mailbox<F>, generation: u64, open: &Open<F>) -> Option<capture::Error> {
-    let mut source = match open() {
+    let mut source = match open(&|stage| mailbox.post_stage(generation, stage)) {
         Ok(source) => source,
         Err(error) => return Some(error),
     };

@@ -1,11 +1,16 @@
 //! Feeds with real encoders, and sources that fail as devices do.
 
+mod replug;
+mod stuck;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::pump::Open;
+use super::track::Limits;
 use super::*;
 use crate::media::access_unit::{AccessUnit, Track};
 use crate::media::frame::{Picture, PixelFormat};
@@ -19,7 +24,9 @@ const SIZE: Size = Size {
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUICK: Limits = Limits {
     open: Duration::from_secs(2),
-    silent: Duration::from_millis(400),
+    format: Duration::ZERO,
+    first_frame: Duration::from_secs(2),
+    frames: Duration::from_millis(400),
     first_retry: Duration::from_millis(100),
     last_retry: Duration::from_millis(400),
     cured: Duration::from_secs(30),
@@ -258,6 +265,19 @@ impl Source for Scripted {
     }
 }
 
+fn origin<F>(open: Open<F>, limits: Limits) -> Origin<F> {
+    Origin {
+        open,
+        reset: None,
+        devices: Devices::None,
+        limits,
+    }
+}
+
+fn assemble(name: &str, config: &config::Feed, clock: MediaClock, sources: Sources) -> Feed {
+    Feed::assemble(name, config, clock, Budget::default(), sources).expect("starts")
+}
+
 struct Stage {
     feed: Feed,
     opened: Arc<AtomicU32>,
@@ -269,13 +289,22 @@ fn stage(name: &str, acts: impl IntoIterator<Item = Act>) -> Stage {
 }
 
 fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits) -> Stage {
+    stage_with(name, acts, limits, || {})
+}
+
+fn stage_with(
+    name: &str,
+    acts: impl IntoIterator<Item = Act>,
+    limits: Limits,
+    reset: impl Fn() + Send + Sync + 'static,
+) -> Stage {
     let clock = clock();
     let acts = Arc::new(Mutex::new(acts.into_iter().collect::<VecDeque<_>>()));
     let (release, released) = mpsc::channel();
     let released = Arc::new(Mutex::new(released));
     let opened = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&opened);
-    let open: Open<VideoFrame> = Arc::new(move || {
+    let open: Open<VideoFrame> = Arc::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         boxed(Scripted {
             acts: Arc::clone(&acts),
@@ -289,8 +318,15 @@ fn stage_within(name: &str, acts: impl IntoIterator<Item = Act>, limits: Limits)
         video: Some(video()),
         audio: None,
     };
-    let origin = (open, Devices::None, limits);
-    let feed = Feed::assemble(name, &config, clock, Some(origin), None).expect("starts");
+    let sources = Sources {
+        video: Some(Origin {
+            reset: Some(Arc::new(reset)),
+            ..origin(open, limits)
+        }),
+        audio: None,
+        encoder: h264,
+    };
+    let feed = assemble(name, &config, clock, sources);
     Stage {
         feed,
         opened,
@@ -390,7 +426,7 @@ async fn a_camera_that_hangs_is_left_behind_and_does_not_hinder_the_drain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_answered() {
     let patient = Limits {
-        silent: PATIENCE,
+        frames: PATIENCE,
         ..QUICK
     };
     let stage = stage_within("t8", [Act::Pictures(5), Act::Hang], patient);
@@ -426,7 +462,7 @@ async fn damaged_pictures_are_counted_and_the_slate_is_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_microphone_is_silence_without_a_gap() {
-    let open: Open<AudioFrame> = Arc::new(|| {
+    let open: Open<AudioFrame> = Arc::new(|_| {
         let device = "nothing".into();
         Err(capture::Error::Missing { device })
     });
@@ -434,8 +470,12 @@ async fn a_missing_microphone_is_silence_without_a_gap() {
         video: None,
         audio: Some(audio()),
     };
-    let origin = (open, Devices::None, QUICK);
-    let feed = Feed::assemble("t7", &config, clock(), None, Some(origin)).expect("starts");
+    let sources = Sources {
+        video: None,
+        audio: Some(origin(open, QUICK)),
+        encoder: h264,
+    };
+    let feed = assemble("t7", &config, clock(), sources);
     let mut subscription = feed.handle().subscribe();
     let first = next(&mut subscription).await.captured;
     for n in 1..50 {
@@ -460,6 +500,7 @@ async fn missing_devices_are_no_error_but_impossible_values_are() {
     let mut config = both();
     config.video.as_mut().expect("video").source = VideoSource::Camera {
         device: "/dev/v4l/by-id/nothing".into(),
+        watch: config::PictureWatch::default(),
     };
     config.audio.as_mut().expect("audio").source = AudioSource::File {
         path: "/nothing.wav".into(),
@@ -509,4 +550,95 @@ async fn a_slow_subscriber_loses_pictures_and_hinders_nobody() {
     assert!(slow.counters().video.dropped > 0);
     assert!(slow.counters().audio.dropped > 0);
     assert_eq!(slow.counters().video.delivered, 0);
+}
+
+/// The picture sizes that the parameter sets of `unit` announce come out of a decoder.
+fn decoded_size(decoder: &mut openh264::decoder::Decoder, unit: &AccessUnit) -> Option<(u32, u32)> {
+    use openh264::formats::YUVSource as _;
+    let picture = decoder.decode(&unit.data).expect("decodes")?;
+    let (width, height) = picture.dimensions();
+    Some((width as u32, height as u32))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_makes_pictures_rarer_and_smaller_in_the_same_stream_and_is_lifted_again() {
+    let config = config::Feed {
+        audio: None,
+        ..both()
+    };
+    let feed = Feed::start("t11", &config, clock()).expect("starts");
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    let mut decoder = openh264::decoder::Decoder::new().expect("a decoder");
+    let limit = Limit {
+        fps: 50,
+        size: 60,
+        bitrate: 100,
+        by: LimitedBy::Thermal,
+    };
+    let small = (192, 108);
+    let mut last: Option<MediaTime> = None;
+    for (limit, size, fps) in [
+        (None, (320, 180), 30),
+        (Some(limit), small, 15),
+        (None, (320, 180), 30),
+    ] {
+        handle.limit(limit);
+        let status = handle.status();
+        assert_eq!(status.limited_by, limit.map(|limit| limit.by));
+        assert_eq!(status.target.expect("a picture").fps, fps);
+        let mut pauses = Vec::new();
+        while pauses.len() < 20 {
+            let unit = next(&mut subscription).await;
+            let pause = last.map(|last| unit.captured.saturating_since(last));
+            assert!(
+                pause.is_none_or(|pause| !pause.is_zero()),
+                "time stood still"
+            );
+            last = Some(unit.captured);
+            // Every picture decodes: the new size begins with a key frame.
+            if decoded_size(&mut decoder, &unit) == Some(size) {
+                pauses.extend(pause);
+            }
+        }
+        let shortest = pauses[1..].iter().min().expect("twenty");
+        let wanted = Duration::from_secs(1) / fps;
+        assert!(*shortest >= wanted.mul_f64(0.5), "{fps} fps: {pauses:?}");
+    }
+    balanced(&handle.status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_bitrates_go_into_a_running_feed() {
+    let old = both();
+    let mut new = both();
+    new.video.as_mut().expect("video").bitrate = Bitrate(900_000);
+    new.audio.as_mut().expect("audio").bitrate = Bitrate(32_000);
+    assert!(retunable(&old, &new));
+    let mut other = new.clone();
+    other.video.as_mut().expect("video").fps = 25;
+    assert!(!retunable(&old, &other));
+    assert!(!retunable(
+        &old,
+        &config::Feed {
+            audio: None,
+            ..old.clone()
+        }
+    ));
+
+    let feed = Feed::start("t12", &old, clock()).expect("starts");
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    while !next(&mut subscription).await.key {}
+    handle.retune(&new);
+    let tracks = handle.tracks();
+    assert_eq!(tracks.video.expect("video").max_bitrate, Bitrate(900_000));
+    assert_eq!(tracks.audio.expect("audio").bitrate, Bitrate(32_000));
+    assert_eq!(handle.status().fanout.bitrate, Bitrate(900_000));
+    // The stream goes on with a key frame of the encoder that can do so much.
+    let made = handle.status().fanout.key_frames_made;
+    let again = |s: &Status| s.fanout.key_frames_made > made;
+    until(&handle, "a key frame", again).await;
+    assert_eq!(subscription.max_bitrate(), Bitrate(900_000));
+    balanced(&handle.status());
 }

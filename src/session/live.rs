@@ -291,7 +291,8 @@ impl<'a> Live<'a> {
             self.disconnected_at = None;
             return Ok(Path::Lost);
         }
-        if let Some(rate) = &self.rate {
+        if let Some(rate) = &mut self.rate {
+            rate.set_max(self.subscription.max_bitrate());
             self.subscription.set_bitrate(rate.target(now()));
         }
         self.telemetry.send_modify(|t| {

@@ -43,6 +43,15 @@ impl Rate {
         }
     }
 
+    /// The feed's full bitrate is another one from now on.
+    pub(super) fn set_max(&mut self, max: Bitrate) {
+        if self.target == self.max {
+            self.target = max;
+        }
+        self.max = max;
+        self.target = self.target.min(max);
+    }
+
     /// A receiver report gave `fraction_lost` (0.0..=1.0) for the video track.
     pub(super) fn loss(&mut self, now: Instant, fraction_lost: f64) {
         if self
@@ -100,6 +109,20 @@ mod tests {
             rate.loss(t + n * S, 0.0);
         }
         assert_eq!(rate.target(t + 60 * S), MAX);
+    }
+
+    #[test]
+    fn another_full_bitrate_is_followed_and_a_loss_is_not_forgotten() {
+        let t = Instant::now();
+        let mut rate = Rate::new(MAX);
+        let higher = Bitrate(3_000_000);
+        rate.set_max(higher);
+        assert_eq!(rate.target(t), higher);
+        rate.loss(t, 0.5);
+        rate.set_max(Bitrate(4_000_000));
+        assert!(rate.target(t) < higher);
+        rate.set_max(Bitrate(500_000));
+        assert_eq!(rate.target(t), Bitrate(500_000));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Drives the built binary as a user does: exit codes, help, faults, interrupts.
 
+mod daemon;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -1,7 +1,9 @@
 //! The one integration binary: agent against lab over loopback, and rules of the source tree itself.
 
+mod clock;
 mod contract;
 mod corpus;
+mod devices;
 mod dialects;
 mod lab;
 mod ladder;

@@ -75,8 +75,24 @@ impl Pair {
         Self::start_with(profile, change, |_, _| {}).await
     }
 
+    /// Starts both, with the feed as wanted.
+    pub(crate) async fn start_fed(profile: Profile, change: impl FnOnce(&mut Feed)) -> Self {
+        let mut feed = small_feed();
+        change(&mut feed);
+        Self::start_of(feed, profile, |_| {}, |_, _| {}).await
+    }
+
     /// Starts both, with the lab and then the publisher as wanted.
     pub(crate) async fn start_with(
+        profile: Profile,
+        change: impl FnOnce(&mut LabConfig),
+        publish: impl FnOnce(&mut Publisher, &Lab),
+    ) -> Self {
+        Self::start_of(small_feed(), profile, change, publish).await
+    }
+
+    async fn start_of(
+        feed: Feed,
         profile: Profile,
         change: impl FnOnce(&mut LabConfig),
         publish: impl FnOnce(&mut Publisher, &Lab),
@@ -92,7 +108,7 @@ impl Pair {
             .iter()
             .map(|(profile, at)| (*profile, at.port()))
             .collect();
-        let mut config = config(small_feed(), &lab, profile);
+        let mut config = config(feed, &lab, profile);
         if let Some(publisher) = config.publishers.values_mut().next() {
             publish(publisher, &lab);
         }

@@ -52,13 +52,17 @@ impl Reader<'_> {
 
     /// Every key must be in `keys` or `more`.
     pub(super) fn only(&mut self, table: &Table<'_>, keys: &[&str], more: &[&str]) {
-        const ELSEWHERE: [&str; 9] = [
+        const ELSEWHERE: [&str; 13] = [
             "application",
             "bearer",
+            "black_after",
+            "clipped_after",
             "credential",
             "device",
             "dialect",
+            "frozen_after",
             "path",
+            "silent_after",
             "stream",
             "trickle",
             "username",

@@ -62,7 +62,7 @@ transprot = "tcp"
 
 [publishers.backup]
 "#;
-    let expected = r#"2:30: feed.front.video.devise: is no known key; allowed: source, size, fps, bitrate, key_frame_interval, device (did you mean `device`?)
+    let expected = r#"2:30: feed.front.video.devise: is no known key; allowed: source, size, fps, bitrate, key_frame_interval, device, frozen_after, black_after (did you mean `device`?)
 2:61: feed.front.video.size: found "1281x720", allowed: WIDTHxHEIGHT, both even and from 64 to 4096, such as "1280x720"
 2:79: feed.front.video.fps: found 0, allowed: a whole number from 1 to 60
 2:92: feed.front.video.bitrate: found "2500", allowed: a bitrate with its unit, 50 kbit/s to 50 Mbit/s, such as "64 kbit/s" or "2.5 Mbit/s"
@@ -94,6 +94,33 @@ fn one_camera_serves_one_feed() {
     assert!(read(&other).is_ok());
     let same = camera("b", "/dev/video0") + &camera("c", "/dev/video0") + MINIMAL;
     assert!(faults(&same).contains("feed.c.video.device: has the same camera as feed.b"));
+}
+
+#[test]
+fn what_is_watched_for_is_a_time_or_off_and_only_a_device_is_watched() {
+    let with = |keys: &str| MINIMAL.replace("\"testcard\"", &format!("\"camera\"{keys}"));
+    let watch = |text: &str| match &read(text).unwrap().feeds["a"]
+        .video
+        .as_ref()
+        .unwrap()
+        .source
+    {
+        VideoSource::Camera { watch, .. } => *watch,
+        other @ (VideoSource::File { .. } | VideoSource::TestCard) => panic!("{other:?}"),
+    };
+    assert_eq!(watch(&with("")), PictureWatch::default());
+    let set = watch(&with(", frozen_after = \"off\", black_after = \"1 min\""));
+    assert_eq!(set.frozen_after, None);
+    assert_eq!(set.black_after, Some(Duration::from_secs(60)));
+    for bad in ["0s", "25h", "never", "10"] {
+        let found = faults(&with(&format!(", frozen_after = \"{bad}\"")));
+        assert!(
+            found.contains("1 s to 24 h, such as \"10s\", or \"off\""),
+            "{found}"
+        );
+    }
+    let card = MINIMAL.replace("\"testcard\"", "\"testcard\", black_after = \"off\"");
+    assert!(faults(&card).contains("black_after: means nothing here"));
 }
 
 #[test]
@@ -239,15 +266,19 @@ fn file_of_all_keys_states_the_defaults() {
     }
     let expected = [
         "bitrate",
+        "black_after",
         "channels",
+        "clipped_after",
         "device",
         "dialect",
         "fps",
+        "frozen_after",
         "ice_servers",
         "insecure_tls",
         "key_frame_interval",
         "pins",
         "proxy",
+        "silent_after",
         "size",
         "transport",
         "trickle",
