@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::units;
 
@@ -77,6 +77,14 @@ pub enum Verb {
     Lab(Box<Lab>),
     /// Find out what a server would take, without publishing; exit code 0 if one could publish
     Probe(Probe),
+    /// Write the manual pages and the completions of shells into a folder, for packages
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+/// The whole command line, as manual pages and completions describe it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// How long a run lasts and what it leaves behind.
@@ -356,6 +364,14 @@ pub struct Probe {
     pub json: bool,
 }
 
+/// `onair generate`.
+#[derive(Args, Clone, Debug)]
+pub struct Generate {
+    /// The folder; it is made
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
 /// Where the daemon's configuration belongs.
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
@@ -411,8 +427,6 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
