@@ -82,9 +82,17 @@ pub enum Verb {
     Generate(Generate),
 }
 
-/// The whole command line, as manual pages and completions describe it.
-pub fn command() -> clap::Command {
-    Cli::command()
+/// The command line as manual pages and completions describe it: without verbs that are not shown.
+pub fn shown() -> clap::Command {
+    let whole = Cli::command();
+    let verbs = whole.get_subcommands();
+    clap::Command::new("onair")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(whole.get_about().cloned().unwrap_or_default())
+        .after_help(whole.get_after_help().cloned().unwrap_or_default())
+        .args(whole.get_arguments().cloned())
+        .subcommand_required(true)
+        .subcommands(verbs.filter(|verb| !verb.is_hide_set()).cloned())
 }
 
 /// How long a run lasts and what it leaves behind.
@@ -432,6 +440,7 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+        shown().debug_assert();
     }
 
     #[test]
