@@ -114,7 +114,11 @@ deb: toolchain packages
 	target=$$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 	rm -rf "$$target/release/generated"
 	"$$target/release/onair" generate "$$target/release/generated"
-	gzip -9 --no-name "$$target"/release/generated/man/*
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+	maintainer=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+	printf 'onair (%s-1) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$$version" "$$maintainer" \
+	  "$$(git log -1 --format=%cD 2>/dev/null || date -R)" > "$$target/release/generated/changelog.Debian"
+	gzip -9 --no-name "$$target"/release/generated/{man/*,changelog.Debian}
 	cargo deb --locked --no-build --output "$$target/onair.deb"
 	oldest() { objdump -T "$$target/release/onair" | sed -n "s/.*($$1_\([0-9.]*\)).*/\1/p" | sort -uV | tail -n1; }
 	echo "needs glibc $$(oldest GLIBC) or newer (Debian 12 has 2.36, Ubuntu 24.04 has 2.39)"
