@@ -77,6 +77,8 @@ pub enum Verb {
     Lab(Box<Lab>),
     /// Find out what a server would take, without publishing; exit code 0 if one could publish
     Probe(Probe),
+    /// Look after the streams at Wowza Video or Qencode: list, create, start, status, stop, delete
+    Stream(Stream),
     /// Write the manual pages and the completions of shells into a folder, for packages
     #[command(hide = true)]
     Generate(Generate),
@@ -93,6 +95,61 @@ pub fn shown() -> clap::Command {
         .args(whole.get_arguments().cloned())
         .subcommand_required(true)
         .subcommands(verbs.filter(|verb| !verb.is_hide_set()).cloned())
+}
+
+/// `onair stream`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "The account is that of a publisher with to = \"wowza-video\" or \"qencode\". What is started here is not \
+    stopped by `onair run`.\n\
+    \n\
+    Examples:\n  \
+    onair stream list --config /etc/onair/onair.toml\n  \
+    onair stream stop main --config onair.toml --json"
+)]
+pub struct Stream {
+    /// What to do
+    pub action: StreamAction,
+
+    /// The publisher whose account and stream are meant; may be left out where the file has one of them
+    pub publisher: Option<String>,
+
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+
+    /// Another stream of the account, by its id
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+
+    /// Name of the stream to create; without it, the publisher's stream_name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Delete without being asked again; needed for delete
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `onair stream` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StreamAction {
+    /// Make a stream that takes WebRTC.
+    Create,
+    /// Remove the stream for good.
+    Delete,
+    /// List the account's streams.
+    List,
+    /// Start the stream and wait until it takes media. It costs from then on.
+    Start,
+    /// Show the stream.
+    Status,
+    /// Stop the stream.
+    Stop,
 }
 
 /// How long a run lasts and what it leaves behind.

@@ -32,8 +32,8 @@ const DEVICE_AFTER: Duration = Duration::from_secs(600);
 /// the part has for itself: this is for when those failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// One step of a session: signalling, the search for a path, the first acceptance. Two dialects asked in a row
-    /// through a proxy, each at the limit of its deadlines, take about 200 s.
+    /// One step of a session: signalling, the search for a path, the first acceptance. A platform may take 300 s to
+    /// start a stream, and two dialects asked in a row through a proxy, each at the limit of its deadlines, about 200 s.
     pub connecting: Duration,
     /// Past the instant at which the next session was due.
     pub overdue: Duration,
@@ -49,7 +49,7 @@ pub struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            connecting: Duration::from_secs(300),
+            connecting: Duration::from_secs(600),
             overdue: Duration::from_secs(15),
             parting: Duration::from_secs(30),
             sending: Duration::from_secs(90),
@@ -256,7 +256,7 @@ fn publisher_mark(now: Instant, publisher: &Snapshot) -> Option<Mark> {
             frames: publisher.frames_sent(),
             packets: session.peer.as_ref().map_or(0, |peer| peer.packets),
         }),
-        State::Stopped => None,
+        State::OffAir(_) | State::Stopped => None,
         State::Stopping => Some(Mark::Stopping),
         State::Waiting { due, .. } => (*due < now).then_some(Mark::Overdue { due: *due }),
     }
@@ -281,6 +281,8 @@ mod tests {
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: None,
+            recoveries: crate::publisher::Recoveries::new(),
+            platform: None,
         }
     }
 
@@ -370,7 +372,7 @@ mod tests {
             only(snapshot)
         };
         let (second, stuck) = first_stuck(1_000, connecting).unwrap();
-        assert_eq!(second, 500);
+        assert_eq!(second, 800);
         assert_eq!(stuck.part, Part::Publisher("main".to_owned()));
         assert_eq!(stuck.doing, "connecting");
     }

@@ -35,6 +35,7 @@
     allow(clippy::disallowed_methods, reason = "tests make their own instants")
 )]
 
+pub mod account;
 pub mod capture;
 pub mod cli;
 pub mod commands;
@@ -50,11 +51,13 @@ pub mod media;
 pub mod net;
 pub mod network;
 pub mod peer;
+pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod publisher;
 pub mod report;
 pub mod session;
 pub mod signal;
+pub mod status;
 pub mod supervisor;
 pub mod telemetry;

@@ -20,12 +20,17 @@ pub struct Usage {
     began: Instant,
 }
 
+/// What the process uses at one instant.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    cpu_s: f64,
-    rss: u64,
-    fds: u64,
-    threads: u64,
+pub struct Sample {
+    /// CPU time since its start, of user and system, in seconds.
+    pub cpu_s: f64,
+    /// Resident memory, in bytes.
+    pub rss: u64,
+    /// Open file descriptors.
+    pub fds: u64,
+    /// Threads.
+    pub threads: u64,
 }
 
 impl Usage {
@@ -107,7 +112,8 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
     (variance > 0.0).then(|| covariance / variance)
 }
 
-fn read() -> Option<Sample> {
+/// What this process uses now; `None` where `/proc` cannot be read.
+pub fn read() -> Option<Sample> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     let ticks = procfs::ticks_per_second() as f64;

@@ -76,6 +76,8 @@ pub struct Session {
     pub ladder: Vec<Rung>,
     /// From the start of the first attempt to media accepted.
     pub time_to_on_air_ms: Option<u64>,
+    /// How long it took to be on air, by what had put the publisher off the air; empty where only a lab writes.
+    pub recoveries: Vec<Recovery>,
     /// Sessions after the first.
     pub reconnects: u64,
     /// Why the last session ended.
@@ -93,6 +95,19 @@ pub struct Session {
     pub latency_ms: Option<Percentiles>,
     /// Rules of the strict server that were broken.
     pub violations: Vec<Violation>,
+}
+
+/// How long it took to be on air after one cause.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recovery {
+    /// `start`, `media`, `network`, `platform`, `refused`, `schedule`, `signalling`, `unreachable` or `internal`.
+    pub cause: String,
+    /// How often.
+    pub times: u64,
+    /// The mean of all times.
+    pub mean_ms: u64,
+    /// The longest time.
+    pub max_ms: u64,
 }
 
 /// One way to the server.

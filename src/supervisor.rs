@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{self, Config};
+use crate::account::{self, Account, Release};
+use crate::config::{self, Config, Server};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
-use crate::publisher::{Publisher, Snapshot};
+use crate::publisher::{Publisher, RELEASE_WITHIN, Snapshot};
 
 pub use plan::{Change, Plan};
 
@@ -26,11 +28,16 @@ const PART_WITHIN: Duration = Duration::from_secs(5);
 const FEED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest time that [`Supervisor::drain`] takes.
-pub const DRAIN_WITHIN: Duration = PART_WITHIN.saturating_add(FEED_WITHIN);
+pub const DRAIN_WITHIN: Duration = PART_WITHIN
+    .saturating_add(RELEASE_WITHIN)
+    .saturating_add(FEED_WITHIN);
 
 /// Why a part of the configuration could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The folder of state belongs to another process.
+    #[error(transparent)]
+    State(#[from] account::Error),
     /// A feed's configuration is impossible.
     #[error("feed {name} cannot start")]
     Feed {
@@ -75,6 +82,9 @@ pub struct Supervisor {
     /// Publishers that somebody wants off air, with the last that was seen of them.
     held: BTreeMap<String, watch::Receiver<Snapshot>>,
     members: watch::Sender<Members>,
+    account: Account,
+    /// Stops what was started and is not wanted any more; ends by itself.
+    orphans: AbortOnDropHandle<()>,
 }
 
 /// What came of a new configuration.
@@ -157,6 +167,14 @@ impl Supervisor {
         network: &watch::Receiver<Network>,
         seed: u64,
     ) -> Result<Self, Error> {
+        let account = Account::open(config.daemon.state_dir.as_deref())?;
+        let metered = |p: &config::Publisher| matches!(p.server, Server::Platform(_));
+        if !account.is_kept() && config.publishers.values().any(metered) {
+            tracing::warn!(
+                "there is no state_dir: after a crash, streams that onair started go on, and go on costing"
+            );
+        }
+        let orphans = stopping_orphans(&account, config);
         let mut supervisor = Self {
             budget,
             config: config.clone(),
@@ -167,6 +185,8 @@ impl Supervisor {
             publishers: BTreeMap::new(),
             held: BTreeMap::new(),
             members: watch::Sender::default(),
+            account,
+            orphans,
         };
         for (name, feed) in &config.feeds {
             supervisor.start_feed(name, feed)?;
@@ -176,6 +196,11 @@ impl Supervisor {
         }
         supervisor.show();
         Ok(supervisor)
+    }
+
+    /// The guard of the account, which outlives any publisher.
+    pub const fn account(&self) -> &Account {
+        &self.account
     }
 
     /// A look at everything that runs.
@@ -201,7 +226,27 @@ impl Supervisor {
             found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
         let gone = named(&plan.publishers, &[Change::End, Change::Replace]);
-        self.part(&gone).await;
+        let stream = |publishers: &BTreeMap<String, config::Publisher>, name: &str| {
+            let server = publishers.get(name).map(|publisher| &publisher.server);
+            let Some(Server::Platform(platform)) = server else {
+                return None;
+            };
+            Some(platform.clone())
+        };
+        let former = self.config.publishers.clone();
+        // A stream takes a minute to start, so one that is wanted further goes on.
+        let release = |name: &str| {
+            let (from, to) = (stream(&former, name), stream(&config.publishers, name));
+            let same = from
+                .zip(to)
+                .is_some_and(|(from, to)| from.is_same_stream(&to));
+            if same {
+                Release::HandOver
+            } else {
+                Release::Exit
+            }
+        };
+        self.part(&gone, release).await;
         self.held
             .retain(|name, _| config.publishers.contains_key(name));
         let gone = named(&plan.feeds, &[Change::End, Change::Replace]);
@@ -243,6 +288,8 @@ impl Supervisor {
                 None => drop(self.config.publishers.remove(&name)),
             }
         }
+        // What a publisher that is gone could not stop, one that has come may have the credential for.
+        self.orphans = stopping_orphans(&self.account, &self.config);
         self.show();
         Reloaded { plan, failed }
     }
@@ -256,7 +303,7 @@ impl Supervisor {
         if !self.publishers.contains_key(name) {
             return Ok(false);
         }
-        self.part(&[name.to_owned()]).await;
+        self.part(&[name.to_owned()], |_| Release::HandOver).await;
         self.begin(name)
     }
 
@@ -267,7 +314,7 @@ impl Supervisor {
             return false;
         };
         self.held.insert(name.to_owned(), publisher.watch());
-        self.part(&[name.to_owned()]).await;
+        self.part(&[name.to_owned()], |_| Release::Close).await;
         self.show();
         true
     }
@@ -318,6 +365,7 @@ impl Supervisor {
             feed.handle(),
             self.clock,
             self.network.clone(),
+            &self.account,
             self.rng.u64(..),
         )
         .map_err(|source| Error::Publisher {
@@ -329,10 +377,12 @@ impl Supervisor {
     }
 
     /// Parts these publishers from their servers.
-    async fn part(&mut self, names: &[String]) {
+    async fn part(&mut self, names: &[String], release: impl Fn(&str) -> Release) {
         let mut parting = JoinSet::new();
-        for publisher in names.iter().filter_map(|name| self.publishers.remove(name)) {
-            parting.spawn(publisher.drain(PART_WITHIN));
+        for name in names {
+            if let Some(publisher) = self.publishers.remove(name) {
+                parting.spawn(publisher.part(PART_WITHIN, release(name)));
+            }
         }
         parting.join_all().await;
     }
@@ -368,11 +418,18 @@ impl Supervisor {
         });
     }
 
-    /// Parts from all servers, then ends the feeds. Bounded by [`DRAIN_WITHIN`].
+    /// Parts from all servers, stops what was started at platforms, then ends the feeds. Bounded by [`DRAIN_WITHIN`].
     pub async fn drain(mut self) {
+        self.orphans.abort();
         let publishers: Vec<String> = self.publishers.keys().cloned().collect();
-        self.part(&publishers).await;
+        self.part(&publishers, |_| Release::Exit).await;
         let feeds: Vec<String> = self.feeds.keys().cloned().collect();
         self.end(&feeds).await;
     }
+}
+
+fn stopping_orphans(account: &Account, config: &Config) -> AbortOnDropHandle<()> {
+    let (account, wanted) = (account.clone(), config.publishers.clone());
+    let work = async move { account::stop_orphans(&account, &wanted).await };
+    AbortOnDropHandle::new(tokio::spawn(work))
 }

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::CONFIGURATION;
 use crate::cli;
+use crate::config::Config;
 use crate::config::load::{self, Scope, load};
-use crate::config::{Config, Server};
 
 /// Longest wait for one name.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -46,10 +46,7 @@ pub async fn run(args: cli::Check, _globals: cli::Global) -> anyhow::Result<Exit
 async fn unresolved(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, publisher) in &config.publishers {
-        let (Server::Ome { url }
-        | Server::Qencode { url }
-        | Server::Whip { url, .. }
-        | Server::Wowza { url, .. }) = &publisher.server;
+        let url = publisher.server.url();
         let url = Url::parse(url.expose()).ok();
         let Some(host) = url.as_ref().and_then(Url::host_str) else {
             continue;

@@ -9,6 +9,7 @@ mod outcome;
 pub mod probe;
 pub mod run;
 pub mod signals;
+pub mod stream;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Lab(args) => lab::run(*args, cli.global).await,
         Verb::Probe(args) => probe::run(args, cli.global).await,
         Verb::Run(args) => run::run(args, cli.global).await,
+        Verb::Stream(args) => stream::run(args, cli.global).await,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::peer::{Climb, Latency};
 use crate::process::Usage;
-use crate::publisher::{Snapshot, State};
+use crate::publisher::{Cause, Recovery, Snapshot, State};
 use crate::report::{self, Percentiles, Report, Verdict};
 
 /// Takes note of a run from its start on.
@@ -107,6 +107,7 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
             .map(|pair| pair.rung.to_string()),
         ladder: snapshot.session.climbs.iter().map(rung).collect(),
         time_to_on_air_ms: snapshot.time_to_on_air.map(millis),
+        recoveries: snapshot.recoveries.iter().map(recovery).collect(),
         capture_to_wire_ms: peer.and_then(|peer| percentiles(&peer.capture_to_wire)),
         reconnects: snapshot.sessions.saturating_sub(1),
         end_reason: snapshot.end_reason.clone(),
@@ -115,6 +116,16 @@ pub(super) fn session(name: &str, snapshot: &Snapshot) -> report::Session {
             ..report::Video::default()
         },
         ..report::Session::default()
+    }
+}
+
+fn recovery((cause, recovery): (&Cause, &Recovery)) -> report::Recovery {
+    let times = u32::try_from(recovery.times).unwrap_or(u32::MAX).max(1);
+    report::Recovery {
+        cause: cause.to_string(),
+        times: recovery.times,
+        mean_ms: millis(recovery.total / times),
+        max_ms: millis(recovery.longest),
     }
 }
 
@@ -129,7 +140,8 @@ fn rung(climb: &Climb) -> report::Rung {
 /// Reasons against a run whose publishers should all be on air at its end.
 pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
     let reason = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
-        State::OnAir { .. } => None,
+        // Where it should not be on air, it is right.
+        State::OffAir(_) | State::OnAir { .. } => None,
         State::Waiting { cause, .. } => Some(format!("{name} is not on air: {cause}")),
         State::Connecting { .. } | State::Stopped | State::Stopping => {
             Some(format!("{name} is not on air"))

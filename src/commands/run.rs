@@ -16,6 +16,7 @@ use crate::daemon::{self, Daemon};
 use crate::feed::Budget;
 use crate::media::time::MediaClock;
 use crate::network;
+use crate::status;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
@@ -36,6 +37,11 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let mut daemon =
         Daemon::start(move || view.overview(), manager).context("cannot start a watchdog")?;
     daemon.relieve(supervisor.view());
+
+    let (health, requests) = (daemon.health(), daemon.requests());
+    let status = &config.daemon.status;
+    let status = status::Server::start(status, supervisor.view(), health, requests)
+        .context("cannot start the status server")?;
 
     let over = CancellationToken::new();
     let lasting = async {
@@ -64,6 +70,9 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     tracing::info!("draining");
     daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
     supervisor.drain().await;
+    if let Some(status) = status {
+        status.stop().await;
+    }
     if stuck.is_some() {
         return Ok(ExitCode::from(daemon::STUCK));
     }

@@ -84,10 +84,21 @@ pub fn load_noting(
             open: &|_| Ok(()),
         },
     };
-    raw::parse(&text, &env).map_err(|faults| Error::Faults {
+    let mut config = raw::parse(&text, &env).map_err(|faults| Error::Faults {
         path: path.to_owned(),
         faults,
-    })
+    })?;
+    if config.daemon.state_dir.is_none() && scope == Scope::Everything {
+        config.daemon.state_dir = state_directory();
+    }
+    Ok(config)
+}
+
+/// The first folder that systemd made for this service (`StateDirectory=`).
+fn state_directory() -> Option<PathBuf> {
+    let folders = variable("STATE_DIRECTORY").ok()?;
+    let first = folders.split(':').next()?;
+    (!first.is_empty()).then(|| PathBuf::from(first))
 }
 
 /// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why

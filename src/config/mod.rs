@@ -5,15 +5,21 @@
 pub mod ice_server;
 pub mod load;
 pub mod pin;
+pub mod platform;
 pub mod raw;
+pub mod schedule;
 pub mod secret;
 pub mod units;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ice_server::IceServer;
+use jiff::tz::TimeZone;
+use platform::Platform;
+use schedule::Schedule;
 use secret::{Bearer, Secret};
 
 /// Everything the file says.
@@ -28,11 +34,36 @@ pub struct Config {
 }
 
 /// What concerns the process as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Daemon {
     /// Where onair keeps what must outlive it: which streams it has started, the flight recorder. By default what
     /// systemd says in `STATE_DIRECTORY`; without either nothing is kept.
     pub state_dir: Option<PathBuf>,
+    /// How the process can be looked at and told what to do.
+    pub status: Status,
+}
+
+/// The status server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where it listens; `None` and there is none. Anything but a loopback address needs a token.
+    pub listen: Option<SocketAddr>,
+    /// What everyone must show who asks for more than whether onair is healthy and on air.
+    pub token: Option<Secret>,
+}
+
+impl Status {
+    /// Where it listens if the file does not say: on this host only.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9810);
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            listen: Some(Self::LISTEN),
+            token: None,
+        }
+    }
 }
 
 /// One camera and one microphone, encoded once. At least one of the two tracks is present.
@@ -182,6 +213,10 @@ pub struct Publisher {
     pub proxy: Proxy,
     /// Whom TLS trusts.
     pub trust: Trust,
+    /// When it is on air; `None` is always.
+    pub on_air: Option<Schedule>,
+    /// Where the hours and days of its schedule and of its bill are those of the wall clock.
+    pub time_zone: TimeZone,
 }
 
 impl Publisher {
@@ -194,6 +229,8 @@ impl Publisher {
             ice_servers: Vec::new(),
             proxy: Proxy::default(),
             trust: Trust::default(),
+            on_air: None,
+            time_zone: TimeZone::system(),
         }
     }
 }
@@ -232,6 +269,8 @@ pub enum Server {
         /// The URL; `direction=send` is added.
         url: Secret,
     },
+    /// A stream at a vendor's control plane, which is asked for one of the servers here each time it is started.
+    Platform(Box<Platform>),
     /// Qencode: OvenMediaEngine's protocol at the URL that the platform's start call returned.
     Qencode {
         /// The URL; `direction=send&transport=tcp` is added.
@@ -267,6 +306,7 @@ impl Server {
             | Self::Qencode { url }
             | Self::Whip { url, .. }
             | Self::Wowza { url, .. } => url,
+            Self::Platform(platform) => &platform.api,
         }
     }
 }

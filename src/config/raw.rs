@@ -4,6 +4,8 @@
 //! reported at once, each fault with its place; only broken TOML hides what lies behind it. Pure: secrets are
 //! fetched through [`Env`]. A fault never repeats a value that could be a secret.
 
+mod daemon;
+mod platform;
 mod publisher;
 mod read;
 
@@ -19,8 +21,8 @@ use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Daemon, Feed, PictureWatch, Publisher, Size, SoundWatch,
-    Video, VideoSource, units,
+    Audio, AudioSource, Bitrate, Config, Feed, PictureWatch, Publisher, Size, SoundWatch, Video,
+    VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -107,7 +109,7 @@ impl Reader<'_> {
             at: 0,
             entries: document.get_ref(),
         };
-        self.only(&root, &["feed", "publisher"], &[]);
+        self.only(&root, &["feed", "publisher", "daemon"], &[]);
 
         let mut feeds = BTreeMap::new();
         for (name, table) in self.named(&root, "feed") {
@@ -133,7 +135,7 @@ impl Reader<'_> {
         Config {
             feeds,
             publishers,
-            daemon: Daemon::default(),
+            daemon: self.daemon(&root),
         }
     }
 

@@ -169,6 +169,7 @@ fn place(publisher: &Snapshot) -> String {
         State::OnAir {
             confirmed: false, ..
         } => "is on air, as far as its transport can tell".to_owned(),
+        State::OffAir(off) => format!("is off air: {}", off.why),
         State::Stopped => "is off".to_owned(),
         State::Stopping => "is parting".to_owned(),
         State::Waiting { cause, .. } => format!("is off air and tries on ({cause})"),
@@ -201,6 +202,8 @@ mod tests {
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: end_reason.map(str::to_owned),
+            recoveries: crate::publisher::Recoveries::new(),
+            platform: None,
         };
         Overview {
             publishers: [("main".to_owned(), main)].into(),
@@ -335,7 +338,7 @@ mod tests {
         let mut announcer = Announcer::new(t0, Some(S * 20));
         let words = announcer.stopping("asked to stop");
         assert_eq!(words[0], Word::Stopping);
-        assert_eq!(words[1], Word::ExtendTimeout(S * 10));
+        assert_eq!(words[1], Word::ExtendTimeout(S * 20));
         let words = announcer.look(t0, &on_air(t0), &good(t0));
         assert_eq!(words, [Word::Watchdog], "neither ready nor another status");
     }

@@ -56,6 +56,8 @@ struct VideoState {
     converter: Converter,
     slate: Slate,
     thinner: Thinner,
+    /// No encoder could be made for this.
+    refused: Option<VideoTrack>,
     /// Capture time of the last picture that was encoded.
     last: Option<MediaTime>,
     /// The last picture of the source, while it is the one that is seen.
@@ -72,6 +74,7 @@ impl VideoDrive {
             converter: Converter::new(size),
             slate: Slate::new(size, self.source.clock),
             thinner: Thinner::default(),
+            refused: None,
             last: None,
             shown: None,
             broken: None,
@@ -134,7 +137,7 @@ impl VideoDrive {
         };
         let made = self.made_for;
         let same = (wanted.size, wanted.fps) == (made.size, made.fps);
-        if same && wanted.max_bitrate <= made.max_bitrate {
+        if same && wanted.max_bitrate <= made.max_bitrate || state.refused == Some(wanted) {
             return;
         }
         self.made_for = wanted;
@@ -151,6 +154,7 @@ impl VideoDrive {
             Err(error) => {
                 tracing::error!(track = self.source.name, %error, "the picture stays as it was");
                 self.made_for = made;
+                state.refused = Some(wanted);
                 return;
             }
         }
@@ -182,6 +186,7 @@ impl VideoDrive {
         let now = Instant::now();
         let Some(controls) = self.fanout.demand(Track::Video, now) else {
             (state.broken, state.shown) = (None, None);
+            self.forget();
             return Fate::Idle;
         };
         if state.last.is_some_and(|last| frame.captured <= last) {

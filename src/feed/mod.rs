@@ -51,7 +51,7 @@ use drive::{AudioDrive, BoxedEncoder, MakeVideo, VideoDrive};
 use fanout::Fanout;
 use mailbox::Mailbox;
 use pump::{Opening, Reset};
-use supervised::{Origin, SharedReport, Supervised, Threads};
+use supervised::{Alive, Origin, SharedReport, Supervised, Threads};
 use track::Limits;
 
 /// Pictures between capture and encoder.
@@ -158,7 +158,7 @@ pub struct Tracks {
 pub enum Stuck {
     /// The device holds every thread that opened it, also after its port was reset.
     Device,
-    /// The thread that encodes has been busy with one frame for longer than its budget.
+    /// The thread that encodes has been busy with one frame for longer than its budget, or has panicked.
     Encoder,
 }
 
@@ -323,7 +323,8 @@ impl Feed {
                     VideoSource::File { .. } | VideoSource::TestCard => None,
                 },
             };
-            feed.spawn(name, "video", move || drive.run())?;
+            let report = Arc::clone(&drive.source.report);
+            feed.spawn(name, "video", report, move || drive.run())?;
         }
         if let Some(((audio, source), (mailbox, report))) =
             audio.zip(sources.audio).zip(shared.audio.clone())
@@ -345,7 +346,8 @@ impl Feed {
                     AudioSource::File { .. } | AudioSource::Silence | AudioSource::Tone => None,
                 },
             };
-            feed.spawn(name, "audio", move || drive.run())?;
+            let report = Arc::clone(&drive.source.report);
+            feed.spawn(name, "audio", report, move || drive.run())?;
         }
         Ok(feed)
     }
@@ -354,12 +356,14 @@ impl Feed {
         &mut self,
         feed: &str,
         track: &str,
+        report: SharedReport,
         run: impl FnOnce() -> Threads + Send + 'static,
     ) -> Result<(), Error> {
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name(format!("enc:{feed}:{track}"))
             .spawn(move || {
+                let _alive = Alive(report);
                 let threads = run();
                 if end.send(threads).is_err() {
                     tracing::debug!(?threads, "the feed was dropped before its thread ended");

@@ -54,6 +54,8 @@ pub(super) struct Report {
     pub(super) stuck: bool,
     /// Since when the encoder has been busy with one frame.
     pub(super) busy: Option<Instant>,
+    /// The encoder's thread has panicked.
+    pub(super) dead: bool,
 }
 
 impl Report {
@@ -64,7 +66,7 @@ impl Report {
 
     fn stuck_at(&self, now: Instant, encode: Duration) -> Option<Stuck> {
         let busy = |since| now.saturating_duration_since(since) > encode;
-        if self.busy.is_some_and(busy) {
+        if self.dead || self.busy.is_some_and(busy) {
             return Some(Stuck::Encoder);
         }
         self.stuck.then_some(Stuck::Device)
@@ -90,6 +92,17 @@ pub(super) enum Next<F> {
     Frame(F),
     Nothing,
     Stop,
+}
+
+/// Held by the encoder's thread: lets others see that it ended by a panic.
+pub(super) struct Alive(pub(super) SharedReport);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0).dead = true;
+        }
+    }
 }
 
 /// How a source is opened, and its deadlines.
@@ -226,6 +239,12 @@ impl<F: Send + 'static> Supervised<F> {
                 SourceState::Live => tracing::info!(track = self.name, "source is live"),
                 SourceState::Opening => {}
             }
+        }
+        if let SourceState::Slate { reason, .. } = &state
+            && !changed
+            && !matches!(&lock(&self.report).state, SourceState::Slate { reason: before, .. } if before == reason)
+        {
+            tracing::info!(track = self.name, reason, "source is still away");
         }
         if changed || matches!(state, SourceState::Slate { .. }) {
             lock(&self.report).state = state;

@@ -237,6 +237,7 @@ impl Tally {
             dialect: Some(self.profile.dialect().to_string()),
             transport: self.transport.map(str::to_owned),
             time_to_on_air_ms: self.time_to_on_air.map(millis),
+            recoveries: Vec::new(),
             reconnects: self.on_air.saturating_sub(1),
             end_reason: self.end_reason.clone(),
             video: report::Video {

@@ -30,12 +30,16 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub enum Method {
     /// Ends what the URL names.
     Delete,
+    /// Shows what the URL names.
+    Get,
     /// Asks what can be done with it.
     Options,
     /// Changes it.
     Patch,
     /// Makes something new there.
     Post,
+    /// Sets it.
+    Put,
 }
 
 /// A request. `User-Agent`, `Host` and `Content-Length` are added.
@@ -137,9 +141,11 @@ fn message(request: &Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> 
     let host = HeaderValue::try_from(host).map_err(|_| unusable("the host"))?;
     let (method, has_body) = match request.method {
         Method::Delete => (hyper::Method::DELETE, !request.body.is_empty()),
+        Method::Get => (hyper::Method::GET, !request.body.is_empty()),
         Method::Options => (hyper::Method::OPTIONS, !request.body.is_empty()),
         Method::Patch => (hyper::Method::PATCH, true),
         Method::Post => (hyper::Method::POST, true),
+        Method::Put => (hyper::Method::PUT, true),
     };
     let body = Bytes::copy_from_slice(request.body.as_bytes());
     let mut message = hyper::Request::builder()

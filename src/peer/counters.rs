@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::feedback::ReceiverReport;
 use super::wires::{SelectedPair, locked};
 
 /// A snapshot of one connection's figures; all counts are since its beginning.
@@ -36,6 +37,10 @@ pub struct Counters {
     pub frames_refused: u64,
     /// The latest round-trip time that a receiver report gave.
     pub round_trip: Option<Duration>,
+    /// The latest receiver report about the sound.
+    pub audio_report: Option<ReceiverReport>,
+    /// The latest receiver report about the picture.
+    pub video_report: Option<ReceiverReport>,
     /// Where media flows; `None` before the first DTLS packet.
     pub pair: Option<SelectedPair>,
     /// From the capture of a picture to its last packet's way into the socket.
@@ -54,7 +59,7 @@ impl Latency {
     const STEPS: usize = 501;
 
     /// Adds a sample.
-    pub(super) fn add(&mut self, sample: Duration) {
+    pub(crate) fn add(&mut self, sample: Duration) {
         let step = usize::try_from(sample.as_micros().div_ceil(1_000)).unwrap_or(usize::MAX);
         let step = &mut self.steps[step.min(Self::STEPS - 1)];
         *step = step.saturating_add(1);

@@ -145,6 +145,10 @@ impl Egress {
             Said::Report(report) => {
                 counters.receiver_reports += 1;
                 counters.round_trip = report.round_trip.or(counters.round_trip);
+                match report.track {
+                    Track::Audio => counters.audio_report = Some(report),
+                    Track::Video => counters.video_report = Some(report),
+                }
                 Event::ReceiverReport(report)
             }
         };

@@ -97,9 +97,16 @@ async fn ask(
 ) -> Result<(), Error> {
     let url = publisher.server.url();
     let target = match &publisher.server {
-        Server::Whip { .. } => Target::parse_http(url.expose(), &[])?,
-        Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => {
+        Server::Whip { url, .. } => Target::parse_http(url.expose(), &[])?,
+        Server::Ome { url } | Server::Qencode { url } | Server::Wowza { url, .. } => {
             Target::parse(url.expose(), &[])?
+        }
+        Server::Platform(_) => {
+            let why = "which server takes the stream is known only when its vendor has started it; \
+                start it with `onair stream start`, and give the URL that the vendor's page shows to `onair probe -`";
+            return Err(Error::Url {
+                why: why.to_owned(),
+            });
         }
     };
     findings.endpoint = target.to_string();
@@ -139,6 +146,7 @@ async fn ask(
             stream,
             ..
         } => wowza::ask(url, application, stream, &dialer, findings).await,
+        Server::Platform(_) => {}
     }
     findings.ice_servers = ice_servers.iter().map(|s| s.url.to_string()).collect();
     ways(publisher, &dialer, &ice_servers, findings).await;

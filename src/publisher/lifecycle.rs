@@ -6,20 +6,24 @@
 //!    |                due   +------ ended ------+
 //!    |                 |    v
 //!    |                 Waiting
-//!    +-- ended -- Stopping <-- stop (from any)
+//!    +-- ended -- Stopping <-- stop, close (from any)
+//!                    |
+//!                  OffAir --open--> Connecting
 //! ```
 //!
 //! - *Connecting*: a session runs and its media is not yet accepted.
 //! - *OnAir*: the server's receiver reports advance, or it never sends any and the transport is alive.
 //! - *Waiting*: the last session ended; the next one is due at a known instant. It never gives up.
-//! - *Stopping*: the session was told to part from the server.
+//! - *Stopping*: the session was told to part from the server, and a stream that onair started is stopped.
+//! - *OffAir*: off the air on purpose, for its hours or the minutes of the day are over.
 //!
 //! The actor in `publisher` carries out the [`Action`]s and decides nothing itself.
 
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use super::policy::{self, History, Verdict};
+use super::policy::{self, History, Hold, Verdict};
+use crate::account::Off;
 use crate::session::{Ended, Progress};
 
 /// Least time from the start of one session to that of the next, whatever calls for it: a network that comes and goes would
@@ -41,9 +45,11 @@ pub enum State {
         /// False where the server never sends receiver reports, so that only its transport vouches for it.
         confirmed: bool,
     },
+    /// Nothing runs, on purpose: it should not be on air now.
+    OffAir(Off),
     /// Nothing runs.
     Stopped,
-    /// The session is parting from the server.
+    /// The session is parting from the server, or the stream is being stopped.
     Stopping,
     /// Between two sessions.
     Waiting {
@@ -61,12 +67,18 @@ pub enum State {
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Input {
+    /// It should not be on air now.
+    Close(Off),
     /// The session ended.
     Ended(Ended),
     /// The network changed.
     Network,
+    /// It should be on air again.
+    Open,
     /// The session came further.
     Progress(Progress),
+    /// The stream was given back, with no session running.
+    Released,
     /// Somebody wants the publisher to run.
     Start,
     /// Somebody wants the publisher to end.
@@ -82,7 +94,8 @@ pub(super) enum Action {
     None,
     /// Start a session.
     Begin,
-    /// Part from the server: the running session, or what the last one may have left behind.
+    /// Part from the server: the running session, or what the last one may have left behind; and give the stream
+    /// back where there is one.
     Part,
 }
 
@@ -93,16 +106,22 @@ pub(super) struct Lifecycle {
     history: History,
     /// When the last session started.
     began: Option<Instant>,
+    /// Who holds the stream.
+    hold: Hold,
+    /// Where [`State::Stopping`] leads, if not to the end.
+    off: Option<Off>,
     rng: fastrand::Rng,
 }
 
 impl Lifecycle {
     /// A stopped publisher; `rng` makes the jitter.
-    pub(super) fn new(rng: fastrand::Rng) -> Self {
+    pub(super) fn new(hold: Hold, rng: fastrand::Rng) -> Self {
         Self {
             state: State::Stopped,
             history: History::default(),
             began: None,
+            hold,
+            off: None,
             rng,
         }
     }
@@ -116,9 +135,11 @@ impl Lifecycle {
     pub(super) const fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Waiting { due, .. } => Some(*due),
-            State::Connecting { .. } | State::OnAir { .. } | State::Stopped | State::Stopping => {
-                None
-            }
+            State::Connecting { .. }
+            | State::OffAir(_)
+            | State::OnAir { .. }
+            | State::Stopped
+            | State::Stopping => None,
         }
     }
 
@@ -139,14 +160,43 @@ impl Lifecycle {
                 *due = earliest.min(*due);
                 Action::None
             }
-            (State::Waiting { .. }, Input::Stop) => {
-                self.state = State::Stopped;
+            (State::Waiting { .. } | State::OffAir(_), Input::Stop) => {
+                // Nothing runs, but a stream may have to be given back.
+                self.state = match self.hold {
+                    Hold::Server => State::Stopped,
+                    Hold::Qencode | Hold::WowzaVideo => State::Stopping,
+                };
                 Action::Part
             }
             (State::Connecting { .. } | State::OnAir { .. }, Input::Stop) => {
                 self.state = State::Stopping;
                 Action::Part
             }
+            (State::Stopping, Input::Stop) => {
+                self.off = None;
+                Action::None
+            }
+            (State::Connecting { .. } | State::OnAir { .. }, Input::Close(off)) => {
+                self.off = Some(off);
+                self.state = State::Stopping;
+                Action::Part
+            }
+            (State::Waiting { .. } | State::Stopped, Input::Close(off)) => {
+                self.history = History::default();
+                self.state = match self.hold {
+                    Hold::Server => State::OffAir(off),
+                    Hold::Qencode | Hold::WowzaVideo => {
+                        self.off = Some(off);
+                        State::Stopping
+                    }
+                };
+                Action::Part
+            }
+            (State::OffAir(known), Input::Close(off)) => {
+                *known = off;
+                Action::None
+            }
+            (State::OffAir(_), Input::Open) => self.connect(now),
             (
                 State::Connecting { .. } | State::OnAir { .. },
                 Input::Progress(Progress::OnAir { since, confirmed }),
@@ -158,19 +208,29 @@ impl Lifecycle {
                 self.wait(now, &ended);
                 Action::None
             }
-            (State::Stopping, Input::Ended(_)) => {
-                self.state = State::Stopped;
+            (State::Stopping, Input::Ended(_) | Input::Released) => {
+                self.state = match self.off.take() {
+                    Some(off) => {
+                        self.history = History::default();
+                        State::OffAir(off)
+                    }
+                    None => State::Stopped,
+                };
                 Action::None
             }
             (
                 State::Connecting { .. }
+                | State::OffAir(_)
                 | State::OnAir { .. }
                 | State::Waiting { .. }
                 | State::Stopped
                 | State::Stopping,
-                Input::Ended(_)
+                Input::Close(_)
+                | Input::Ended(_)
                 | Input::Network
+                | Input::Open
                 | Input::Progress(_)
+                | Input::Released
                 | Input::Start
                 | Input::Stop
                 | Input::Tick,
@@ -197,6 +257,7 @@ impl Lifecycle {
             &ended.reason,
             &ended.progress,
             ended.dialect,
+            self.hold,
             &mut self.history,
         );
         let wait = match &verdict {
@@ -239,7 +300,7 @@ mod tests {
             Self {
                 start,
                 now: start,
-                machine: Lifecycle::new(fastrand::Rng::with_seed(seed)),
+                machine: Lifecycle::new(Hold::Server, fastrand::Rng::with_seed(seed)),
                 dialect,
             }
         }

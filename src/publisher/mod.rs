@@ -3,11 +3,15 @@
 //! It is an actor around three pure parts: `lifecycle` (where we stand), `policy` (what follows from a failure)
 //! and `backoff`. One session runs at a time, in a task of its own, so that a panic in it is a fact like any other.
 
+mod attempt;
 mod backoff;
+mod cause;
 mod lifecycle;
 mod memory;
 mod policy;
+mod server;
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,25 +19,34 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::config::secret::SecretSource;
-use crate::config::{self, Server, Transport, WowzaDialect};
+use crate::account::{self, Account, Duty, Lease, Off, Release};
+use crate::config::platform::Vendor;
+use crate::config::{self, Server};
 use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
-use crate::net::{self, Dialer};
-use crate::session::{self, EndReason, Ended, Telemetry};
-use crate::signal::ome::Ome;
-use crate::signal::whip::{Picture, Reread, Token, Whip};
-use crate::signal::wowza::Wowza;
-use crate::signal::wowza_v1::WowzaV1;
-use crate::signal::wowza_v2::WowzaV2;
-use crate::signal::{Dialect, Parting, Signaller};
-
+use crate::net;
 use crate::network::Network;
-pub use lifecycle::State;
+use crate::session::{self, EndReason, Ended, Telemetry};
+use crate::signal::Dialect;
+use crate::signal::whip::Picture;
 
+pub use cause::{Cause, Recoveries, Recovery};
+pub use lifecycle::State;
+pub use policy::Verdict;
+
+use attempt::{Attempt, Kept, Outcome};
 use lifecycle::{Action, Input, Lifecycle};
 use memory::Memory;
-pub use policy::Verdict;
+use policy::Hold;
+use server::Signallers;
+
+/// Longest time given to the platform to stop a stream, after the session has parted.
+pub const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+/// Interval at which a stream that could not be stopped is stopped again while it is off the air.
+const RELEASE_AGAIN: Duration = Duration::from_secs(60);
+/// Longest and shortest wait for a time of the wall clock, which may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const LEAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Everything a publisher shows of itself.
 #[derive(Clone, Debug)]
@@ -52,6 +65,10 @@ pub struct Snapshot {
     pub frames_sent_before: u64,
     /// Why the last session ended.
     pub end_reason: Option<String>,
+    /// How long it took to be on air, by what had put it off the air.
+    pub recoveries: Recoveries,
+    /// What is known of the stream at its platform, where there is one.
+    pub platform: Option<account::Status>,
 }
 
 impl Snapshot {
@@ -71,8 +88,11 @@ impl Snapshot {
 #[must_use]
 pub struct Publisher {
     stop: CancellationToken,
+    ends: Arc<OnceLock<Release>>,
     snapshots: watch::Receiver<Snapshot>,
     task: JoinHandle<()>,
+    /// It has a stream to give back.
+    releases: bool,
 }
 
 impl Publisher {
@@ -85,54 +105,75 @@ impl Publisher {
         feed: FeedHandle,
         clock: MediaClock,
         network: watch::Receiver<Network>,
+        account: &Account,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let dialer = Dialer::new(config.server.url(), &config.trust, &config.proxy)?;
-        let dialect = match &config.server {
-            Server::Ome { .. } | Server::Qencode { .. } => Dialect::Ome,
-            Server::Whip { .. } => Dialect::Whip,
-            Server::Wowza { dialect, .. } => match dialect {
-                WowzaDialect::Auto | WowzaDialect::V1 => Dialect::WowzaV1,
-                WowzaDialect::V2 => Dialect::WowzaV2,
+        let video = feed.tracks().video;
+        let picture = video.map(|video| Picture {
+            size: video.size,
+            fps: video.fps,
+        });
+        let signallers = Signallers::new(config, picture);
+        let dialer = signallers.dialer(&config.server)?;
+        let hold = match &config.server {
+            Server::Platform(platform) => match platform.vendor {
+                Vendor::Qencode { .. } => Hold::Qencode,
+                Vendor::WowzaVideo { .. } => Hold::WowzaVideo,
             },
+            Server::Ome { .. }
+            | Server::Qencode { .. }
+            | Server::Whip { .. }
+            | Server::Wowza { .. } => Hold::Server,
         };
         let (snapshots, receiver) = watch::channel(Snapshot {
             state: State::Stopped,
-            dialect,
+            dialect: server::dialect(&config.server),
             session: Telemetry::default(),
             sessions: 0,
             time_to_on_air: None,
             frames_sent_before: 0,
             end_reason: None,
+            recoveries: Recoveries::new(),
+            platform: None,
         });
         let stop = CancellationToken::new();
-        let actor = Actor {
+        let ends = Arc::default();
+        let mut actor = Actor {
             parameters: session::Parameters {
                 feed,
                 clock,
                 name: name.to_owned(),
                 transport: config.transport,
                 ice_servers: config.ice_servers.clone(),
-                dialer: dialer.clone(),
+                dialer,
                 network,
                 first: None,
                 unreached: 0,
             },
-            server: config.server.clone(),
-            dialer,
-            lifecycle: Lifecycle::new(fastrand::Rng::with_seed(seed)),
+            signallers,
+            config: config.clone(),
+            account: account.clone(),
+            lifecycle: Lifecycle::new(hold, fastrand::Rng::with_seed(seed)),
             memory: Memory::default(),
             stop: stop.clone(),
+            ends: Arc::clone(&ends),
+            part: CancellationToken::new(),
             snapshots,
-            signaller: None,
-            down_since: None,
+            kept: None,
+            leased: None,
+            down: None,
+            released: None,
+            advised: None,
         };
+        actor.kept = Some(actor.new_kept());
         let span = tracing::info_span!("publisher", id = name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
+            ends,
             snapshots: receiver,
             task,
+            releases: hold != Hold::Server,
         })
     }
 
@@ -141,9 +182,20 @@ impl Publisher {
         self.snapshots.clone()
     }
 
-    /// Parts from the server and ends. Bounded by `deadline`; what is not done by then is aborted.
-    pub async fn drain(mut self, deadline: Duration) {
+    /// Parts from the server and ends. Bounded by `deadline`, and by ten seconds more where a stream has to be stopped
+    /// at its platform; what is not done by then is aborted.
+    pub async fn drain(self, deadline: Duration) {
+        self.part(deadline, Release::Exit).await;
+    }
+
+    /// The same, but for what becomes of a stream at a platform, which `release` says.
+    pub async fn part(mut self, deadline: Duration, release: Release) {
+        self.ends.get_or_init(|| release);
         self.stop.cancel();
+        let deadline = match self.releases {
+            true => deadline + RELEASE_WITHIN,
+            false => deadline,
+        };
         if tokio::time::timeout(deadline, &mut self.task)
             .await
             .is_err()
@@ -163,84 +215,216 @@ impl Drop for Publisher {
 }
 
 struct Actor {
+    /// How the stream is given back, once it is to end.
+    ends: Arc<OnceLock<Release>>,
     parameters: session::Parameters,
-    server: Server,
-    dialer: Dialer,
+    signallers: Signallers,
+    config: config::Publisher,
+    account: Account,
     lifecycle: Lifecycle,
     memory: Memory,
     stop: CancellationToken,
+    /// Parts the running session; a new one for each.
+    part: CancellationToken,
     snapshots: watch::Sender<Snapshot>,
-    /// Between sessions; the running session has it otherwise. It lives on, for a dialect may have to keep a
-    /// refused socket (see `signal::ome`).
-    signaller: Option<Box<dyn Signaller>>,
-    down_since: Option<Instant>,
+    /// Between sessions; the running session has it otherwise.
+    kept: Option<Kept>,
+    /// What the stream at the platform comes to.
+    leased: Option<watch::Receiver<account::Status>>,
+    /// Since when it is off the air though it should be on, and why.
+    down: Option<(Instant, Cause)>,
+    /// When a stream that could not be stopped was stopped in vain.
+    released: Option<Instant>,
+    /// What a person was told to do, so that it is said once.
+    advised: Option<String>,
 }
-
-type Outcome = (Box<dyn Signaller>, Ended);
 
 impl Actor {
     async fn run(mut self) {
         let (telemetry, mut progress) = watch::channel(Telemetry::default());
-        let mut sessions: JoinSet<Outcome> = JoinSet::new();
-        let part = CancellationToken::new();
-        let mut input = Input::Start;
+        let mut tasks: JoinSet<Outcome> = JoinSet::new();
+        let mut told = false;
+        let mut input = match self.duty() {
+            Duty::Off(off) => Input::Close(off),
+            Duty::On(_) => Input::Start,
+        };
         loop {
             match self.lifecycle.on(now(), input) {
-                Action::Begin => self.begin(&mut sessions, &telemetry, &part),
-                Action::Part => {
-                    part.cancel();
-                    // It may know of a session that it could not end.
-                    if let Some(idle) = &mut self.signaller {
-                        idle.close(Parting::Stop).await;
-                    }
-                }
+                Action::Begin => self.begin(&mut tasks, &telemetry),
+                Action::Part => self.part(&mut tasks),
                 Action::None => {}
             }
             self.show(&telemetry);
-            if self.stop.is_cancelled() && *self.lifecycle.state() == State::Stopped {
+            if self.stop.is_cancelled()
+                && *self.lifecycle.state() == State::Stopped
+                && tasks.is_empty()
+            {
                 return;
             }
-            let stopping = matches!(self.lifecycle.state(), State::Stopped | State::Stopping);
+            if !told && let Some(hours) = self.hours(!tasks.is_empty()) {
+                input = hours;
+                continue;
+            }
+            self.release_again(&mut tasks);
+            let look_again = self.look_again();
             input = tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if !stopping => Input::Stop,
-                Some(outcome) = sessions.join_next() => self.ended(outcome, &telemetry),
+                () = self.stop.cancelled(), if !told => {
+                    told = true;
+                    Input::Stop
+                }
+                Some(outcome) = tasks.join_next() => self.ended(outcome, &telemetry),
                 Ok(()) = progress.changed() => Input::Progress(progress.borrow_and_update().progress.clone()),
                 Ok(()) = self.parameters.network.changed() => {
                     self.parameters.network.mark_unchanged();
                     Input::Network
                 }
+                () = changed(&mut self.leased) => Input::Tick,
                 () = until(self.lifecycle.next_deadline()) => Input::Tick,
+                () = until(look_again) => Input::Tick,
             };
         }
     }
 
-    fn begin(
-        &mut self,
-        sessions: &mut JoinSet<Outcome>,
-        telemetry: &watch::Sender<Telemetry>,
-        part: &CancellationToken,
-    ) {
-        let mut signaller = self
-            .signaller
-            .take()
-            .unwrap_or_else(|| self.new_signaller());
+    /// Whether it should be on air now.
+    fn duty(&self) -> Duty {
+        let now = self.account.wall();
+        let zone = &self.config.time_zone;
+        let status = self.leased.as_ref().map(|status| status.borrow());
+        let (ran, limit) = status.map_or((Duration::ZERO, None), |status| {
+            let today = zone.to_datetime(now).date();
+            (status.ran_on(today), status.daily_limit)
+        });
+        account::duty(now, zone, self.config.on_air.as_ref(), ran, limit)
+    }
+
+    /// What its hours ask for, if that is not so already.
+    fn hours(&mut self, busy: bool) -> Option<Input> {
+        match (self.lifecycle.state(), self.duty()) {
+            (
+                State::Connecting { .. }
+                | State::OnAir { .. }
+                | State::Stopped
+                | State::Waiting { .. },
+                Duty::Off(off),
+            ) => {
+                tracing::info!("going off the air: {}", off.why);
+                self.down = None;
+                Some(Input::Close(off))
+            }
+            (State::OffAir(known), Duty::Off(off)) if *known != off => Some(Input::Close(off)),
+            (State::OffAir(_), Duty::On(_)) if !busy => {
+                tracing::info!("going on air: its time has come");
+                self.down = Some((now(), Cause::Schedule));
+                Some(Input::Open)
+            }
+            (
+                State::Connecting { .. }
+                | State::OffAir(_)
+                | State::OnAir { .. }
+                | State::Stopped
+                | State::Stopping
+                | State::Waiting { .. },
+                _,
+            ) => None,
+        }
+    }
+
+    /// When to look at the wall clock again: it may be set meanwhile, so no wait for it is long.
+    fn look_again(&self) -> Option<Instant> {
+        let limited = self
+            .leased
+            .as_ref()
+            .is_some_and(|l| l.borrow().daily_limit.is_some());
+        let pending = matches!(self.lifecycle.state(), State::OffAir(_))
+            && self.kept.as_ref().is_some_and(is_ours);
+        if self.config.on_air.is_none() && !limited && !pending {
+            return None;
+        }
+        let due = match self.duty() {
+            Duty::Off(Off { until, .. }) | Duty::On(until) => until,
+        };
+        let left =
+            due.and_then(|due| Duration::try_from(due.duration_since(self.account.wall())).ok());
+        // Never at once, for the two clocks may differ by a hair.
+        let wait = left.map_or(LOOK_AGAIN, |left| left.clamp(LEAST_LOOK, LOOK_AGAIN));
+        Some(now() + wait)
+    }
+
+    /// A stream that is off the air and could not be stopped goes on costing, so stopping it is tried again.
+    fn release_again(&mut self, tasks: &mut JoinSet<Outcome>) {
+        let due = self.released.is_none_or(|at| now() >= at + RELEASE_AGAIN);
+        if matches!(self.lifecycle.state(), State::OffAir(_))
+            && due
+            && tasks.is_empty()
+            && let Some(kept) = self.kept.take_if(|kept| is_ours(kept))
+        {
+            self.released = Some(now());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
+        }
+    }
+
+    fn part(&mut self, tasks: &mut JoinSet<Outcome>) {
+        self.part.cancel();
+        if tasks.is_empty() {
+            self.released = Some(now());
+            let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
+        }
+    }
+
+    fn begin(&mut self, tasks: &mut JoinSet<Outcome>, telemetry: &watch::Sender<Telemetry>) {
+        let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
+        let dialect = self.snapshots.borrow().dialect;
         let mut parameters = self.parameters.clone();
         let network = self.parameters.network.borrow().to_string();
-        parameters.first = self.memory.first(&network, signaller.dialect());
-        let (telemetry, part) = (telemetry.clone(), part.clone());
-        self.down_since.get_or_insert_with(now);
+        let spoken = kept.signaller.as_ref().map_or(dialect, |s| s.dialect());
+        parameters.first = self.memory.first(&network, spoken);
+        self.part = CancellationToken::new();
+        let attempt = Attempt {
+            parameters,
+            signallers: self.signallers.clone(),
+            telemetry: telemetry.clone(),
+            part: self.part.clone(),
+            ends: Arc::clone(&self.ends),
+            dialect,
+        };
+        self.down.get_or_insert_with(|| (now(), Cause::Start));
         let mut n = 0;
         self.snapshots.send_modify(|s| {
             s.sessions += 1;
             n = s.sessions;
         });
         let span = tracing::info_span!("session", n);
-        let work = async move {
-            let ended = session::run(&parameters, signaller.as_mut(), &telemetry, &part).await;
-            (signaller, ended)
+        tasks.spawn(attempt.run(kept).instrument(span));
+    }
+
+    /// What the first session begins with, and the one after a panic.
+    fn new_kept(&mut self) -> Kept {
+        let lease = match &self.config.server {
+            Server::Platform(platform) => {
+                let name = &self.parameters.name;
+                match Lease::new(name, platform, &self.config, &self.account) {
+                    Ok(lease) => {
+                        self.leased = Some(lease.watch());
+                        Some(lease)
+                    }
+                    Err(error) => {
+                        tracing::error!("the platform cannot be asked: {error}");
+                        None
+                    }
+                }
+            }
+            Server::Ome { .. }
+            | Server::Qencode { .. }
+            | Server::Whip { .. }
+            | Server::Wowza { .. } => None,
         };
-        sessions.spawn(work.instrument(span));
+        Kept {
+            signaller: None,
+            server: self.config.server.clone(),
+            lease,
+        }
     }
 
     fn ended(
@@ -249,9 +433,12 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
     ) -> Input {
         let ended = match outcome {
-            Ok((signaller, ended)) => {
-                self.signaller = Some(signaller);
-                ended
+            Ok(Outcome { kept, ended }) => {
+                self.kept = Some(kept);
+                match ended {
+                    Some(ended) => ended,
+                    None => return Input::Released,
+                }
             }
             Err(error) => {
                 let progress = telemetry.borrow().progress.clone();
@@ -266,11 +453,14 @@ impl Actor {
         if matches!(ended.reason, EndReason::NeverConnected { .. }) {
             self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
         }
-        self.down_since.get_or_insert_with(now);
+        let cause = Cause::of(&ended.reason);
+        self.down.get_or_insert_with(|| (now(), cause));
         let sent = telemetry.borrow().frames_sent;
         telemetry.send_modify(|t| t.frames_sent = 0);
         self.snapshots.send_modify(|s| {
             s.frames_sent_before += sent;
+            // Whoever looks before the next word must not count them twice.
+            s.session.frames_sent = 0;
             s.end_reason = Some(ended.reason.chain());
             s.dialect = ended.dialect;
         });
@@ -282,14 +472,17 @@ impl Actor {
         let state = self.lifecycle.state().clone();
         let reached = match state {
             State::OnAir { since, .. } => self
-                .down_since
+                .down
                 .take()
-                .map(|down| since.saturating_duration_since(down)),
-            State::Connecting { .. } | State::Stopped | State::Stopping | State::Waiting { .. } => {
-                None
-            }
+                .map(|(down, cause)| (since.saturating_duration_since(down), cause)),
+            State::Connecting { .. }
+            | State::OffAir(_)
+            | State::Stopped
+            | State::Stopping
+            | State::Waiting { .. } => None,
         };
-        if let Some(took) = reached {
+        if let Some((took, _)) = reached {
+            self.advised = None;
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         // A wait that is cut short has been told.
@@ -304,7 +497,11 @@ impl Actor {
         {
             let wait_ms = due.saturating_duration_since(now()).as_millis();
             match verdict {
+                Verdict::Operator { advice, .. } if self.advised.as_ref() == Some(advice) => {
+                    tracing::debug!(cause, wait_ms, "still needs a person");
+                }
                 Verdict::Operator { advice, .. } => {
+                    self.advised = Some(advice.clone());
                     tracing::error!(
                         cause,
                         wait_ms,
@@ -320,71 +517,28 @@ impl Actor {
             s.state = state;
             s.session = telemetry.borrow().clone();
             s.dialect = s.session.dialect.unwrap_or(s.dialect);
-            s.time_to_on_air = reached.or(s.time_to_on_air);
+            if let Some((took, cause)) = reached {
+                s.time_to_on_air = Some(took);
+                cause::note(&mut s.recoveries, cause, took);
+            }
+            s.platform = self.leased.as_ref().map(|status| status.borrow().clone());
         });
-    }
-
-    fn new_signaller(&self) -> Box<dyn Signaller> {
-        let dialer = self.dialer.clone();
-        match &self.server {
-            Server::Ome { url } => {
-                let asks: &[_] = match self.parameters.transport {
-                    Transport::Auto => &["all", "tcp"],
-                    Transport::Relay => &["relay", "tcp"],
-                    Transport::Tcp => &["tcp", "relay"],
-                    Transport::Udp => &["udp"],
-                };
-                Box::new(Ome::new(url, asks, dialer))
-            }
-            Server::Qencode { url } => {
-                let asks: &[_] = match self.parameters.transport {
-                    // Qencode's own kit adds `tcp` to every URL (protocols.md 6.1).
-                    Transport::Auto => &["tcp", "all", "relay"],
-                    Transport::Relay => &["relay", "tcp"],
-                    Transport::Tcp => &["tcp", "relay"],
-                    Transport::Udp => &["udp"],
-                };
-                Box::new(Ome::new(url, asks, dialer))
-            }
-            Server::Whip {
-                url,
-                bearer,
-                trickle,
-            } => {
-                let token = bearer.as_ref().map(|bearer| Token {
-                    value: bearer.token.clone(),
-                    reread: bearer.source.clone().map(reread),
-                });
-                let video = self.parameters.feed.tracks().video;
-                let picture = video.map(|video| Picture {
-                    size: video.size,
-                    fps: video.fps,
-                });
-                Box::new(Whip::new(url, token, *trickle, picture, dialer))
-            }
-            Server::Wowza {
-                url,
-                application,
-                stream,
-                dialect,
-            } => match dialect {
-                WowzaDialect::Auto => Box::new(Wowza::new(url, application, stream, dialer)),
-                WowzaDialect::V1 => Box::new(WowzaV1::new(url, application, stream, dialer)),
-                WowzaDialect::V2 => Box::new(WowzaV2::new(url, application, stream, dialer)),
-            },
-        }
     }
 }
 
-/// Reads a token again where the configuration found it.
-fn reread(source: SecretSource) -> Reread {
-    Box::new(move || match config::load::reread(&source) {
-        Ok(token) => Some(token),
-        Err(why) => {
-            tracing::warn!("the bearer token cannot be read again: {why}");
-            None
-        }
-    })
+fn is_ours(kept: &Kept) -> bool {
+    kept.lease.as_ref().is_some_and(Lease::is_ours)
+}
+
+/// Waits until what is known of the stream changes; for ever if there is none.
+async fn changed(status: &mut Option<watch::Receiver<account::Status>>) {
+    let seen = match status {
+        Some(status) => status.changed().await.is_ok(),
+        None => false,
+    };
+    if !seen {
+        std::future::pending().await
+    }
 }
 
 /// Waits until `deadline`; for ever if there is none.

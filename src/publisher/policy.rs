@@ -23,14 +23,19 @@
 //! | ome | 404 before the offer, 403 after the answer | every 2 s for 45 s (a ghost lives 30 s), then operator |
 //! | ome | 400 | operator: our message was not understood |
 //! | whip | any status | see `policy/whip.rs` |
+//! | qencode, by its interface | any failure at the server within 110 s after media was lost | every 3 s at the same URL; then its interface is asked |
+//! | any platform | what its interface said | see `policy/platform.rs` |
 
 mod ome;
+mod platform;
 mod whip;
 mod wowza;
 
+use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use crate::net;
+use crate::platform as platforms;
 use crate::session::{EndReason, Progress};
 use crate::signal::Dialect;
 use crate::signal::{self, Step};
@@ -71,6 +76,17 @@ pub enum Verdict {
     RetryNow,
 }
 
+/// Who holds the stream that is published to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Qencode, whose interface onair asks.
+    Qencode,
+    /// The server alone.
+    Server,
+    /// Wowza Video, whose interface onair asks.
+    WowzaVideo,
+}
+
 /// What went before, as far as the table needs it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
@@ -78,11 +94,14 @@ pub(super) struct History {
     pub(super) failures: u32,
     /// The run of equal failures that the last one belongs to: what, how many, since when.
     run: Option<(Kind, u32, Instant)>,
+    /// When media was lost last.
+    lost: Option<Instant>,
 }
 
 /// Facts that share a clock. Two failures of one kind in a row belong to one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Platform(Discriminant<platforms::Error>, Option<platforms::Refusal>),
     Refused(u16, Step),
     Unreachable,
     Other,
@@ -106,6 +125,7 @@ pub(super) fn verdict(
     reason: &EndReason,
     progress: &Progress,
     dialect: Dialect,
+    hold: Hold,
     history: &mut History,
 ) -> Verdict {
     let on_air_for = match progress {
@@ -115,6 +135,9 @@ pub(super) fn verdict(
     let was_stable = on_air_for.is_some_and(|time| time >= STABLE_AFTER);
     if was_stable {
         *history = History::default();
+    }
+    if matches!(progress, Progress::OnAir { .. }) {
+        history.lost = Some(now);
     }
     let kind = kind(reason);
     let (ordinal, age) = history.note(now, kind);
@@ -176,6 +199,7 @@ pub(super) fn verdict(
                 Verdict::Backoff
             }
         }
+        EndReason::Platform(error) => platform::verdict(error, ordinal, age),
         EndReason::NeverConnected { .. } if age < PATHLESS_FOR => {
             Verdict::RetryEvery(PATHLESS_PERIOD)
         }
@@ -186,7 +210,10 @@ pub(super) fn verdict(
         }
     };
     history.failures = history.failures.saturating_add(1);
-    verdict
+    match hold {
+        Hold::Qencode => platform::resumed(now, history.lost, reason, verdict),
+        Hold::Server | Hold::WowzaVideo => verdict,
+    }
 }
 
 fn kind(reason: &EndReason) -> Kind {
@@ -195,6 +222,7 @@ fn kind(reason: &EndReason) -> Kind {
             Kind::Refused(*status, *step)
         }
         EndReason::Signal(signal::Error::Connect(_)) => Kind::Unreachable,
+        EndReason::Platform(error) => Kind::Platform(discriminant(error), error.refusal()),
         EndReason::Signal(
             signal::Error::Closed { .. }
             | signal::Error::NoRestart
@@ -275,6 +303,7 @@ mod tests {
                 &reason(),
                 &Progress::Signalling,
                 dialect,
+                Hold::Server,
                 &mut history,
             )
         };
@@ -332,6 +361,7 @@ mod tests {
                 reason,
                 &Progress::Signalling,
                 Dialect::Ome,
+                Hold::Server,
                 &mut history,
             )
         };
@@ -353,6 +383,7 @@ mod tests {
         let mut history = History {
             failures: 9,
             run: Some((Kind::Other, 9, start)),
+            lost: None,
         };
         let on_air = Progress::OnAir {
             since: start,
@@ -363,6 +394,7 @@ mod tests {
             &EndReason::Lost,
             &on_air,
             Dialect::Ome,
+            Hold::Server,
             &mut history,
         );
         assert_eq!(late, Verdict::RetryNow);
@@ -372,6 +404,7 @@ mod tests {
             &EndReason::Lost,
             &on_air,
             Dialect::Ome,
+            Hold::Server,
             &mut history,
         );
         assert_eq!(

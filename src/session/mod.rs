@@ -27,6 +27,7 @@ use crate::media::time::MediaClock;
 use crate::net::Dialer;
 use crate::network::{Network, Route};
 use crate::peer::{self, Climb, Ladder, Outcome, Peer, Rung};
+use crate::platform;
 use crate::signal::{self, Dialect, Opening, Parting, RemoteDescription, Signaller};
 
 use live::Live;
@@ -117,6 +118,9 @@ pub enum EndReason {
     /// The session's code panicked.
     #[error("the session panicked: {0}")]
     Panicked(String),
+    /// The platform did not make the stream ready, so that no session began, or none that got far.
+    #[error(transparent)]
+    Platform(#[from] platform::Error),
     /// The dialect ended it.
     #[error(transparent)]
     Signal(#[from] signal::Error),
@@ -148,6 +152,7 @@ impl EndReason {
             Self::Lost
                 | Self::NetworkChanged { .. }
                 | Self::NeverConnected { .. }
+                | Self::Platform(platform::Error::Connect { .. })
                 | Self::Signal(signal::Error::Connect(_) | signal::Error::Timeout { .. })
         )
     }

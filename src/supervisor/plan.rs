@@ -107,10 +107,12 @@ fn changes<T>(
 fn same(old: &Publisher, new: &Publisher) -> bool {
     let (mut old, mut new) = (old.clone(), new.clone());
     for publisher in [&mut old, &mut new] {
-        if let Server::Whip {
-            bearer: Some(bearer),
-            ..
-        } = &mut publisher.server
+        let bearer = match &mut publisher.server {
+            Server::Platform(platform) => Some(&mut platform.credential),
+            Server::Whip { bearer, .. } => bearer.as_mut(),
+            Server::Ome { .. } | Server::Qencode { .. } | Server::Wowza { .. } => None,
+        };
+        if let Some(bearer) = bearer
             && bearer.source.is_some()
         {
             bearer.token = Secret::new("");

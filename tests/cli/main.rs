@@ -28,7 +28,7 @@ fn check(config: &Path, flags: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn help_of_each_verb_ends_with_two_examples() {
-    for verb in ["demo", "run", "check", "devices", "lab", "probe"] {
+    for verb in ["demo", "run", "check", "devices", "lab", "probe", "stream"] {
         let output = onair(&[verb, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{verb}");
         let help = text(&output.stdout);
@@ -53,6 +53,8 @@ fn wrong_usage_ends_with_2_and_says_what_is_possible() {
         &["check", "--colour"],
         &["run", "--log-format", "xml"],
         &["probe"],
+        &["stream"],
+        &["stream", "begin"],
     ] {
         let output = onair(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -246,4 +248,17 @@ fn the_lab_says_where_its_relays_and_its_proxy_are_and_what_is_to_be_trusted() {
     let wildcard = onair(&["lab", "--listen", "0.0.0.0:0", "--for", "100ms"]);
     assert_eq!(wildcard.status.code(), Some(1));
     assert!(text(&wildcard.stderr).contains("--media-ip"));
+}
+
+#[test]
+fn a_stream_is_looked_after_at_a_platform_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("onair.toml");
+    std::fs::write(&config, MINIMAL).expect("written");
+    let path = config.to_str().expect("a path of this test is UTF-8");
+    let output = onair(&["stream", "list", "--config", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("wowza-video"), "{said}");
+    assert!(!said.contains("planted"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! The program as an operator runs it, asked to log everything: no secret of its configuration is ever said.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use onair::config::secret::Secret;
@@ -10,15 +11,18 @@ use onair::lab::{Lab, LabConfig, Profile};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::status::{self, Answer};
 use crate::support::{Pair, SOON, clock};
 
-/// In the URL's query, the URL's path and the stream's name; of a WHIP server, a TURN server and a proxy.
-const PLANTED: [&str; 7] = [
+/// In the URL's query, the URL's path and the stream's name; of a WHIP server, a TURN server, a proxy and the status
+/// server.
+const PLANTED: [&str; 8] = [
     "planted-bearer",
     "planted-key",
     "planted-policy",
     "planted-proxy",
     "planted-relay",
+    "planted-status-token",
     "planted-stream",
     "planted-token",
 ];
@@ -34,6 +38,10 @@ fn configuration(lab: &Lab, proxy: &Proxy) -> String {
     let ome_url = ome.url.replace(&ome.stream, "planted-key");
     format!(
         r#"
+[daemon.status]
+listen = "127.0.0.1:0"
+token = "planted-status-token"
+
 [feed.small]
 video = {{ source = "testcard", size = "640x360", fps = 15 }}
 audio = {{ source = "tone" }}
@@ -87,15 +95,28 @@ impl Drop for Running {
     }
 }
 
-/// Reads all of `pipe` on a thread of its own, and counts the publishers that say that they are on air.
-fn heard(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, watch::Receiver<usize>) {
-    let (on_air, watch) = watch::channel(0);
+/// What a program's words tell while it runs.
+#[derive(Default)]
+struct Told {
+    /// Publishers on air.
+    on_air: usize,
+    /// Where the status server listens.
+    status: Option<SocketAddr>,
+}
+
+/// Reads all of `pipe` on a thread of its own.
+fn heard(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, watch::Receiver<Told>) {
+    let (told, watch) = watch::channel(Told::default());
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         for line in BufReader::new(pipe).lines() {
             let line = line.expect("UTF-8");
             if line.contains("media accepted after") {
-                on_air.send_modify(|n| *n += 1);
+                told.send_modify(|told| told.on_air += 1);
+            }
+            if let Some((_, at)) = line.split_once("status at http://") {
+                let at = at.split('/').next().and_then(|at| at.parse().ok());
+                told.send_modify(|told| told.status = at);
             }
             text += &line;
             text.push('\n');
@@ -105,8 +126,38 @@ fn heard(pipe: impl Read + Send + 'static) -> (JoinHandle<String>, watch::Receiv
     (reading, watch)
 }
 
+/// Everything that the status server at `at` shows, with all three publishers in it.
+async fn seen(at: SocketAddr) -> String {
+    let token = "Authorization: Bearer planted-status-token\r\n";
+    let all = |answer: &Answer| {
+        answer.code == 200 && answer.body.matches("\"state\":\"on_air\"").count() == 3
+    };
+    let status = status::until(at, "/v1/status", token, all).await;
+    let mut shown = format!("{status:?}");
+    for path in ["/", "/healthz", "/metrics", "/readyz", "/v1/history"] {
+        for headers in ["", token, "Authorization: Bearer planted\r\n"] {
+            let answer = status::ask(at, "GET", path, headers).await;
+            shown += &format!("\n{path}: {answer:?}");
+        }
+    }
+    assert!(shown.contains("onair_publisher_state"), "{shown}");
+    let reload = status::ask(at, "POST", "/v1/reload", token).await;
+    let restart = status::ask(at, "POST", "/v1/publishers/wowza/restart", token).await;
+    assert_eq!(
+        (reload.code, restart.code),
+        (200, 200),
+        "{reload:?} {restart:?}"
+    );
+    let again = |answer: &Answer| {
+        let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        all(answer) && json["publishers"]["wowza"]["counts"]["sessions"] == 2
+    };
+    let again = status::until(at, "/v1/status", token, again).await;
+    format!("{shown}\n{reload:?}\n{restart:?}\n{again:?}")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
+async fn no_filter_of_the_log_no_report_and_no_status_shows_a_secret() {
     let profiles = vec![Profile::Ome021, Profile::Whip, Profile::WowzaSe];
     let mut lab = LabConfig::new(profiles, clock());
     lab.bearer = Some("planted-bearer".to_owned());
@@ -141,9 +192,12 @@ async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
         .spawn();
     let mut onair = Running(child.expect("the built binary runs"));
     let (said, _) = heard(onair.0.stdout.take().expect("piped"));
-    let (logged, mut on_air) = heard(onair.0.stderr.take().expect("piped"));
-    let all = tokio::time::timeout(SOON * 2, on_air.wait_for(|n| *n == 3));
-    all.await.expect("on air in time").expect("it runs");
+    let (logged, mut told) = heard(onair.0.stderr.take().expect("piped"));
+    let up = told.wait_for(|told| told.on_air == 3 && told.status.is_some());
+    let up = tokio::time::timeout(SOON * 2, up).await;
+    let at = up.expect("on air in time").expect("it runs").status;
+    let at = at.expect("it was told");
+    let shown = seen(at).await;
     onair.interrupt();
     let all = tokio::time::timeout(SOON, async { tokio::join!(said, logged) });
     let (said, logged) = all.await.expect("it ends in time");
@@ -167,7 +221,12 @@ async fn no_filter_of_the_log_and_no_report_shows_a_secret() {
         "nothing was logged in detail: {logged}"
     );
     for secret in PLANTED {
-        for (place, text) in [("log", &logged), ("output", &said), ("report", &report)] {
+        for (place, text) in [
+            ("log", &logged),
+            ("output", &said),
+            ("report", &report),
+            ("status", &shown),
+        ] {
             let line = text.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "the {place} says {secret}");
         }

@@ -1,42 +1,48 @@
 //! The tables `[publisher.<name>]`: which server, by which road, trusted how.
 
+use jiff::tz::TimeZone;
 use toml::de::DeValue;
 use url::Url;
 
-use super::read::{Reader, Table, each, one_of, text, truth};
+use super::platform::{PLATFORM, QENCODE, WOWZA_VIDEO};
+use super::read::{Read, Reader, Table, each, one_of, text, truth};
 use crate::config::ice_server::{ICE_SERVERS_MAX, IceKind, IceServer, IceUrl, NotAnIceUrl};
+use crate::config::schedule::Schedule;
 use crate::config::secret::{Bearer, Secret, SecretSource};
 use crate::config::{Proxy, Publisher, Server, Transport, Trickle, Trust, WowzaDialect, pin};
 
 /// What every publisher may have.
-const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "feed",
     "to",
-    "url",
     "transport",
     "ice_servers",
     "proxy",
     "ca_file",
     "pins",
     "insecure_tls",
+    "on_air",
+    "time_zone",
 ];
+/// What a server that is not asked for at a platform needs.
+const URL: &str = "url";
 /// What only a WHIP server needs.
-const WHIP: [&str; 2] = ["bearer", "trickle"];
+const WHIP: [&str; 3] = [URL, "bearer", "trickle"];
 /// What only Wowza needs.
-const WOWZA: [&str; 3] = ["application", "stream", "dialect"];
+const WOWZA: [&str; 4] = [URL, "application", "stream", "dialect"];
 /// How a secret may be written.
 const SECRET: &str =
     "a text, or { credential = \"NAME\" }, { file = \"PATH\" } or { env = \"NAME\" }";
 
 /// A secret as the file gives it.
-struct Written {
-    secret: Secret,
+pub(super) struct Written {
+    pub(super) secret: Secret,
     /// Where it is kept, if not in the file.
     source: Option<SecretSource>,
     /// Where in the file it stands.
-    at: usize,
+    pub(super) at: usize,
     /// Whether it was fetched; else it stands for itself, and its form is not known.
-    known: bool,
+    pub(super) known: bool,
 }
 
 impl Reader<'_> {
@@ -44,20 +50,23 @@ impl Reader<'_> {
         let feed = self.required(table, "feed", text);
         self.known_feed(root, table, feed.as_deref());
         let kind = self.required(table, "to", |v| {
-            one_of(v, &["ome", "qencode", "whip", "wowza"])
+            one_of(v, &["ome", "qencode", "whip", "wowza", "wowza-video"])
         });
         let server = match kind {
             Some("whip") => self.whip(table),
             Some("wowza") => self.wowza(table),
+            Some("wowza-video") => self.wowza_video(table),
+            Some("qencode") if !table.entries.contains_key(URL) => self.qencode(table),
             Some(ome) => {
-                self.only(table, &KEYS, &[]);
+                self.only(table, &KEYS, &[URL]);
                 self.url(table, ["ws", "wss"]).map(|url| match ome {
                     "qencode" => Server::Qencode { url },
                     _ => Server::Ome { url },
                 })
             }
             None => {
-                self.only(table, &KEYS, &[WHIP.as_slice(), &WOWZA].concat());
+                let all = [WHIP.as_slice(), &WOWZA, &PLATFORM, &WOWZA_VIDEO, &QENCODE];
+                self.only(table, &KEYS, &all.concat());
                 None
             }
         };
@@ -81,6 +90,8 @@ impl Reader<'_> {
             }),
             insecure: self.optional(table, "insecure_tls", false, truth),
         };
+        let on_air = self.optional(table, "on_air", None, |v| schedule(v).map(Some));
+        let time_zone = self.optional(table, "time_zone", TimeZone::system(), time_zone);
         Some(Publisher {
             feed: feed?,
             server: server?,
@@ -88,6 +99,8 @@ impl Reader<'_> {
             ice_servers,
             proxy: proxy?,
             trust,
+            on_air,
+            time_zone,
         })
     }
 
@@ -96,7 +109,7 @@ impl Reader<'_> {
         let url = self.url(table, ["http", "https"]);
         let before = self.faults.len();
         let bearer = match table.entries.contains_key("bearer") {
-            true => self.bearer(table),
+            true => self.bearer(table, "bearer"),
             false => None,
         };
         let trickle = self.optional(table, "trickle", Trickle::Sdpfrag, |v| {
@@ -114,13 +127,14 @@ impl Reader<'_> {
         })
     }
 
-    fn bearer(&mut self, table: &Table<'_>) -> Option<Bearer> {
-        let written = self.secret(table, "bearer")?;
+    /// A token that is sent in a header, or a key that is sent in a path.
+    pub(super) fn bearer(&mut self, table: &Table<'_>, name: &str) -> Option<Bearer> {
+        let written = self.secret(table, name)?;
         // RFC 6750, section 2.1; what else a header may hold, some server may want.
         let fits = |c: char| c.is_ascii_graphic();
         if written.known && !written.secret.expose().chars().all(fits) {
             let message = "holds a character that no token has".to_owned();
-            self.fault(written.at, &table.key("bearer"), message);
+            self.fault(written.at, &table.key(name), message);
             return None;
         }
         Some(Bearer {
@@ -134,13 +148,7 @@ impl Reader<'_> {
         let url = self.url(table, ["ws", "wss"]);
         let application = self.required(table, "application", text);
         let stream = self.secret(table, "stream");
-        let dialect = self.optional(table, "dialect", WowzaDialect::Auto, |v| {
-            Ok(match one_of(v, &["auto", "v1", "v2"])? {
-                "v1" => WowzaDialect::V1,
-                "v2" => WowzaDialect::V2,
-                _ => WowzaDialect::Auto,
-            })
-        });
+        let dialect = self.dialect(table);
         Some(Server::Wowza {
             url: url?,
             application: application?,
@@ -149,8 +157,28 @@ impl Reader<'_> {
         })
     }
 
+    pub(super) fn dialect(&mut self, table: &Table<'_>) -> WowzaDialect {
+        self.optional(table, "dialect", WowzaDialect::Auto, |v| {
+            Ok(match one_of(v, &["auto", "v1", "v2"])? {
+                "v1" => WowzaDialect::V1,
+                "v2" => WowzaDialect::V2,
+                _ => WowzaDialect::Auto,
+            })
+        })
+    }
+
     fn url(&mut self, table: &Table<'_>, schemes: [&str; 2]) -> Option<Secret> {
-        let written = self.secret(table, "url")?;
+        self.url_in(table, URL, schemes)
+    }
+
+    /// A URL of one of two schemes, the second of which is the first with TLS.
+    pub(super) fn url_in(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+        schemes: [&str; 2],
+    ) -> Option<Secret> {
+        let written = self.secret(table, name)?;
         // The value stays unsaid: signed URLs are as good as passwords.
         let [plain, tls] = schemes;
         let fault = match Url::parse(written.secret.expose()) {
@@ -164,7 +192,7 @@ impl Reader<'_> {
             Err(_) => format!("is no {plain}:// or {tls}:// URL with a host"),
         };
         if written.known {
-            self.fault(written.at, &table.key("url"), fault);
+            self.fault(written.at, &table.key(name), fault);
             return None;
         }
         Some(written.secret)
@@ -260,7 +288,7 @@ impl Reader<'_> {
     }
 
     /// A secret written out or referred to.
-    fn secret(&mut self, table: &Table<'_>, name: &str) -> Option<Written> {
+    pub(super) fn secret(&mut self, table: &Table<'_>, name: &str) -> Option<Written> {
         let key = table.key(name);
         let Some(value) = table.entries.get(name) else {
             self.fault(table.at, &key, format!("is missing; it must be {SECRET}"));
@@ -330,6 +358,30 @@ impl Reader<'_> {
     }
 }
 
+fn schedule(value: &DeValue<'_>) -> Read<Schedule> {
+    let windows: Option<Vec<&str>> = match value {
+        DeValue::String(one) => Some(vec![one]),
+        DeValue::Array(all) => all.iter().map(|v| v.get_ref().as_str()).collect(),
+        DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Float(_)
+        | DeValue::Integer(_)
+        | DeValue::Table(_) => None,
+    };
+    windows.and_then(Schedule::read).ok_or_else(|| {
+        "hours such as \"Mon-Fri 08:00-18:00\", or a list of them, up to 32".to_owned()
+    })
+}
+
+fn time_zone(value: &DeValue<'_>) -> Read<TimeZone> {
+    match value.as_str() {
+        Some("system") => Some(TimeZone::system()),
+        Some(name) => TimeZone::get(name).ok(),
+        None => None,
+    }
+    .ok_or_else(|| "system, or a time zone such as \"Europe/Berlin\"".to_owned())
+}
+
 /// Whether two publishers would throw each other off: the same stream, whatever the language and the token.
 pub(super) fn same_stream(one: &Server, other: &Server) -> bool {
     match (one, other) {
@@ -350,8 +402,10 @@ pub(super) fn same_stream(one: &Server, other: &Server) -> bool {
         (Server::Whip { url, .. }, Server::Whip { url: u, .. })
         | (Server::Ome { url }, Server::Ome { url: u })
         | (Server::Qencode { url }, Server::Qencode { url: u }) => url == u,
+        (Server::Platform(one), Server::Platform(other)) => one.is_same_stream(other),
         (
             Server::Ome { .. }
+            | Server::Platform(_)
             | Server::Qencode { .. }
             | Server::Whip { .. }
             | Server::Wowza { .. },

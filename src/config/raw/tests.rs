@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::secret::{Bearer, Secret};
-use crate::config::{Proxy, Server, Transport, Trickle, Trust, WowzaDialect, pin};
+use crate::config::{Proxy, Server, Status, Transport, Trickle, Trust, WowzaDialect, pin};
 
 const MINIMAL: &str = r#"[feed.a]
 video = { source = "testcard" }
@@ -71,8 +71,8 @@ transprot = "tcp"
 6:8: publisher.main.feed: names the feed "fornt", which is not in this file (did you mean `front`?)
 8:7: publisher.main.url: is no ws:// or wss:// URL with a host
 9:10: publisher.main.stream: the environment has no such variable
-10:1: publisher.main.transprot: is no known key; allowed: feed, to, url, transport, ice_servers, proxy, ca_file, pins, insecure_tls, application, stream, dialect (did you mean `transport`?)
-12:2: publishers: is no known key; allowed: feed, publisher (did you mean `publisher`?)
+10:1: publisher.main.transprot: is no known key; allowed: feed, to, transport, ice_servers, proxy, ca_file, pins, insecure_tls, on_air, time_zone, url, application, stream, dialect (did you mean `transport`?)
+12:2: publishers: is no known key; allowed: feed, publisher, daemon (did you mean `publisher`?)
 "#;
     assert_eq!(faults(text), expected);
 }
@@ -227,7 +227,9 @@ fn shortest_files_per_server_are_valid() {
         include_str!("../../../config/demo.toml"),
         include_str!("../../../config/ome.toml"),
         include_str!("../../../config/qencode.toml"),
+        include_str!("../../../config/qencode-api.toml"),
         include_str!("../../../config/whip.toml"),
+        include_str!("../../../config/wowza-video.toml"),
         include_str!("../../../config/wowza.toml"),
     ] {
         assert!(read(text).is_ok(), "{}", faults(text));
@@ -265,6 +267,8 @@ fn file_of_all_keys_states_the_defaults() {
         }
     }
     let expected = [
+        "api",
+        "billing_mode",
         "bitrate",
         "black_after",
         "channels",
@@ -276,10 +280,16 @@ fn file_of_all_keys_states_the_defaults() {
         "ice_servers",
         "insecure_tls",
         "key_frame_interval",
+        "listen",
+        "low_latency",
+        "on_exit",
         "pins",
         "proxy",
+        "recording",
         "silent_after",
         "size",
+        "time_zone",
+        "transcoder_type",
         "transport",
         "trickle",
     ];
@@ -311,7 +321,19 @@ fn file_of_all_keys_states_the_defaults() {
         assert_ne!(changed, config, "{line}");
         shown.insert(key);
     }
-    let expected = ["bearer", "ca_file", "ice_servers", "pins", "proxy"];
+    let expected = [
+        "bearer",
+        "ca_file",
+        "callback_url",
+        "daily_minutes",
+        "ice_servers",
+        "on_air",
+        "pins",
+        "proxy",
+        "reference_id",
+        "state_dir",
+        "token",
+    ];
     assert_eq!(shown.into_iter().collect::<Vec<_>>(), expected);
 
     // What a table allows is listed when it holds an unknown key; each of these must be shown in the file.
@@ -320,20 +342,65 @@ fn file_of_all_keys_states_the_defaults() {
         "[feed.film.video]",
         "[feed.front.audio]",
         "[feed.film.audio]",
+        "[daemon.status]",
     ];
-    for header in
-        tables
-            .iter()
-            .chain(&["[publisher.engine]", "[publisher.oven]", "[publisher.any]"])
-    {
+    let more = [
+        "[publisher.engine]",
+        "[publisher.oven]",
+        "[publisher.any]",
+        "[publisher.qencode]",
+        "[publisher.video]",
+        "[publisher.video.create]",
+        "[daemon]",
+    ];
+    for header in tables.iter().chain(&more) {
         let found = faults(&full.replace(header, &format!("{header}\nqqqqqq = 1")));
         let (_, allowed) = found.trim().split_once("allowed: ").unwrap();
         for key in allowed.split(", ") {
             assert!(
-                full.contains(&format!("\n{key} = ")) || full.contains(&format!("\n# {key} = ")),
+                full.contains(&format!("\n{key} = "))
+                    || full.contains(&format!("\n# {key} = "))
+                    || full.contains(&format!(".{key}]\n")),
                 "{key}"
             );
         }
+    }
+}
+
+#[test]
+fn what_other_hosts_can_reach_needs_a_token() {
+    let status = |lines: &str| format!("{MINIMAL}[daemon.status]\n{lines}\n");
+    let read = |lines: &str| read(&status(lines)).map(|config| config.daemon.status);
+    assert_eq!(read("").unwrap(), Status::default());
+    assert_eq!(read("listen = \"off\"").unwrap().listen, None);
+    for address in ["127.0.0.1:1", "127.8.8.8:0", "[::1]:9810"] {
+        let read = read(&format!("listen = \"{address}\"")).unwrap();
+        assert_eq!(read.listen, Some(address.parse().unwrap()));
+    }
+    for address in ["0.0.0.0:9810", "[::]:9810", "192.0.2.1:80"] {
+        let listen = format!("listen = \"{address}\"");
+        let fault = faults(&status(&listen));
+        assert!(fault.contains("give a `token` too"), "{fault}");
+        let both = format!("{listen}\ntoken = \"planted-and-long-enough\"");
+        let token = read(&both).unwrap().token;
+        assert_eq!(token, Some(Secret::new("planted-and-long-enough")));
+    }
+    for (lines, words) in [
+        ("listen = \"localhost:9810\"", "an IP address with its port"),
+        ("listen = 9810", "an IP address with its port"),
+        ("token = \"planted\"", "at least 16 characters"),
+        (
+            "token = \"planted planted planted\"",
+            "a character that no token has",
+        ),
+        ("token = { env = \"NONE\" }", "no such variable"),
+        ("tokn = 1", "did you mean `token`?"),
+    ] {
+        let fault = faults(&status(lines));
+        assert!(
+            fault.contains(words) && !fault.contains("planted"),
+            "{fault}"
+        );
     }
 }
 
@@ -425,8 +492,9 @@ fn a_whip_server_is_read() {
     assert!(faults(&ome).contains("publisher.p.bearer: means nothing here"));
     assert!(faults(&ome).contains("publisher.p.trickle: means nothing here"));
     assert!(
-        faults(&publisher("whep", "https://host/whip", ""))
-            .contains("found \"whep\", allowed: ome, qencode, whip, wowza (did you mean `whip`?)")
+        faults(&publisher("whep", "https://host/whip", "")).contains(
+            "found \"whep\", allowed: ome, qencode, whip, wowza, wowza-video (did you mean `whip`?)"
+        )
     );
 }
 
@@ -658,3 +726,6 @@ proptest::proptest! {
         }
     }
 }
+
+#[path = "platform_tests.rs"]
+mod platform;

@@ -105,6 +105,37 @@ async fn an_encoder_that_does_not_return_is_reported_and_does_not_hinder_sound_o
     until(&handle, "it has returned", over).await;
 }
 
+/// An encoder with a fault of its own.
+struct Panicking;
+
+impl Encoder for Panicking {
+    type Frame = VideoFrame;
+
+    fn encode(
+        &mut self,
+        _frame: &VideoFrame,
+        _controls: Controls,
+    ) -> Result<Option<AccessUnit>, encode::Error> {
+        panic!("as no codec should")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_panics_is_reported_and_the_sound_goes_on() {
+    let (clock, config) = (clock(), both());
+    let mut sources = Sources::of(&config, clock, &Budget::default());
+    sources.encoder = |_| Ok(Box::new(Panicking));
+    let feed = assemble("t23", &config, clock, sources);
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    let stuck = |s: &Status| video_of(s).stuck == Some(Stuck::Encoder);
+    until(&handle, "stuck", stuck).await;
+    for _ in 0..5 {
+        assert_eq!(next(&mut subscription).await.track, Track::Audio);
+    }
+    assert_eq!(feed.drain(Duration::from_secs(5)).await.left_behind, 0);
+}
+
 /// A camera whose picture hangs while `frozen` is set.
 struct Freezing {
     card: TestCard,
@@ -163,7 +194,7 @@ async fn a_frozen_camera_is_seen_in_the_status_until_it_moves_again() {
     };
     let feed = assemble("t22", &config, clock, sources);
     let handle = feed.handle();
-    let _subscription = handle.subscribe();
+    let subscription = handle.subscribe();
     let is_frozen = |s: &Status| video_of(s).conditions.contains_key(&Condition::Frozen);
     let status = until(&handle, "frozen", is_frozen).await;
     assert_eq!(video_of(&status).state, SourceState::Live);
@@ -171,4 +202,9 @@ async fn a_frozen_camera_is_seen_in_the_status_until_it_moves_again() {
     frozen.store(false, Ordering::SeqCst);
     let moves = |s: &Status| video_of(s).conditions.is_empty();
     until(&handle, "it moves", moves).await;
+    frozen.store(true, Ordering::SeqCst);
+    until(&handle, "frozen", is_frozen).await;
+    // What nobody looks at is not known.
+    drop(subscription);
+    until(&handle, "nobody looks", moves).await;
 }

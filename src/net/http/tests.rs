@@ -97,6 +97,12 @@ async fn an_empty_patch_has_a_length_and_an_empty_delete_has_none() {
     let (heard, _) = ask("http://[::1]:1/x", Method::Delete, "", OK).await;
     assert!(heard.starts_with("DELETE /x HTTP/1.1\r\nhost: [::1]:1\r\n"));
     assert!(!heard.contains("content-length"), "{heard}");
+    let (heard, _) = ask("http://h/x?a=b", Method::Get, "", OK).await;
+    assert!(heard.starts_with("GET /x?a=b HTTP/1.1\r\n"), "{heard}");
+    assert!(!heard.contains("content-length"), "{heard}");
+    let (heard, _) = ask("http://h/x", Method::Put, "", OK).await;
+    assert!(heard.starts_with("PUT /x HTTP/1.1\r\n"), "{heard}");
+    assert!(heard.contains("content-length: 0\r\n"), "{heard}");
 }
 
 #[tokio::test(start_paused = true)]

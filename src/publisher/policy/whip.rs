@@ -105,7 +105,7 @@ fn at_least(wait: Duration) -> Duration {
 mod tests {
     use std::time::Instant;
 
-    use super::super::{History, verdict};
+    use super::super::{History, Hold, verdict};
     use super::*;
     use crate::net;
     use crate::session::{EndReason, Progress};
@@ -317,7 +317,14 @@ mod tests {
         let mut history = History::default();
         let one = |n| {
             let now = start + period * n;
-            verdict(now, &reason(), progress, Dialect::Whip, &mut history)
+            verdict(
+                now,
+                &reason(),
+                progress,
+                Dialect::Whip,
+                Hold::Server,
+                &mut history,
+            )
         };
         (0..times).map(one).collect()
     }

@@ -2,7 +2,7 @@
 //! its time. What a signaller does by itself, such as waiting on at a 504, is tested there.
 
 use super::super::tests::{S, calls_operator_at, refusal, unreachable, verdicts};
-use super::super::{History, STABLE_AFTER, UNREACHABLE_LATER, UNREACHABLE_PERIOD, verdict};
+use super::super::{History, Hold, STABLE_AFTER, UNREACHABLE_LATER, UNREACHABLE_PERIOD, verdict};
 use super::*;
 use crate::session::{EndReason, Progress};
 use crate::signal::{self, Dialect, Step};
@@ -34,7 +34,14 @@ fn after_on_air_again(
         failures,
         ..History::default()
     };
-    verdict(since + on_air, reason, &progress, dialect, &mut history)
+    verdict(
+        since + on_air,
+        reason,
+        &progress,
+        dialect,
+        Hold::Server,
+        &mut history,
+    )
 }
 
 /// `reason` in each session: only ever a backoff.
@@ -123,7 +130,14 @@ fn status_503_after_a_lost_session_is_our_own_ghost_and_waited_out_afresh() {
         let mut history = History::default();
         let mut judge = |at, reason: &EndReason| {
             let now = start + at;
-            verdict(now, reason, &Progress::Signalling, dialect, &mut history)
+            verdict(
+                now,
+                reason,
+                &Progress::Signalling,
+                dialect,
+                Hold::Server,
+                &mut history,
+            )
         };
         judge(Duration::ZERO, &refusal(503));
         judge(100 * S, &EndReason::Lost);

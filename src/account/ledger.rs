@@ -1,0 +1,333 @@
+//! What onair has started and what it cost, as a value: told the time, it changes and answers. Kept in a file by
+//! [`Account`](super::Account).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+/// The form of the file.
+pub const SCHEMA: &str = "onair.streams/1";
+/// Most streams kept; one kiosk has a handful in its life.
+const STREAMS_MAX: usize = 256;
+/// Most days of minutes kept of a stream.
+const DAYS_MAX: usize = 62;
+/// How far back starts count as one series.
+const SERIES: Duration = Duration::from_secs(3_600);
+/// Longest unattended time that is added to the minutes when a stream is found running again: beyond it a clock is
+/// wrong rather than a bill that long.
+const GAP_MAX: Duration = Duration::from_secs(86_400);
+
+/// A stream, by whose it is, where its vendor is asked, and the vendor's identifier.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// `wowza-video` or `qencode`.
+    pub vendor: String,
+    /// Base address of the interface.
+    pub api: String,
+    /// The vendor's identifier.
+    pub id: String,
+}
+
+/// Everything kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// [`SCHEMA`].
+    schema: String,
+    streams: Vec<Entry>,
+}
+
+/// What is kept of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The publisher that used it last.
+    pub publisher: String,
+    /// onair asked for its start, and has not seen it stopped since.
+    pub ours: bool,
+    /// The configuration wanted it to go on when onair ended.
+    pub left: bool,
+    /// Up to when its minutes are counted, if it was running then; seconds since 1970.
+    seen_running: Option<i64>,
+    /// When onair started it lately; seconds since 1970.
+    starts: Vec<i64>,
+    /// When others stopped it lately; seconds since 1970.
+    taken: Vec<i64>,
+    /// Milliseconds that it ran, by day of the publisher's time zone.
+    ran_ms: BTreeMap<String, u64>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            streams: Vec::new(),
+        }
+    }
+}
+
+impl Ledger {
+    /// Whether the file is of the form that is understood here.
+    pub fn is_known(&self) -> bool {
+        self.schema == SCHEMA && self.streams.len() <= STREAMS_MAX
+    }
+
+    /// What is kept of a stream.
+    pub fn entry(&self, key: &Key) -> Option<&Entry> {
+        self.streams.iter().find(|entry| entry.key == *key)
+    }
+
+    /// Whether onair started it and has not seen it stopped since.
+    pub fn is_ours(&self, key: &Key) -> bool {
+        self.entry(key).is_some_and(|entry| entry.ours)
+    }
+
+    /// Time that it ran on `day`.
+    pub fn ran(&self, key: &Key, day: Date) -> Duration {
+        let ms = (self.entry(key)).and_then(|entry| entry.ran_ms.get(&day.to_string()));
+        Duration::from_millis(ms.copied().unwrap_or(0))
+    }
+
+    /// Starts by onair, and stops by others, within the last hour.
+    pub fn series(&self, key: &Key, now: Timestamp) -> (usize, usize) {
+        let count = |times: &[i64]| times.iter().filter(|at| is_recent(**at, now)).count();
+        self.entry(key)
+            .map_or((0, 0), |entry| (count(&entry.starts), count(&entry.taken)))
+    }
+
+    /// The stream that `publisher` started at this vendor and that was not seen stopped since.
+    pub fn held(&self, publisher: &str, vendor: &str, api: &str) -> Option<&Key> {
+        let here = |entry: &&Entry| {
+            let key = &entry.key;
+            entry.ours && entry.publisher == publisher && key.vendor == vendor && key.api == api
+        };
+        self.streams.iter().find(here).map(|entry| &entry.key)
+    }
+
+    /// Streams that onair started and should stop, for `wanted` does not name them and nobody wanted them left.
+    pub fn orphans(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let orphan = |entry: &&Entry| entry.ours && !entry.left && !wanted(&entry.key);
+        (self.streams.iter().filter(orphan))
+            .map(|entry| entry.key.clone())
+            .collect()
+    }
+
+    /// A start is about to be asked for.
+    pub fn asking(&mut self, key: &Key, publisher: &str, now: Timestamp) {
+        let entry = self.entry_mut(key);
+        publisher.clone_into(&mut entry.publisher);
+        entry.ours = true;
+        entry.left = false;
+        entry.seen_running = Some(now.as_second());
+        entry.starts.retain(|at| is_recent(*at, now));
+        entry.starts.push(now.as_second());
+    }
+
+    /// The start just asked for was refused, so it did not take place.
+    pub fn not_started(&mut self, key: &Key) {
+        let entry = self.entry_mut(key);
+        entry.ours = false;
+        entry.seen_running = None;
+        entry.starts.pop();
+    }
+
+    /// It was seen to rest; `taken` if others stopped it under us.
+    pub fn stopped(&mut self, key: &Key, taken: bool, now: Timestamp) {
+        let entry = self.entry_mut(key);
+        entry.ours = false;
+        entry.left = false;
+        entry.seen_running = None;
+        entry.taken.retain(|at| is_recent(*at, now));
+        if taken {
+            entry.taken.push(now.as_second());
+        }
+    }
+
+    /// onair ends and leaves it running.
+    pub fn leave(&mut self, key: &Key) {
+        self.entry_mut(key).left = true;
+    }
+
+    /// It was found running at the start of onair: it is used again, and the time since it was last seen counts.
+    pub fn adopted(&mut self, key: &Key, publisher: &str, now: Timestamp, day: Date) {
+        let entry = self.entry_mut(key);
+        publisher.clone_into(&mut entry.publisher);
+        entry.left = false;
+        let gap = entry.seen_running.map_or(0, |seen| now.as_second() - seen);
+        let gap = Duration::from_secs(u64::try_from(gap).unwrap_or(0));
+        let counted = entry.ours && gap <= GAP_MAX;
+        self.ran_for(key, if counted { gap } else { Duration::ZERO }, now, day);
+    }
+
+    /// It ran for `time` up to `now`, on `day`.
+    pub fn ran_for(&mut self, key: &Key, time: Duration, now: Timestamp, day: Date) {
+        let entry = self.entry_mut(key);
+        entry.seen_running = Some(now.as_second());
+        let ms = entry.ran_ms.entry(day.to_string()).or_default();
+        *ms = ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        while entry.ran_ms.len() > DAYS_MAX {
+            entry.ran_ms.pop_first();
+        }
+    }
+
+    fn entry_mut(&mut self, key: &Key) -> &mut Entry {
+        let found = self.streams.iter().position(|entry| entry.key == *key);
+        let at = found.unwrap_or_else(|| {
+            if self.streams.len() >= STREAMS_MAX {
+                // One that is no concern any more; all of them running is beyond any account.
+                let idle = self.streams.iter().position(|entry| !entry.ours);
+                self.streams.remove(idle.unwrap_or(0));
+            }
+            self.streams.push(Entry {
+                key: key.clone(),
+                publisher: String::new(),
+                ours: false,
+                left: false,
+                seen_running: None,
+                starts: Vec::new(),
+                taken: Vec::new(),
+                ran_ms: BTreeMap::new(),
+            });
+            self.streams.len() - 1
+        });
+        &mut self.streams[at]
+    }
+}
+
+/// Within the last hour. What lies ahead was written by a clock that was set since, and says nothing.
+fn is_recent(at: i64, now: Timestamp) -> bool {
+    u64::try_from(now.as_second() - at).is_ok_and(|ago| ago < SERIES.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+
+    use super::*;
+
+    const DAY: Date = jiff::civil::date(2026, 11, 21);
+
+    fn key(id: &str) -> Key {
+        Key {
+            vendor: "qencode".to_owned(),
+            api: "https://api".to_owned(),
+            id: id.to_owned(),
+        }
+    }
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + minutes * 60).unwrap()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_was_asked_for_is_ours_until_it_is_seen_stopped() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        assert!(!ledger.is_ours(&a));
+        ledger.asking(&a, "main", at(0));
+        assert!(ledger.is_ours(&a));
+        assert_eq!(ledger.held("main", "qencode", "https://api"), Some(&a));
+        assert_eq!(ledger.held("other", "qencode", "https://api"), None);
+        assert_eq!(ledger.orphans(|_| false), std::slice::from_ref(&a));
+        assert_eq!(ledger.orphans(|key| *key == a), []);
+        ledger.stopped(&a, false, at(1));
+        assert!(!ledger.is_ours(&a) && ledger.orphans(|_| false).is_empty());
+    }
+
+    #[test]
+    fn a_refused_start_is_neither_ours_nor_counted() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        ledger.not_started(&a);
+        assert!(!ledger.is_ours(&a));
+        assert_eq!(ledger.series(&a, at(0)), (0, 0));
+    }
+
+    #[test]
+    fn what_is_left_on_purpose_is_no_orphan_but_still_ours() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        ledger.leave(&a);
+        assert!(ledger.is_ours(&a) && ledger.orphans(|_| false).is_empty());
+        ledger.adopted(&a, "main", at(1), DAY);
+        assert_eq!(
+            ledger.orphans(|_| false).len(),
+            1,
+            "in use again, so no longer left"
+        );
+    }
+
+    #[test]
+    fn minutes_are_counted_by_day_and_by_stream() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.ran_for(&a, 3 * MINUTE, at(0), DAY);
+        ledger.ran_for(&a, 4 * MINUTE, at(1), DAY);
+        ledger.ran_for(&a, MINUTE, at(2), DAY + 1.day());
+        ledger.ran_for(&key("b"), MINUTE, at(2), DAY);
+        assert_eq!(ledger.ran(&a, DAY), 7 * MINUTE);
+        assert_eq!(ledger.ran(&a, DAY + 1.day()), MINUTE);
+        for n in 0..100 {
+            ledger.ran_for(&a, MINUTE, at(3), DAY + (n + 2).days());
+        }
+        let kept = ledger.entry(&a).map(|entry| entry.ran_ms.len());
+        assert_eq!(kept, Some(DAYS_MAX));
+    }
+
+    #[test]
+    fn the_time_nobody_looked_counts_when_ours_is_found_running() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        ledger.adopted(&a, "main", at(10), DAY);
+        assert_eq!(ledger.ran(&a, DAY), 10 * MINUTE);
+        // A clock that stepped by a year, in either direction, makes no bill.
+        ledger.adopted(&a, "main", at(525_600), DAY);
+        ledger.adopted(&a, "main", at(-525_600), DAY);
+        assert_eq!(ledger.ran(&a, DAY), 10 * MINUTE);
+        // Another's time is another's bill.
+        ledger.adopted(&key("b"), "main", at(0), DAY);
+        ledger.adopted(&key("b"), "main", at(10), DAY);
+        assert_eq!(ledger.ran(&key("b"), DAY), Duration::ZERO);
+    }
+
+    #[test]
+    fn series_are_of_the_last_hour() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        for n in 0..5 {
+            ledger.asking(&a, "main", at(n * 20));
+            ledger.stopped(&a, n % 2 == 0, at(n * 20 + 1));
+        }
+        assert_eq!(ledger.series(&a, at(81)), (3, 2));
+        assert_eq!(ledger.series(&a, at(1_000)), (0, 0));
+        assert_eq!(
+            ledger.series(&a, at(-1_000)),
+            (0, 0),
+            "the clock was set back"
+        );
+    }
+
+    #[test]
+    fn the_number_of_streams_is_bounded_and_what_runs_is_kept() {
+        let mut ledger = Ledger::default();
+        ledger.asking(&key("ours"), "main", at(0));
+        for n in 0..1_000 {
+            ledger.ran_for(&key(&n.to_string()), MINUTE, at(0), DAY);
+        }
+        assert!(ledger.is_known() && ledger.is_ours(&key("ours")));
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_was_written() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        ledger.ran_for(&a, MINUTE, at(1), DAY);
+        let text = serde_json::to_string(&ledger).unwrap();
+        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
+        let other = text.replace("streams/1", "streams/2");
+        assert!(!serde_json::from_str::<Ledger>(&other).unwrap().is_known());
+    }
+}

@@ -1,0 +1,644 @@
+//! The whole life at both vendors, against the lab's control planes whose clocks run twenty times as fast: made,
+//! started, published, dropped, resumed, lapsed, stopped, crashed, adopted; hours, minutes and credentials.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use onair::account::{self, Account, Release, Wall, Why};
+use onair::config::platform::{Create, OnExit, Platform, StreamRef, Vendor};
+use onair::config::schedule::Schedule;
+use onair::config::secret::{Bearer, Secret, SecretSource};
+use onair::config::{Publisher as Config, Server, WowzaDialect};
+use onair::feed::Feed;
+use onair::lab::rest::Bill;
+use onair::lab::{Fault, Lab, LabConfig, Profile, RestCall, RestConfig, RestFault};
+use onair::media::time::MediaClock;
+use onair::network::Network;
+use onair::platform::Pace;
+use onair::publisher::{Cause, Publisher, Snapshot, State, Verdict};
+use tokio::sync::watch;
+
+use crate::support::{SOON, clock, small_feed};
+
+const TOKEN: &str = "planted-token";
+const KEY: &str = "planted-key";
+/// By which the vendors' clocks are fast.
+const SPEED: u32 = 20;
+
+/// A vendor's account with the stream `front`, and an agent's host.
+struct World {
+    lab: Lab,
+    clock: MediaClock,
+    feed: Feed,
+    network: watch::Sender<Network>,
+    state: tempfile::TempDir,
+    /// By how many seconds the host's wall clock was set.
+    set: Arc<AtomicI64>,
+}
+
+impl World {
+    async fn new(change: impl FnOnce(&mut RestConfig)) -> Self {
+        let clock = clock();
+        let mut rest = RestConfig::new(Secret::new(TOKEN), Secret::new(KEY));
+        rest.time_scale = Some(1.0 / f64::from(SPEED));
+        rest.streams = vec!["front".to_owned()];
+        change(&mut rest);
+        let mut config = LabConfig::new(vec![Profile::Qencode, Profile::WowzaCloud], clock);
+        config.rest = Some(rest);
+        let lab = Lab::start(config).await.expect("a lab");
+        Self {
+            lab,
+            clock,
+            feed: Feed::start("feed", &small_feed(), clock).expect("a feed"),
+            network: watch::Sender::new(Network::default()),
+            state: tempfile::tempdir().expect("a folder"),
+            set: Arc::default(),
+        }
+    }
+
+    fn platform(&self, vendor: Vendor) -> Platform {
+        let (at, credential) = match &vendor {
+            Vendor::Qencode { .. } => (onair::lab::Vendor::Qencode, KEY),
+            Vendor::WowzaVideo { .. } => (onair::lab::Vendor::Wowza, TOKEN),
+        };
+        Platform {
+            vendor,
+            credential: Bearer {
+                token: Secret::new(credential),
+                source: None,
+            },
+            api: Secret::new(self.lab.rest(at).expect("control planes")),
+            stream: StreamRef::Name("front".to_owned()),
+            on_exit: OnExit::Stop,
+            daily_minutes: None,
+        }
+    }
+
+    fn qencode(&self) -> Platform {
+        self.platform(Vendor::Qencode { callback_url: None })
+    }
+
+    fn wowza(&self) -> Platform {
+        self.platform(Vendor::WowzaVideo {
+            dialect: WowzaDialect::V1,
+            create: Some(Create::at("eu_germany")),
+        })
+    }
+
+    /// The guard of this host's account, once the one before has let go of it.
+    async fn account(&self) -> Account {
+        let freed = async {
+            let mut every = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                every.tick().await;
+                if let Ok(account) = self.open() {
+                    return account;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, freed).await.expect("it lets go")
+    }
+
+    fn open(&self) -> Result<Account, account::Error> {
+        let set = Arc::clone(&self.set);
+        let wall: Wall = Box::new(move || {
+            let now = Timestamp::now().as_second() + set.load(Ordering::Relaxed);
+            Timestamp::from_second(now).expect("within the calendar")
+        });
+        Account::in_lab(Some(self.state.path()), wall, SPEED)
+    }
+
+    fn start(&self, config: &Config, account: &Account) -> Publisher {
+        let (feed, network) = (self.feed.handle(), self.network.subscribe());
+        Publisher::start("main", config, feed, self.clock, network, account, 1).expect("it starts")
+    }
+
+    /// The bill of the one stream that was ever started.
+    fn bill(&self) -> Bill {
+        let mut bills = self.lab.bills();
+        bills.retain(|bill| bill.starts > 0);
+        assert_eq!(bills.len(), 1, "{bills:?}");
+        bills.remove(0)
+    }
+
+    /// Waits until nothing costs any more: Wowza says `stopped` before it is.
+    async fn rests(&self) {
+        let rest = async {
+            let mut every = tokio::time::interval(Duration::from_millis(20));
+            while self.lab.bills().iter().any(|bill| bill.running) {
+                every.tick().await;
+            }
+        };
+        let rested = tokio::time::timeout(SOON, rest).await;
+        assert!(rested.is_ok(), "{:?}", self.lab.bills());
+    }
+
+    /// What the file of state says of the one stream, as JSON.
+    fn written(&self) -> serde_json::Value {
+        let text = std::fs::read_to_string(self.state.path().join("streams.json"));
+        let json: serde_json::Value =
+            serde_json::from_str(&text.expect("it is there")).expect("it is JSON");
+        json["streams"][0].clone()
+    }
+}
+
+fn config(platform: Platform) -> Config {
+    Config::new("feed", Server::Platform(Box::new(platform)))
+}
+
+async fn until(
+    publisher: &Publisher,
+    what: &str,
+    wanted: impl FnMut(&Snapshot) -> bool,
+) -> Snapshot {
+    let mut watch = publisher.watch();
+    let reached = tokio::time::timeout(SOON * 2, watch.wait_for(wanted)).await;
+    let reached = reached.ok().and_then(Result::ok).map(|s| s.clone());
+    reached.unwrap_or_else(|| panic!("{what}: not in time; {:?}", publisher.watch().borrow()))
+}
+
+const PART: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn qencode_is_started_resumed_at_the_same_url_started_again_and_stopped() {
+    let world = World::new(|_| {}).await;
+    let account = world.account().await;
+    let publisher = world.start(&config(world.qencode()), &account);
+    let first = until(&publisher, "on air", Snapshot::is_on_air).await;
+    let status = first.platform.clone().expect("it has a platform");
+    assert!(status.ours && status.starts == 1, "{status:?}");
+    assert_eq!(world.written()["ours"], true);
+    assert_eq!(first.recoveries[&Cause::Start].times, 1);
+
+    // Dropped: the same URL is good for two of the vendor's minutes.
+    world.lab.faults().commit(None, Fault::DropSocket);
+    let back = until(&publisher, "back", |p| {
+        p.is_on_air() && p.sessions > first.sessions
+    })
+    .await;
+    assert_eq!(world.bill().starts, 1, "resumed, not started again");
+    assert!(back.recoveries.len() > 1, "{:?}", back.recoveries);
+
+    // Stopped under it: after the time to resume it is started again, at another URL.
+    world
+        .lab
+        .faults()
+        .commit(Some(Profile::Qencode), Fault::RestStop);
+    until(&publisher, "again", |p| {
+        p.is_on_air() && p.platform.as_ref().is_some_and(|s| s.starts == 2)
+    })
+    .await;
+    assert_eq!(world.bill().starts, 2);
+    assert_eq!(world.written()["taken"].as_array().map(Vec::len), Some(1));
+
+    let watch = publisher.watch();
+    publisher.drain(PART).await;
+    let bill = world.bill();
+    assert!(!bill.running, "{bill:?}");
+    assert_eq!(world.written()["ours"], false);
+    let counted = watch.borrow().platform.clone().expect("still there").ran;
+    // A start counts from when it is asked for, the bill from when it stands.
+    let counted = counted.as_secs_f64();
+    assert!(counted >= bill.billed_s * 0.8, "{counted} s of {bill:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_wowza_a_stream_is_made_published_adopted_after_a_crash_and_stopped() {
+    let world = World::new(|rest| rest.streams.clear()).await;
+    let account = world.account().await;
+    let publisher = world.start(&config(world.wowza()), &account);
+    until(&publisher, "on air", Snapshot::is_on_air).await;
+    assert_eq!((world.bill().starts, world.bill().running), (1, true));
+
+    // A crash leaves everything as it is, but for the process.
+    drop((publisher, account));
+    let account = world.account().await;
+    assert!(world.bill().running);
+    let publisher = world.start(&config(world.wowza()), &account);
+    let adopted = until(&publisher, "on air again", Snapshot::is_on_air).await;
+    let status = adopted.platform.expect("it has a platform");
+    assert!(status.ours && status.starts == 0, "{status:?}");
+    assert_eq!(world.bill().starts, 1);
+
+    // Nor does a publisher that goes on with it in place of another start it again.
+    publisher.part(PART, Release::HandOver).await;
+    assert!(world.bill().running);
+    let publisher = world.start(&config(world.wowza()), &account);
+    until(&publisher, "on air in its place", Snapshot::is_on_air).await;
+    assert_eq!(world.bill().starts, 1);
+    publisher.drain(PART).await;
+    world.rests().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crashed_agent_started_and_nobody_wants_is_stopped_at_the_next_start() {
+    let world = World::new(|rest| rest.streams.push("other".to_owned())).await;
+    for platform in [world.qencode(), world.wowza()] {
+        let account = world.account().await;
+        let publisher = world.start(&config(platform.clone()), &account);
+        until(&publisher, "on air", Snapshot::is_on_air).await;
+        drop((publisher, account));
+
+        let account = world.account().await;
+        let other = StreamRef::Name("other".to_owned());
+        let changed = Platform {
+            stream: other,
+            ..platform
+        };
+        let wanted = BTreeMap::from([("main".to_owned(), config(changed))]);
+        let swept = account::stop_orphans(&account, &wanted);
+        tokio::time::timeout(SOON, swept)
+            .await
+            .expect("it is stopped");
+        world.rests().await;
+        assert!(account.orphans(|_| false).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_somebody_else_started_is_used_and_left() {
+    let world = World::new(|_| {}).await;
+    let platform = world.wowza();
+    let by_hand = config(platform.clone());
+    let mut hand = onair::platform::connect(&platform, &by_hand, &Pace::default()).expect("a way");
+    let front = onair::platform::find(hand.as_mut(), &platform.stream).await;
+    hand.start(&front.expect("it is there"))
+        .await
+        .expect("started by hand");
+
+    let account = world.account().await;
+    let publisher = world.start(&by_hand, &account);
+    let seen = until(&publisher, "on air", Snapshot::is_on_air).await;
+    assert!(!seen.platform.expect("it has a platform").ours);
+    publisher.drain(PART).await;
+    assert!(world.bill().running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_exit_leave_leaves_it_and_the_next_start_goes_on_with_it() {
+    let world = World::new(|_| {}).await;
+    let platform = Platform {
+        on_exit: OnExit::Leave,
+        ..world.wowza()
+    };
+    for _ in 0..2 {
+        let account = world.account().await;
+        let publisher = world.start(&config(platform.clone()), &account);
+        until(&publisher, "on air", Snapshot::is_on_air).await;
+        publisher.drain(PART).await;
+        assert!(world.bill().running);
+        assert_eq!(world.written()["left"], true);
+    }
+    assert_eq!(world.bill().starts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minutes_of_the_day_end_it_and_the_next_day_begins_it() {
+    let world = World::new(|_| {}).await;
+    let platform = Platform {
+        daily_minutes: Some(2),
+        ..world.qencode()
+    };
+    let account = world.account().await;
+    let mut config = config(platform);
+    config.time_zone = TimeZone::UTC;
+    // Noon, so that the test's own time does not come near midnight.
+    let noon = 43_200 - Timestamp::now().as_second().rem_euclid(86_400);
+    world.set.store(noon, Ordering::Relaxed);
+    let publisher = world.start(&config, &account);
+    until(&publisher, "on air", Snapshot::is_on_air).await;
+    let spent = until(&publisher, "off", |p| matches!(p.state, State::OffAir(_))).await;
+    let State::OffAir(off) = spent.state else {
+        panic!("{:?}", spent.state)
+    };
+    assert_eq!(off.why, Why::DailyLimit);
+    let ran = spent.platform.expect("it has a platform").ran;
+    assert!(ran >= Duration::from_secs(120), "{ran:?}");
+    let bill = world.bill();
+    assert!(!bill.running && bill.starts == 1, "{bill:?}");
+
+    // Two seconds to midnight.
+    let left = off.until.expect("midnight").duration_since(account.wall());
+    world.set.fetch_add(left.as_secs() - 2, Ordering::Relaxed);
+    until(&publisher, "the next day", |p| {
+        p.is_on_air() && p.sessions > 1
+    })
+    .await;
+    assert_eq!(world.bill().starts, 2);
+    publisher.drain(PART).await;
+    world.rests().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_hours_begin_and_end_it() {
+    let world = World::new(|_| {}).await;
+    let account = world.account().await;
+    let mut config = config(world.qencode());
+    config.time_zone = TimeZone::UTC;
+    config.on_air = Schedule::read(["daily 08:00-18:00"]);
+    let to = |hour: i64, account: &Account| {
+        let of_day = account.wall().as_second().rem_euclid(86_400);
+        world
+            .set
+            .fetch_add(hour * 3_600 - 2 - of_day, Ordering::Relaxed);
+    };
+    to(8, &account);
+    let publisher = world.start(&config, &account);
+    let before = until(&publisher, "off", |p| matches!(p.state, State::OffAir(_))).await;
+    assert_eq!(
+        (
+            before.sessions,
+            world.lab.bills().iter().map(|b| b.starts).sum::<u32>()
+        ),
+        (0, 0)
+    );
+    let on = until(&publisher, "on air", Snapshot::is_on_air).await;
+    assert_eq!(on.recoveries[&Cause::Schedule].times, 1);
+    to(18, &account);
+    // The wall clock was set under it, so it is found out at the next look.
+    let closed = until(&publisher, "off again", |p| {
+        matches!(p.state, State::OffAir(_))
+    })
+    .await;
+    assert!(matches!(closed.state, State::OffAir(off) if off.why == Why::Schedule));
+    world.rests().await;
+    publisher.drain(PART).await;
+}
+
+fn refuse(how: RestFault, call: RestCall) -> Fault {
+    Fault::Rest {
+        how,
+        times: 1,
+        call: Some(call),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_credential_waits_for_another_and_takes_it() {
+    let world = World::new(|_| {}).await;
+    let account = world.account().await;
+    let file = world.state.path().join("token");
+    std::fs::write(&file, "planted-stale").expect("written");
+    let mut platform = world.wowza();
+    platform.credential = Bearer {
+        token: Secret::new("planted-stale"),
+        source: Some(SecretSource::File(file.clone())),
+    };
+    let publisher = world.start(&config(platform), &account);
+    let waiting = |p: &Snapshot| {
+        matches!(
+            p.state,
+            State::Waiting {
+                verdict: Verdict::Operator { .. },
+                ..
+            }
+        )
+    };
+    let refused = until(&publisher, "refused", waiting).await;
+    let said = format!("{refused:?}");
+    assert!(said.contains("401") && !said.contains("planted"), "{said}");
+    std::fs::write(&file, TOKEN).expect("written");
+    until(&publisher, "on air", Snapshot::is_on_air).await;
+    publisher.drain(PART).await;
+    world.rests().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn troubles_of_a_start_are_lived_through_without_a_second_stream() {
+    let world = World::new(|_| {}).await;
+    for platform in [world.wowza(), world.qencode()] {
+        let vendor = platform.vendor.name();
+        for how in [
+            RestFault::Status {
+                status: 503,
+                retry_after_s: None,
+            },
+            RestFault::HangUp { done: true },
+            RestFault::Malformed,
+        ] {
+            let account = world.account().await;
+            world
+                .lab
+                .faults()
+                .commit(None, refuse(how, RestCall::Start));
+            let publisher = world.start(&config(platform.clone()), &account);
+            until(&publisher, "on air", Snapshot::is_on_air).await;
+            publisher.drain(PART).await;
+            world.rests().await;
+            assert_eq!(world.written()["ours"], false, "{vendor} {how:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_agents_never_share_a_folder_of_state() {
+    let world = World::new(|_| {}).await;
+    let first = world.account().await;
+    let refused = world.open().err().expect("it is held");
+    assert!(matches!(refused, account::Error::InUse { .. }), "{refused}");
+    drop(first);
+    assert!(world.open().is_ok());
+    assert!(Path::new(world.state.path()).join("lock").exists());
+}
+
+/// Runs `onair stream` with these arguments; its exit code and what it printed.
+async fn stream(config: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_onair"));
+    command.arg("stream").args(args).arg("--config").arg(config);
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output
+        .await
+        .expect("no panic")
+        .expect("the built binary runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).expect("onair prints UTF-8");
+    assert!(!said.contains("planted"), "{args:?}: {said}");
+    (output.status.code(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_looks_after_the_streams_of_both_vendors() {
+    let world = World::new(|_| {}).await;
+    let url = |vendor| world.lab.rest(vendor).expect("control planes");
+    let (wowza, qencode) = (
+        url(onair::lab::Vendor::Wowza),
+        url(onair::lab::Vendor::Qencode),
+    );
+    let path = world.state.path().join("onair.toml");
+    let text = format!(
+        r#"[feed.a]
+video = {{ source = "testcard" }}
+[publisher.wowza-video]
+feed = "a"
+to = "wowza-video"
+token = "{TOKEN}"
+stream_name = "desk"
+create = {{ broadcast_location = "eu_germany" }}
+api = "{wowza}"
+[publisher.qencode]
+feed = "a"
+to = "qencode"
+api_key = "{KEY}"
+stream_name = "desk"
+api = "{qencode}"
+"#
+    );
+    std::fs::write(&path, text).expect("written");
+    let (code, said) = stream(&path, &["list"]).await;
+    assert!(
+        code == Some(1) && said.contains("name one of them"),
+        "{said}"
+    );
+    for vendor in ["wowza-video", "qencode"] {
+        let run = async |action: &str, more: &[&str]| {
+            let (code, said) = stream(&path, &[&[action, vendor], more].concat()).await;
+            assert_eq!(code, Some(0), "{vendor} {action}: {said}");
+            said
+        };
+        let listed = run("list", &[]).await;
+        assert!(
+            listed.contains("front") && listed.contains("stopped"),
+            "{listed}"
+        );
+        let (code, said) = stream(&path, &["status", vendor]).await;
+        assert!(code == Some(1) && said.contains("has no stream"), "{said}");
+        run("create", &["--json"]).await;
+        let started = run("start", &["--json"]).await;
+        assert!(started.contains("\"takes_media\": true"), "{started}");
+        assert!(
+            started.contains("\"server\": \"ws://127.0.0.1"),
+            "{started}"
+        );
+        assert!(run("status", &[]).await.contains("ready"));
+        let (code, said) = stream(&path, &["delete", vendor, "--yes"]).await;
+        assert!(code == Some(1) && said.contains("stop it first"), "{said}");
+        run("stop", &[]).await;
+        run("stop", &[]).await;
+        world.rests().await;
+        let (code, said) = stream(&path, &["delete", vendor]).await;
+        assert!(code == Some(1) && said.contains("--yes"), "{said}");
+        run("delete", &["--yes"]).await;
+        let listed = run("list", &["--json"]).await;
+        assert!(!listed.contains("desk"), "{listed}");
+    }
+}
+
+/// A daemon as an operator runs it; killed if the test gives up.
+struct Daemon(std::process::Child);
+
+impl Daemon {
+    /// Starts it at both vendors, asked to log everything into `log`.
+    fn start(config: &Path, log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log);
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_onair"))
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .args(["--log", "trace"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(log.expect("a log"))
+            .spawn();
+        Self(child.expect("the built binary runs"))
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let id = self.0.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status();
+        assert!(sent.expect("kill runs").success());
+        self.0.wait().expect("its status").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An error means that it has ended, as it should.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Waits until `n` lines of the log say that media is accepted.
+async fn accepted(log: &Path, n: usize) {
+    let seen = async {
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            every.tick().await;
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            if text.matches("media accepted after").count() >= n {
+                return;
+            }
+        }
+    };
+    let seen = tokio::time::timeout(SOON * 2, seen).await;
+    assert!(seen.is_ok(), "not on air in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_killed_at_both_vendors_adopts_its_streams_and_stops_them_when_it_is_told_to_end()
+{
+    // The daemon keeps to the vendors' real clocks, so the lab's run only as fast as those can bear.
+    let world = World::new(|rest| rest.time_scale = Some(0.25)).await;
+    let url = |vendor| world.lab.rest(vendor).expect("control planes");
+    let (wowza, qencode) = (
+        url(onair::lab::Vendor::Wowza),
+        url(onair::lab::Vendor::Qencode),
+    );
+    let folder = world.state.path();
+    let (config, log) = (folder.join("onair.toml"), folder.join("log"));
+    let text = format!(
+        r#"[daemon]
+state_dir = "kept"
+[feed.a]
+video = {{ source = "testcard", size = "640x360", fps = 15 }}
+[publisher.wowza-video]
+feed = "a"
+to = "wowza-video"
+token = "{TOKEN}"
+stream_name = "front"
+api = "{wowza}"
+[publisher.qencode]
+feed = "a"
+to = "qencode"
+api_key = "{KEY}"
+stream_name = "front"
+api = "{qencode}"
+"#
+    );
+    std::fs::write(&config, text).expect("written");
+    let daemon = Daemon::start(&config, &log);
+    accepted(&log, 2).await;
+    drop(daemon);
+    let starts = |world: &World| world.lab.bills().iter().map(|b| b.starts).sum::<u32>();
+    assert_eq!(starts(&world), 2);
+    let daemon = Daemon::start(&config, &log);
+    accepted(&log, 4).await;
+    assert_eq!(starts(&world), 2, "adopted");
+    assert_eq!(daemon.terminate(), Some(0));
+    world.rests().await;
+
+    let kept = std::fs::read_to_string(folder.join("kept/streams.json")).expect("it is there");
+    assert_eq!(kept.matches("\"ours\": false").count(), 2, "{kept}");
+    let logged = std::fs::read_to_string(&log).expect("a log");
+    assert!(logged.contains("which onair had started; going on with it"));
+    // What the vendors handed out is as secret as what was configured.
+    let mut secrets: Vec<String> = [TOKEN, KEY].map(str::to_owned).into();
+    for session in world.lab.hub().sessions() {
+        let (_, stream) = session.name.split_once('/').expect("a full name");
+        secrets.push(stream.to_owned());
+    }
+    assert!(secrets.len() >= 6, "{secrets:?}");
+    for secret in secrets {
+        for (place, text) in [("log", &logged), ("state", &kept)] {
+            let line = text.lines().find(|line| line.contains(&secret));
+            assert_eq!(line, None, "the {place} says {secret}");
+        }
+    }
+}

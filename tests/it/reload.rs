@@ -1,0 +1,109 @@
+//! A configuration that changes under a running agent: what differs begins anew, and nothing else notices.
+
+use std::collections::BTreeSet;
+
+use onair::lab::Profile;
+
+use crate::support::{Pair, SOON};
+
+/// Waits until the view shows the publisher `name` on air, and says how many sessions it needed.
+async fn on_air(pair: &Pair, name: &str) -> u64 {
+    let mut watch = pair.agent.view().publishers().remove(name).expect(name);
+    let snapshot = tokio::time::timeout(SOON * 2, watch.wait_for(|p| p.is_on_air())).await;
+    let sessions = snapshot.ok().and_then(Result::ok).map(|p| p.sessions);
+    sessions.unwrap_or_else(|| panic!("{name} is not on air in time"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_frame_rate_begins_the_feed_and_its_publisher_anew_and_the_view_follows() {
+    let mut pair = Pair::start(Profile::Ome021, |_| {}).await;
+    let view = pair.agent.view();
+    pair.until("on air", |p| p.is_on_air()).await;
+    pair.until_decoded(10).await;
+    let mut config = pair.agent.config().clone();
+    let feed = config.feeds.get_mut("feed").expect("the feed");
+    feed.video.as_mut().expect("a picture").fps = 10;
+    let reloaded = pair.agent.reload(&config, &BTreeSet::new()).await;
+    assert!(reloaded.failed.is_empty(), "{reloaded:?}");
+    assert_eq!(
+        reloaded.plan.to_string(),
+        "feed feed begins anew, publisher ome-0.21 begins anew"
+    );
+    assert_eq!(on_air(&pair, "ome-0.21").await, 1, "the name was free");
+    let fps = view.feeds().remove("feed").expect("the feed").tracks();
+    assert_eq!(fps.video.map(|video| video.fps), Some(10));
+
+    // The same once more changes nothing.
+    let reloaded = pair.agent.reload(&config, &BTreeSet::new()).await;
+    assert!(reloaded.plan.is_empty() && reloaded.failed.is_empty());
+    assert_eq!(on_air(&pair, "ome-0.21").await, 1);
+    let (report, _) = pair.end().await;
+    assert_eq!(report.violations, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_begin_as_it_is_configured_now_goes_on_as_it_was() {
+    let mut pair = Pair::start(Profile::Ome021, |_| {}).await;
+    pair.until("on air", |p| p.is_on_air()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let authorities = folder.path().join("ca.pem");
+    let certificate = "-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n";
+    std::fs::write(&authorities, certificate).expect("written");
+    let before = pair.agent.config().clone();
+    let mut config = before.clone();
+    let publisher = config.publishers.get_mut("ome-0.21").expect("it is there");
+    publisher.trust.ca_file = Some(authorities);
+    let beside = before.publishers["ome-0.21"].clone();
+    config.publishers.insert("lost".to_owned(), {
+        let mut lost = beside;
+        lost.feed = "no-such-feed".to_owned();
+        lost
+    });
+    let reloaded = pair.agent.reload(&config, &BTreeSet::new()).await;
+    let failed: Vec<String> = reloaded.failed.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        failed,
+        [
+            "publisher lost cannot start: its feed no-such-feed does not run",
+            "publisher ome-0.21 cannot start"
+        ]
+    );
+    assert_eq!(pair.agent.config().publishers, before.publishers);
+    assert_eq!(on_air(&pair, "ome-0.21").await, 1);
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_is_held_stays_off_air_until_it_is_let_go() {
+    let mut pair = Pair::start(Profile::WhipOme, |_| {}).await;
+    let name = Profile::WhipOme.to_string();
+    pair.until("on air", |p| p.is_on_air()).await;
+    assert!(pair.agent.hold_publisher(&name).await);
+    assert!(!pair.agent.hold_publisher(&name).await, "once is enough");
+    // Not even another configuration brings it back, and it is still seen.
+    let mut config = pair.agent.config().clone();
+    let feed = config.feeds.get_mut("feed").expect("the feed");
+    feed.video.as_mut().expect("a picture").fps = 10;
+    let reloaded = pair.agent.reload(&config, &BTreeSet::new()).await;
+    assert!(reloaded.failed.is_empty(), "{reloaded:?}");
+    let seen = pair.agent.view().overview().publishers;
+    assert!(seen.get(&name).is_some_and(|p| !p.is_on_air()), "{seen:?}");
+    assert!(matches!(
+        pair.agent.restart_publisher(&name).await,
+        Ok(false)
+    ));
+
+    assert!(matches!(pair.agent.resume_publisher(&name), Ok(true)));
+    assert!(matches!(pair.agent.resume_publisher(&name), Ok(false)));
+    on_air(&pair, &name).await;
+    assert!(matches!(
+        pair.agent.restart_publisher(&name).await,
+        Ok(true)
+    ));
+    assert!(matches!(
+        pair.agent.restart_publisher("nobody").await,
+        Ok(false)
+    ));
+    on_air(&pair, &name).await;
+    pair.end().await;
+}
