@@ -137,8 +137,25 @@ said "Watchdog timeout" || fail "it was not the watchdog that ended it"
 step "killed"
 stuck KILL 20
 
+step "status and flight recorder"
+for ask in healthz readyz metrics; do
+    rig-net in agent python3 -c 'import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1]).read().decode())' \
+        "http://127.0.0.1:9810/$ask" > "$work/$ask" || fail "/$ask says no: $(cat "$work/$ask")"
+done
+onair bundle --output "$work/bundle.tar.gz" || fail "no bundle"
+python3 - "$work/bundle.tar.gz" "$key" <<- 'PYTHON' || fail "the bundle is not what it should be"
+	import sys, tarfile
+	files = [f for f in tarfile.open(sys.argv[1]) if f.isfile()]
+	texts = [tarfile.open(sys.argv[1]).extractfile(f.name).read() for f in files]
+	print(len(files), "files,", sum(map(len, texts)), "bytes")
+	recorded = any(b"on air" in text for text in texts)
+	leaks = [f.name for f, text in zip(files, texts) if sys.argv[2].encode() in text]
+	sys.exit(not recorded or bool(leaks))
+PYTHON
+
 step "secrets"
 never "$key"
+! grep -F -- "$key" "$work/metrics" || fail "the metrics tell the credential"
 ! grep -lF -- "$key" /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2> /dev/null || fail "the credential is seen in /proc"
 
 step "stop"
