@@ -77,6 +77,8 @@ pub enum Verb {
     Lab(Box<Lab>),
     /// Find out what a server would take, without publishing; exit code 0 if one could publish
     Probe(Probe),
+    /// Pack what support needs to see into one file: the flight recorder, the configuration without secrets, the machine
+    Bundle(Bundle),
     /// Look after the streams at Wowza Video or Qencode: list, create, start, status, stop, delete
     Stream(Stream),
     /// Write the manual pages and the completions of shells into a folder, for packages
@@ -231,6 +233,26 @@ pub struct Check {
     pub json: bool,
 }
 
+/// `onair bundle`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Works whether the daemon runs or not. MANIFEST in the file says what is in it and what was left out; secrets are.\n\
+    Run it as root to have the journal and the daemon's files in it too.\n\
+    \n\
+    Examples:\n  \
+    onair bundle\n  \
+    onair bundle --config onair.toml --output front-door.tar.gz"
+)]
+pub struct Bundle {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+
+    /// Where to write it, a gzipped tar; default: onair-bundle-TIME.tar.gz in the current folder
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// `onair devices`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -245,7 +267,6 @@ pub struct Devices {
 /// `onair lab`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
-    onair lab --profile ome-0.21,qencode\n  \
     onair lab --profile wowza-cloud,qencode --rest --time-scale 0.1\n  \
     onair lab --listen 192.0.2.7:8080 --port ome-0.20=3333 --self-signed certs --turn=3478 --turn-tls 443 --report report.json")]
 pub struct Lab {

@@ -16,6 +16,7 @@ use crate::net::Target;
 use crate::net::http::Reply;
 use crate::peer::candidate::Candidate;
 use crate::peer::turn;
+use crate::recorder::frame::{self, Found};
 use crate::signal::candidate;
 use crate::signal::sdp::{self, Kind};
 use crate::signal::whip::redirect::{Trail, Turn};
@@ -85,6 +86,30 @@ pub fn ome_message(data: &[u8]) {
         }
         Some(ome::Said::Error { .. } | ome::Said::Misshapen(_)) | None => {}
     }
+}
+
+/// A file of the flight recorder: every byte is in a record or in a gap, no two gaps follow each other, and what is
+/// written behind it is found.
+pub fn recorder(data: &[u8]) {
+    let mut n_bytes = 0;
+    let mut gap = false;
+    for found in frame::Reader::new(data) {
+        match found {
+            Found::Line(line) => {
+                n_bytes += frame::HEADER + line.len() + 1;
+                gap = false;
+            }
+            Found::Torn(length) => {
+                assert!(length > 0 && !gap);
+                n_bytes += length;
+                gap = true;
+            }
+        }
+    }
+    assert_eq!(n_bytes, data.len());
+    let mut longer = data.to_vec();
+    assert!(frame::write("{}", &mut longer));
+    assert_eq!(frame::Reader::new(&longer).last(), Some(Found::Line("{}")));
 }
 
 /// A session description: what is made regular stays as it is when made regular again.

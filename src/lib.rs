@@ -55,6 +55,7 @@ pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod publisher;
+pub mod recorder;
 pub mod report;
 pub mod session;
 pub mod signal;

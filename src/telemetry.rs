@@ -7,13 +7,18 @@
 //! No filter can show a secret: onair's own words hold none, and libraries that would print whole requests and
 //! messages are never heard in such detail.
 
+mod listen;
+
 use std::io::IsTerminal as _;
 
-use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub use listen::{Listening, Said, listen};
 
 use crate::cli::{Global, LogFormat};
 
@@ -33,27 +38,13 @@ const DISCREET: [(&str, Level); 8] = [
 
 /// Starts logging, once per process, before anything else runs; also sends panics there.
 pub fn start(global: &Global) {
-    let terminal = std::io::stderr().is_terminal();
     let (filter, refused) = filter(&global.log);
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let discreet = filter_fn(is_discreet);
+    let shown = printed(global.log_format).with_filter(filter.and(filter_fn(is_discreet)));
     // Fails only where a subscriber was set before, and then that one is to be kept.
-    let started = match global.log_format {
-        LogFormat::Json => subscriber
-            .json()
-            .flatten_event(true)
-            .finish()
-            .with(discreet)
-            .try_init(),
-        LogFormat::Text => subscriber
-            .with_ansi(terminal)
-            .with_target(!terminal)
-            .finish()
-            .with(discreet)
-            .try_init(),
-    };
+    let started = tracing_subscriber::registry()
+        .with(shown)
+        .with(listen::layer())
+        .try_init();
     if started.is_ok() {
         log_panics();
     }
@@ -63,6 +54,19 @@ pub fn start(global: &Global) {
             why,
             "log filter not understood, logging at info"
         );
+    }
+}
+
+/// What puts events on standard error.
+fn printed<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let terminal = std::io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Text => layer.with_ansi(terminal).with_target(!terminal).boxed(),
     }
 }
 

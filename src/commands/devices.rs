@@ -28,6 +28,18 @@ const WANTED: (Size, u32) = (
 
 /// Prints the list; a machine without devices is no failure.
 pub async fn run(args: cli::Devices, _globals: cli::Global) -> anyhow::Result<ExitCode> {
+    let (cameras, microphones) = found().await?;
+    let text = if args.json {
+        format!("{:#}\n", as_json(&cameras, &microphones))
+    } else {
+        as_text(&cameras, &microphones)
+    };
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks all drivers.
+pub(super) async fn found() -> anyhow::Result<(Vec<CameraInfo>, Vec<MicrophoneInfo>)> {
     let cameras = tokio::task::spawn_blocking(camera::list);
     let cameras = tokio::time::timeout(DEADLINE, cameras)
         .await
@@ -40,16 +52,10 @@ pub async fn run(args: cli::Devices, _globals: cli::Global) -> anyhow::Result<Ex
             tracing::warn!(%error, "microphones cannot be listed");
             Vec::new()
         });
-    let text = if args.json {
-        format!("{:#}\n", as_json(&cameras, &microphones))
-    } else {
-        as_text(&cameras, &microphones)
-    };
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok((cameras, microphones))
 }
 
-fn as_json(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> Value {
+pub(super) fn as_json(cameras: &[CameraInfo], microphones: &[MicrophoneInfo]) -> Value {
     let camera = |camera: &CameraInfo| {
         let offer = |offer: &Offer| {
             json!({

@@ -1,5 +1,6 @@
 //! One file per verb, and what they share: interrupts, output, exit codes.
 
+pub mod bundle;
 pub mod check;
 pub mod demo;
 pub mod devices;
@@ -24,6 +25,7 @@ pub const CONFIGURATION: u8 = 78;
 /// Runs the verb that the command line names.
 pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
+        Verb::Bundle(args) => bundle::run(args, cli.global).await,
         Verb::Check(args) => check::run(args, cli.global).await,
         Verb::Demo(args) => demo::run(args, cli.global).await,
         Verb::Devices(args) => devices::run(args, cli.global).await,

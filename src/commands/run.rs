@@ -10,21 +10,25 @@ use tokio_util::sync::CancellationToken;
 use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli;
+use crate::config::load;
 use crate::daemon::notify::Manager;
 use crate::daemon::reload::Files;
 use crate::daemon::{self, Daemon};
 use crate::feed::Budget;
 use crate::media::time::MediaClock;
 use crate::network;
+use crate::recorder::Recorder;
 use crate::status;
 use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
+    let path = args.config.clone();
     let mut files = Files::new(args.config);
     let config = files.read().config?;
     let stop = signals::watch()?;
     let hangup = signals::hangup()?;
+    let mut recorder = Recorder::start(&config.daemon, move || load::secrets(&path).secrets);
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);
@@ -37,6 +41,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let mut daemon =
         Daemon::start(move || view.overview(), manager).context("cannot start a watchdog")?;
     daemon.relieve(supervisor.view());
+    recorder.follow(supervisor.view());
 
     let (health, requests) = (daemon.health(), daemon.requests());
     let status = &config.daemon.status;
@@ -70,6 +75,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     tracing::info!("draining");
     daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
     supervisor.drain().await;
+    recorder.finish().await;
     if let Some(status) = status {
         status.stop().await;
     }

@@ -8,12 +8,25 @@ use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::raw::{self, Env, Fault};
+use super::redact::{self, Redacted};
 use super::secret::{Secret, SecretSource};
 
 /// More than any configuration needs; a wrong path (a disk, a film) must not fill the memory.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// More than any token, key or signed URL needs.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Where systemd keeps the credentials of the unit.
+const CREDENTIALS: &str = "/run/credentials/onair.service";
+/// Variables that hold the URL of a proxy, perhaps with a password.
+const PROXIES: [&str; 6] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+];
 
 /// Why there is no configuration. The program ends with status 78.
 #[derive(Debug, thiserror::Error)]
@@ -94,11 +107,54 @@ pub fn load_noting(
     Ok(config)
 }
 
-/// The first folder that systemd made for this service (`StateDirectory=`).
-fn state_directory() -> Option<PathBuf> {
-    let folders = variable("STATE_DIRECTORY").ok()?;
-    let first = folders.split(':').next()?;
-    (!first.is_empty()).then(|| PathBuf::from(first))
+/// Secrets, for whoever must not repeat them.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// They, and the parts of them that are secrets by themselves.
+    pub secrets: Vec<Secret>,
+    /// Where others are that could not be read, each in two words.
+    pub unread: Vec<String>,
+}
+
+/// The secrets that the file at `path` holds or names, and those of the environment's proxies. Reads files, so it may
+/// block for a moment.
+pub fn secrets(path: &Path) -> Known {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let redacted = discreet(path).ok().flatten();
+    let mut known = Known::default();
+    for source in redacted.iter().flat_map(|redacted| &redacted.sources) {
+        let read = match source {
+            // Beside the unit its credentials are there for root to read.
+            SecretSource::Credential(name) => reread(source)
+                .or_else(|_| reread(&SecretSource::File(Path::new(CREDENTIALS).join(name)))),
+            SecretSource::Env(_) => reread(source),
+            SecretSource::File(file) => reread(&SecretSource::File(base.join(file))),
+        };
+        match (read, source) {
+            (Ok(secret), _) => known.secrets.extend(redact::parts(secret.expose())),
+            (Err(_), SecretSource::Credential(name)) => {
+                known.unread.push(format!("credential {name}"));
+            }
+            (Err(_), SecretSource::Env(name)) => known.unread.push(format!("variable {name}")),
+            (Err(_), SecretSource::File(file)) => {
+                known.unread.push(format!("file {}", file.display()));
+            }
+        }
+    }
+    for name in PROXIES {
+        if let Ok(url) = variable(name) {
+            known.secrets.extend(redact::parts(&url));
+        }
+    }
+    known
+        .secrets
+        .extend(redacted.into_iter().flat_map(|redacted| redacted.secrets));
+    known
+}
+
+/// The file at `path` as others may see it; `None` if it is no TOML. Says in a few words why it cannot be read.
+pub fn discreet(path: &Path) -> Result<Option<Redacted>, String> {
+    read(path, MAX_CONFIG_BYTES).map(|text| redact::redact(&text))
 }
 
 /// Reads a secret again, which its owner may have renewed since the configuration was read; says in a few words why
@@ -145,6 +201,13 @@ fn place(source: &SecretSource) -> Result<Option<PathBuf>, String> {
         SecretSource::Env(_) => Ok(None),
         SecretSource::File(path) => Ok(Some(path.clone())),
     }
+}
+
+/// What systemd gives a unit with `StateDirectory=`: the first, if there are several.
+pub fn state_directory() -> Option<PathBuf> {
+    let folders = variable("STATE_DIRECTORY").ok()?;
+    let first = folders.split(':').next()?;
+    (!first.is_empty()).then(|| PathBuf::from(first))
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {

@@ -7,6 +7,7 @@ pub mod load;
 pub mod pin;
 pub mod platform;
 pub mod raw;
+pub mod redact;
 pub mod schedule;
 pub mod secret;
 pub mod units;
@@ -41,6 +42,23 @@ pub struct Daemon {
     pub state_dir: Option<PathBuf>,
     /// How the process can be looked at and told what to do.
     pub status: Status,
+    /// What is kept of the last minutes.
+    pub recorder: Recorder,
+}
+
+/// The flight recorder, which keeps its files in [`Daemon::state_dir`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Bytes that all its files may take together, 1 MiB to 256 MiB; `None` and nothing is recorded.
+    pub size: Option<u64>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            size: Some(16 << 20),
+        }
+    }
 }
 
 /// The status server.

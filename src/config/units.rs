@@ -48,6 +48,19 @@ pub fn duration(text: &str) -> Option<Duration> {
     (seconds <= 10.0 * 365.0 * 86_400.0).then(|| Duration::from_secs_f64(seconds))
 }
 
+/// Reads a number with `KiB`, `MiB` or `GiB`; at most 1024 GiB.
+pub fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let factor = match unit {
+        "GiB" => f64::from(1 << 30),
+        "KiB" => 1024.0,
+        "MiB" => f64::from(1 << 20),
+        _ => return None,
+    };
+    let bytes = (number * factor).round();
+    (bytes <= f64::from(1 << 30) * 1024.0).then_some(bytes as u64)
+}
+
 /// Splits `12.5 unit`: a plain decimal number (no sign, no exponent), then its unit, with or without spaces between.
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -83,6 +96,16 @@ mod tests {
             "99999999999x64",
         ] {
             assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_bytes_carry_their_unit() {
+        assert_eq!(bytes("16 MiB"), Some(16 << 20));
+        assert_eq!(bytes("1.5KiB"), Some(1_536));
+        assert_eq!(bytes("1024 GiB"), Some(1 << 40));
+        for bad in ["", "16", "16 MB", "-1 MiB", "1025 GiB", "1e3 KiB"] {
+            assert_eq!(bytes(bad), None, "{bad}");
         }
     }
 

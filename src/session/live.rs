@@ -12,7 +12,7 @@ use super::ground::{Change, Ground};
 use super::rate::Rate;
 use super::talk::{Heard, Talk};
 use super::{
-    EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, now,
+    EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, note, now,
 };
 use crate::feed::Subscription;
 use crate::media::access_unit::Track;
@@ -205,6 +205,7 @@ impl<'a> Live<'a> {
             return Err(reason);
         };
         tracing::info!(cause = %reason, "restarting ICE");
+        note("our offer, to restart", &offer);
         talk.restart(offer);
         self.restart = Some(Restart {
             cause: reason,
@@ -224,6 +225,7 @@ impl<'a> Live<'a> {
             tracing::warn!(%error, "the server does not restart ICE");
             self.restart_failed()
         })?;
+        note("the server's answer, to restart", &answer.sdp);
         peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
         add_candidates(peer, &answer.candidates).await
     }

@@ -327,22 +327,32 @@ async fn negotiate(
     let remote: RemoteDescription = match opening {
         Opening::SendOffer => {
             let offer = peer.offer().await.map_err(EndReason::Engine)?;
+            note("our offer", &offer);
             let answer = until_stopped(stop, signaller.exchange(&offer)).await??;
             let Some(answer) = answer else {
                 let why = "the dialect let us offer and returned no answer".to_owned();
                 return Err(EndReason::Engine(peer::Error::Description { why }));
             };
+            note("the server's answer", &answer.sdp);
             peer.add_ice_servers(&answer.ice_servers);
             peer.accept(&answer.sdp).await.map_err(EndReason::Engine)?;
             answer
         }
         Opening::Offered(offer) => {
+            note("the server's offer", &offer.sdp);
             let answer = peer.answer(&offer.sdp).await.map_err(EndReason::Engine)?;
+            note("our answer", &answer);
             until_stopped(stop, signaller.exchange(&answer)).await??;
             offer
         }
     };
     add_candidates(peer, &remote.candidates).await
+}
+
+/// Says a description, without what is secret in it, to the log and to the flight recorder.
+fn note(whose: &str, sdp: &str) {
+    let sdp = signal::sdp::discreet(sdp);
+    tracing::debug!(target: "onair::sdp", whose, sdp, "description");
 }
 
 async fn add_candidates(peer: &Peer, candidates: &[String]) -> Result<(), EndReason> {

@@ -98,6 +98,40 @@ pub(crate) fn candidate_lines(sdp: &str) -> impl Iterator<Item = &str> {
         .filter(|line| line.starts_with("a=candidate:"))
 }
 
+/// A description as it may be kept: without credentials of ICE, keys, and what may name the stream.
+pub fn discreet(sdp: &str) -> String {
+    let mut kept = String::with_capacity(sdp.len().min(SDP_MAX));
+    for line in sdp.split(['\r', '\n']).filter(|line| !line.is_empty()) {
+        let end = kept.len() + line.len() + 2;
+        if end > SDP_MAX {
+            break;
+        }
+        let (name, _) = line.split_once(':').unwrap_or((line, ""));
+        match name {
+            "a=crypto" | "a=ice-pwd" | "a=ice-ufrag" => {
+                kept.push_str(name);
+                kept.push_str(":***");
+            }
+            _ => match line.get(..2) {
+                // The name of the session, and what people may say of it and of themselves.
+                Some(kind @ ("s=" | "i=" | "u=" | "e=" | "p=")) => {
+                    kept.push_str(kind);
+                    kept.push_str("***");
+                }
+                _ => match line.split_once(" ufrag ") {
+                    Some((candidate, rest)) => {
+                        let rest = rest.split_once(' ').map_or("", |(_, rest)| rest);
+                        _ = write!(kept, "{candidate} ufrag *** {rest}");
+                    }
+                    None => kept.push_str(line),
+                },
+            },
+        }
+        kept.push_str("\r\n");
+    }
+    kept
+}
+
 /// Our own description without candidates: neither dialect trickles, and both servers learn our address from
 /// our first check.
 pub fn without_candidates(local: &str) -> String {

@@ -1,6 +1,7 @@
 //! Drives the built binary as a user does: exit codes, help, faults, interrupts.
 
 mod daemon;
+mod recorder;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -28,7 +29,9 @@ fn check(config: &Path, flags: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn help_of_each_verb_ends_with_two_examples() {
-    for verb in ["demo", "run", "check", "devices", "lab", "probe", "stream"] {
+    for verb in [
+        "demo", "run", "check", "devices", "lab", "probe", "stream", "bundle",
+    ] {
         let output = onair(&[verb, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{verb}");
         let help = text(&output.stdout);

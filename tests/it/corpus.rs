@@ -55,6 +55,11 @@ fn ome_message() {
 }
 
 #[test]
+fn recorder() {
+    replay("recorder", fuzz::recorder, 10);
+}
+
+#[test]
 fn sdp() {
     replay("sdp", fuzz::sdp, 15);
 }
@@ -119,6 +124,7 @@ fn no_target_is_forgotten() {
             "config",
             "link_header",
             "ome_message",
+            "recorder",
             "sdp",
             "sdpfrag",
             "turn",

@@ -1,7 +1,9 @@
 //! The program as an operator runs it, asked to log everything: no secret of its configuration is ever said.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use onair::config::secret::Secret;
@@ -15,13 +17,15 @@ use crate::status::{self, Answer};
 use crate::support::{Pair, SOON, clock};
 
 /// In the URL's query, the URL's path and the stream's name; of a WHIP server, a TURN server, a proxy and the status
-/// server.
-const PLANTED: [&str; 8] = [
+/// server; and in what is remembered of a platform.
+const PLANTED: [&str; 10] = [
+    "planted-api-key",
     "planted-bearer",
     "planted-key",
     "planted-policy",
     "planted-proxy",
     "planted-relay",
+    "planted-session",
     "planted-status-token",
     "planted-stream",
     "planted-token",
@@ -38,6 +42,9 @@ fn configuration(lab: &Lab, proxy: &Proxy) -> String {
     let ome_url = ome.url.replace(&ome.stream, "planted-key");
     format!(
         r#"
+[daemon]
+state_dir = "state"
+
 [daemon.status]
 listen = "127.0.0.1:0"
 token = "planted-status-token"
@@ -157,7 +164,7 @@ async fn seen(at: SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_filter_of_the_log_no_report_and_no_status_shows_a_secret() {
+async fn no_log_no_report_no_status_no_record_and_no_bundle_shows_a_secret() {
     let profiles = vec![Profile::Ome021, Profile::Whip, Profile::WowzaSe];
     let mut lab = LabConfig::new(profiles, clock());
     lab.bearer = Some("planted-bearer".to_owned());
@@ -175,6 +182,9 @@ async fn no_filter_of_the_log_no_report_and_no_status_shows_a_secret() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("onair.toml");
     let report = folder.path().join("report.json");
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).expect("a new folder");
+    std::fs::write(state.join("platform.json"), PLATFORM).expect("written");
     std::fs::write(&config, configuration(&lab, &proxy)).expect("written");
     // More specific than any level that a list of ours could name.
     let filter = "trace,tungstenite=trace,tungstenite::handshake::client=trace,\
@@ -198,6 +208,7 @@ async fn no_filter_of_the_log_no_report_and_no_status_shows_a_secret() {
     let at = up.expect("on air in time").expect("it runs").status;
     let at = at.expect("it was told");
     let shown = seen(at).await;
+    let while_it_runs = bundle(&config, &folder.path().join("1.tar.gz"));
     onair.interrupt();
     let all = tokio::time::timeout(SOON, async { tokio::join!(said, logged) });
     let (said, logged) = all.await.expect("it ends in time");
@@ -220,17 +231,84 @@ async fn no_filter_of_the_log_no_report_and_no_status_shows_a_secret() {
         logged.contains("\"level\":\"DEBUG\"") && logged.contains("on air"),
         "nothing was logged in detail: {logged}"
     );
+    let recorded = recorded(&state);
+    let afterwards = bundle(&config, &folder.path().join("2.tar.gz"));
     for secret in PLANTED {
         for (place, text) in [
             ("log", &logged),
             ("output", &said),
             ("report", &report),
+            ("recorder", &recorded),
+            ("bundle of a running daemon", &while_it_runs),
+            ("bundle", &afterwards),
             ("status", &shown),
         ] {
             let line = text.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "the {place} says {secret}");
         }
     }
+    // They were looked for where there is something to find.
+    for (text, runs) in [(&while_it_runs, true), (&afterwards, false)] {
+        for found in [
+            "the server's answer",
+            "a=fingerprint:",
+            "a=ice-pwd:***",
+            "media accepted after",
+            "\"stream_id\": \"kept-id\"",
+            "[publisher.whip]",
+        ] {
+            assert!(text.contains(found), "no {found} in the bundle: {text}");
+        }
+        assert_eq!(text.contains("a daemon was recording meanwhile"), runs);
+        let credentials = text.matches("a=ice-pwd:").count();
+        assert_eq!(text.matches("a=ice-pwd:***").count(), credentials);
+        let users = text.matches("a=ice-ufrag:").count();
+        assert_eq!(text.matches("a=ice-ufrag:***").count(), users);
+    }
+    for found in ["\"on_air\"", "\"video_report\":{", "\"k\":\"end\""] {
+        assert!(afterwards.contains(found), "no {found}: {afterwards}");
+    }
+}
+
+/// What a platform's part could remember, had it no discretion of its own.
+const PLATFORM: &str = r#"{
+    "stream_id": "kept-id",
+    "api_key": "planted-api-key",
+    "url": "wss://ingest.example/app/planted-key?token=planted-token",
+    "said": "Authorization: Bearer planted-session-1",
+    "session": "eyJhbGciOiJIUzI1NiJ9.planted-session.planted-token"
+}"#;
+
+/// Makes a bundle and returns all its texts in one.
+fn bundle(config: &Path, output: &Path) -> String {
+    let made = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .arg("bundle")
+        .arg("--config")
+        .arg(config)
+        .arg("--output")
+        .arg(output)
+        .output()
+        .expect("the built binary runs");
+    assert!(made.status.success(), "{made:?}");
+    let file = std::fs::File::open(output).expect("a bundle");
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let mut all = String::new();
+    for entry in archive.entries().expect("a tar") {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a path").display().to_string();
+        writeln!(all, "== {path}").expect("a string takes all");
+        entry.read_to_string(&mut all).expect("text");
+    }
+    all
+}
+
+/// The recorder's files, byte for byte.
+fn recorded(state: &Path) -> String {
+    let files = std::fs::read_dir(state.join("recorder")).expect("a folder");
+    let bytes = files.map(|file| std::fs::read(file.expect("an entry").path()));
+    let all: Vec<u8> = bytes.flat_map(|bytes| bytes.expect("readable")).collect();
+    assert!(all.len() > 10_000, "hardly anything was recorded");
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::read::{Reader, Table, text};
-use crate::config::{Daemon, Status};
+use super::read::{Reader, Table, quantity, text};
+use crate::config::{Daemon, Recorder, Status, units};
 
 /// Fewest characters of a status token: what can be guessed protects nothing.
 const TOKEN_MIN: usize = 16;
@@ -13,13 +13,32 @@ impl Reader<'_> {
         let Some(table) = self.table(root, "daemon") else {
             return Daemon::default();
         };
-        self.only(&table, &["state_dir", "status"], &[]);
+        self.only(&table, &["state_dir", "recorder", "status"], &[]);
         let state_dir = self.optional(&table, "state_dir", None, |v| text(v).map(Some));
         let status = self.table(&table, "status");
+        let recorder = self.table(&table, "recorder");
         Daemon {
             state_dir: state_dir.map(|path| self.env.base.join(path)),
             status: status.map(|table| self.status(&table)).unwrap_or_default(),
+            recorder: recorder
+                .map(|table| self.recorder(&table))
+                .unwrap_or_default(),
         }
+    }
+
+    fn recorder(&mut self, table: &Table<'_>) -> Recorder {
+        self.only(table, &["size"], &[]);
+        let size = self.optional(table, "size", Recorder::default().size, |v| {
+            let allowed =
+                "an amount with its unit, 1 MiB to 256 MiB, such as \"16 MiB\", or \"off\"";
+            quantity(v, allowed, |text| match text {
+                "off" => Some(None),
+                _ => units::bytes(text)
+                    .filter(|size| (1 << 20..=256 << 20).contains(size))
+                    .map(Some),
+            })
+        });
+        Recorder { size }
     }
 
     fn status(&mut self, table: &Table<'_>) -> Status {

@@ -438,3 +438,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_kept_of_a_description_holds_no_credentials() {
+    let sdp = "v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=planted\r\nt=0 0\r\nm=video 9 RTP/SAVPF 96\n\
+               a=ice-ufrag:planted\r\na=ice-pwd:planted:planted\r\na=fingerprint:sha-256 AA:BB\r\n\
+               a=crypto:1 AES_CM_128 inline:planted\r\n\
+               a=candidate:1 1 udp 1 192.0.2.1 9 typ host ufrag planted generation 0\r\n";
+    let kept = discreet(sdp);
+    assert!(!kept.contains("planted"), "{kept}");
+    for line in [
+        "s=***\r\n",
+        "a=ice-pwd:***\r\n",
+        "a=fingerprint:sha-256 AA:BB\r\n",
+        "typ host ufrag *** generation 0\r\n",
+    ] {
+        assert!(kept.contains(line), "{line}: {kept}");
+    }
+    assert!(discreet(&"a=x\n".repeat(SDP_MAX)).len() <= SDP_MAX);
+}
