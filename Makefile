@@ -119,7 +119,7 @@ deb: toolchain packages
 	printf 'onair (%s-1) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$$version" "$$maintainer" \
 	  "$$(git log -1 --format=%cD 2>/dev/null || date -R)" > "$$target/release/generated/changelog.Debian"
 	gzip -9 --no-name "$$target"/release/generated/{man/*,changelog.Debian}
-	cargo deb --locked --no-build --output "$$target/onair.deb"
+	cargo deb --locked --no-build --strip --output "$$target/onair.deb"
 	oldest() { objdump -T "$$target/release/onair" | sed -n "s/.*($$1_\([0-9.]*\)).*/\1/p" | sort -uV | tail -n1; }
 	echo "needs glibc $$(oldest GLIBC) or newer (Debian 12 has 2.36, Ubuntu 24.04 has 2.39)"
 	dpkg-deb --info "$$target/onair.deb" | sed -n 's/^ \(Version\|Depends\|Installed-Size\)/\1/p'
