@@ -17,8 +17,8 @@ RIG_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rig
 export RIG_CACHE
 
 # openh264 (C++, with its assembly by nasm), opus (cmake), cpal (ALSA); libclang is added by name below.
-# The tests in network namespaces: iproute2, nftables.
-PACKAGES := build-essential cmake iproute2 libasound2-dev nasm nftables pkg-config
+# The tests in network namespaces: iproute2, nftables. The judgement of the unit: systemd, which is not started by that.
+PACKAGES := build-essential cmake iproute2 libasound2-dev nasm nftables pkg-config systemd
 RIG_PACKAGES := debian-archive-keyring perl python3
 RIG_UML_PACKAGES := bc bison flex libc6-dev make gcc xz-utils
 
@@ -64,7 +64,7 @@ test: lint
 	cargo test --locked
 	$(MAKE) interop
 
-## lint: format, clippy, docs; licences and advisories where cargo-deny is installed
+## lint: format, clippy, docs, the systemd unit; licences and advisories where cargo-deny is installed
 .PHONY: lint
 lint: toolchain packages
 	@$(call say,format)
@@ -73,6 +73,12 @@ lint: toolchain packages
 	cargo clippy --locked --all-targets -- -D warnings
 	$(call say,docs)
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	$(call say,unit)
+	if command -v systemd-analyze >/dev/null; then
+	  tests/unit
+	else
+	  echo "skipped: the systemd unit (systemd-analyze is not installed)"
+	fi
 	if command -v cargo-deny >/dev/null; then
 	  $(call say,licences and advisories)
 	  cargo deny check
@@ -101,6 +107,32 @@ recovery: toolchain packages
 	cargo bench --locked --profile dev --bench recovery -- --together 40 $(ARGS)
 
 ## rig: a real V4L2 camera and a USB webcam in a guest machine, pulled, stalled and broken; the first run builds it
+## deb: a Debian package of the program and its service, for machines as old as this one (Debian 12, Ubuntu 24.04)
+.PHONY: deb
+deb: toolchain packages
+	@if ! command -v cargo-deb >/dev/null; then
+	  echo "installing cargo-deb by cargo, once (some minutes)"
+	  cargo install --locked cargo-deb
+	fi
+	$(call say,program)
+	echo "building for release; the first time this takes a quarter of an hour on two cores"
+	cargo build --locked --release
+	$(call say,package)
+	target=$$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	rm -rf "$$target/release/generated"
+	"$$target/release/onair" generate "$$target/release/generated"
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+	maintainer=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+	printf 'onair (%s-1) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- %s  %s\n' "$$version" "$$maintainer" \
+	  "$$(git log -1 --format=%cD 2>/dev/null || date -R)" > "$$target/release/generated/changelog.Debian"
+	gzip -9 --no-name "$$target"/release/generated/{man/*,changelog.Debian}
+	cargo deb --locked --no-build --strip --output "$$target/onair.deb"
+	oldest() { objdump -T "$$target/release/onair" | sed -n "s/.*($$1_\([0-9.]*\)).*/\1/p" | sort -uV | tail -n1; }
+	echo "needs glibc $$(oldest GLIBC) or newer (Debian 12 has 2.36, Ubuntu 24.04 has 2.39)"
+	dpkg-deb --info "$$target/onair.deb" | sed -n 's/^ \(Version\|Depends\|Installed-Size\)/\1/p'
+	echo "install it by: sudo apt install $$target/onair.deb"
+
+## rig: a real V4L2 camera, a USB webcam and the package under systemd in a guest machine, pulled, stalled and broken
 .PHONY: rig
 rig: toolchain packages
 	@$(call say,rig: the machine)
@@ -114,6 +146,7 @@ rig: toolchain packages
 	  $$root $$rig build --uml
 	fi
 	cargo build --locked
+	case " $(ARGS) " in "  " | *" service "*) $(MAKE) deb ;; esac
 	tests/rig/run $(ARGS)
 
 .PHONY: toolchain

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::units;
 
@@ -81,6 +81,22 @@ pub enum Verb {
     Bundle(Bundle),
     /// Look after the streams at Wowza Video or Qencode: list, create, start, status, stop, delete
     Stream(Stream),
+    /// Write the manual pages and the completions of shells into a folder, for packages
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+/// The command line as manual pages and completions describe it: without verbs that are not shown.
+pub fn shown() -> clap::Command {
+    let whole = Cli::command();
+    let verbs = whole.get_subcommands();
+    clap::Command::new("onair")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(whole.get_about().cloned().unwrap_or_default())
+        .after_help(whole.get_after_help().cloned().unwrap_or_default())
+        .args(whole.get_arguments().cloned())
+        .subcommand_required(true)
+        .subcommands(verbs.filter(|verb| !verb.is_hide_set()).cloned())
 }
 
 /// `onair stream`.
@@ -434,6 +450,14 @@ pub struct Probe {
     pub json: bool,
 }
 
+/// `onair generate`.
+#[derive(Args, Clone, Debug)]
+pub struct Generate {
+    /// The folder; it is made
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
 /// Where the daemon's configuration belongs.
 const DEFAULT_CONFIG: &str = "/etc/onair/onair.toml";
 
@@ -489,13 +513,12 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+        shown().debug_assert();
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod check;
 pub mod demo;
 pub mod devices;
+pub mod generate;
 pub mod lab;
 mod outcome;
 pub mod probe;
@@ -28,6 +29,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, cli.global).await,
         Verb::Demo(args) => demo::run(args, cli.global).await,
         Verb::Devices(args) => devices::run(args, cli.global).await,
+        Verb::Generate(args) => generate::run(&args),
         Verb::Lab(args) => lab::run(*args, cli.global).await,
         Verb::Probe(args) => probe::run(args, cli.global).await,
         Verb::Run(args) => run::run(args, cli.global).await,

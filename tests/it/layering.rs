@@ -89,6 +89,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["lab/", "status/"]),
     ("base64", &["config/pin.rs", "lab/rest"]),
     ("clap", &["cli.rs", "main.rs"]),
+    ("clap_complete", &["commands/generate.rs"]),
+    ("clap_mangen", &["commands/generate.rs"]),
     ("cpal", &["capture/microphone"]),
     ("fast_image_resize", &["media/convert.rs"]),
     ("font8x8", &["capture/draw.rs"]),

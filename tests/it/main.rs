@@ -26,6 +26,7 @@ mod simd;
 mod status;
 mod support;
 mod turn;
+mod unit;
 mod ways;
 mod whip;
 mod wowza;
