@@ -106,7 +106,6 @@ recovery: toolchain packages
 	@echo "a quarter of an hour on two cores, and nothing else should run meanwhile"
 	cargo bench --locked --profile dev --bench recovery -- --together 40 $(ARGS)
 
-## rig: a real V4L2 camera and a USB webcam in a guest machine, pulled, stalled and broken; the first run builds it
 ## deb: a Debian package of the program and its service, for machines as old as this one (Debian 12, Ubuntu 24.04)
 .PHONY: deb
 deb: toolchain packages
