@@ -9,6 +9,8 @@
 //! Above stand the two long-lived owners: a [`publisher`] keeps one feed on air at one server and owns all
 //! retrying towards it; the feed owns its devices and all reopening of them. [`supervisor`] owns both kinds;
 //! [`daemon`] looks after it where nobody else does, by the judgement of [`health`].
+//! A [`platform`] is a vendor's control plane, which must be told to start and stop the stream that is published to, and
+//! [`account`] guards what that costs. [`status`] shows all of it over HTTP, and the [`recorder`] keeps it for later.
 //! [`lab`] stands opposite: a strict ingest server that judges, and shares no protocol code with the agent.
 //! [`media`] is everybody's vocabulary.
 //!

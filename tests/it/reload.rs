@@ -64,11 +64,13 @@ async fn what_cannot_begin_as_it_is_configured_now_goes_on_as_it_was() {
     assert_eq!(
         failed,
         [
+            "publisher ome-0.21 cannot start",
             "publisher lost cannot start: its feed no-such-feed does not run",
-            "publisher ome-0.21 cannot start"
         ]
     );
     assert_eq!(pair.agent.config().publishers, before.publishers);
+    let seen = pair.publisher.borrow().clone();
+    assert!(seen.is_on_air(), "nobody parted it: {:?}", seen.state);
     assert_eq!(on_air(&pair, "ome-0.21").await, 1);
     pair.end().await;
 }
