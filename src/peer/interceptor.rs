@@ -17,10 +17,11 @@ use rtc::shared::error::Error;
 use tokio::sync::{Notify, mpsc};
 
 use super::Event;
+use super::burst::Burst;
 use super::counters::Shared;
 use super::feedback::{Feedback, Said};
 use super::packetizer::Timeline;
-use super::reports::{Compound, Reports};
+use super::reports::Reports;
 use super::retransmit::{Budget, Retransmitter};
 use crate::media::access_unit::Track;
 use crate::media::time::MediaClock;
@@ -42,6 +43,7 @@ pub(super) struct Stream {
 /// The interceptor.
 pub(super) struct Egress {
     clock: MediaClock,
+    burst: Arc<Burst>,
     streams: Vec<Stream>,
     reports: Reports,
     memories: Vec<Retransmitter>,
@@ -55,11 +57,13 @@ pub(super) struct Egress {
 }
 
 impl Egress {
-    /// An interceptor for `streams` of a connection called `cname`. `farewell` is notified once goodbye is said.
+    /// An interceptor for `streams` of a connection called `cname`, whose packets wait in `burst`. `farewell` is
+    /// notified once goodbye is said.
     pub(super) fn new(
         clock: MediaClock,
         cname: &str,
         streams: Vec<Stream>,
+        burst: Arc<Burst>,
         counters: Arc<Shared>,
         events: mpsc::Sender<Event>,
         farewell: Arc<Notify>,
@@ -71,6 +75,7 @@ impl Egress {
             .collect();
         Self {
             clock,
+            burst,
             reports: Reports::new(clock, cname, &timelines),
             memories: streams.iter().map(|s| Retransmitter::new(s.ssrc)).collect(),
             budget: Budget::new(),
@@ -107,15 +112,15 @@ impl Egress {
 
     fn report(&mut self, now: Instant) {
         for compound in self.reports.take(now) {
-            self.write_rtcp(now, compound);
+            self.write(now, Packet::Rtcp(compound));
         }
     }
 
-    fn write_rtcp(&mut self, now: Instant, compound: Compound) {
+    fn write(&mut self, now: Instant, packet: Packet) {
         self.writes.push_back(TaggedPacket {
             now,
             transport: TransportContext::default(),
-            message: AttributedPacket::new(Packet::Rtcp(compound)),
+            message: AttributedPacket::new(packet),
         });
     }
 
@@ -199,15 +204,19 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Egress {
     fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
         let now = packet.now;
         match &packet.message.packet {
-            Packet::Rtp(rtp) => {
-                self.sent(now, rtp);
+            Packet::Rtp(last) => {
+                for packet in self.burst.take() {
+                    self.sent(now, &packet);
+                    self.write(now, Packet::Rtp(packet));
+                }
+                self.sent(now, last);
                 self.writes.push_back(packet);
                 self.report(now);
             }
             // The application writes RTCP for one reason only: to say goodbye. What it says is ours to word.
             Packet::Rtcp(_) => {
                 for compound in self.reports.goodbye(now) {
-                    self.write_rtcp(now, compound);
+                    self.write(now, Packet::Rtcp(compound));
                 }
                 self.farewell.notify_one();
             }
@@ -238,4 +247,105 @@ impl Interceptor for Egress {
     fn bind_remote_stream(&mut self, _: &StreamInfo) {}
 
     fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rtc::rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
+    use rtc::rtp;
+
+    use super::*;
+
+    const SSRC: u32 = 7;
+
+    fn egress(burst: &Arc<Burst>, counters: &Arc<Shared>) -> Egress {
+        let clock = MediaClock::new(Instant::now(), SystemTime::now());
+        let stream = Stream {
+            track: Track::Video,
+            ssrc: SSRC,
+            timeline: Timeline::new(Track::Video, 0),
+        };
+        Egress::new(
+            clock,
+            "name",
+            vec![stream],
+            Arc::clone(burst),
+            Arc::clone(counters),
+            mpsc::channel(32).0,
+            Arc::default(),
+        )
+    }
+
+    fn packet(sequence_number: u16) -> rtp::Packet {
+        rtp::Packet {
+            header: rtp::Header {
+                version: 2,
+                sequence_number,
+                ssrc: SSRC,
+                ..rtp::Header::default()
+            },
+            payload: vec![sequence_number as u8; 100].into(),
+        }
+    }
+
+    fn tagged(packet: Packet) -> TaggedPacket {
+        TaggedPacket {
+            now: Instant::now(),
+            transport: TransportContext::default(),
+            message: AttributedPacket::new(packet),
+        }
+    }
+
+    /// Sequence numbers of the RTP packets that leave.
+    fn leaving(egress: &mut Egress) -> Vec<u16> {
+        std::iter::from_fn(|| egress.poll_write())
+            .filter_map(|packet| {
+                let Packet::Rtp(packet) = packet.message.packet else {
+                    return None;
+                };
+                Some(packet.header.sequence_number)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_burst_leaves_with_its_last_packet_in_order_and_each_packet_counts_and_is_remembered() {
+        let (burst, counters) = (Arc::default(), Arc::default());
+        let mut egress = egress(&burst, &counters);
+        for n in 1..=4 {
+            burst.push(packet(n));
+        }
+        assert!(leaving(&mut egress).is_empty());
+        let last = tagged(Packet::Rtp(packet(5)));
+        egress.handle_write(last).expect("taken");
+        assert_eq!(leaving(&mut egress), [1, 2, 3, 4, 5]);
+        assert_eq!(counters.lock().packets, 5);
+        assert_eq!(counters.lock().bytes, 500);
+
+        let nack = TransportLayerNack {
+            sender_ssrc: 1,
+            media_ssrc: SSRC,
+            nacks: vec![NackPair::new(3)],
+        };
+        let nack = tagged(Packet::Rtcp(vec![Box::new(nack)]));
+        egress.handle_read(nack).expect("taken");
+        assert_eq!(leaving(&mut egress), [3]);
+    }
+
+    #[test]
+    fn an_engine_that_takes_nothing_costs_a_bounded_memory_of_the_newest_packets() {
+        let burst = Arc::<Burst>::default();
+        for n in 0..10_000 {
+            burst.push(packet(n));
+        }
+        let (counters, last) = (Arc::default(), packet(10_000));
+        let mut egress = egress(&burst, &counters);
+        let last = tagged(Packet::Rtp(last));
+        egress.handle_write(last).expect("taken");
+        let left = leaving(&mut egress);
+        assert_eq!(left.len(), 65);
+        assert_eq!((left[0], left[64]), (9_936, 10_000));
+    }
 }

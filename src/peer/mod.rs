@@ -14,11 +14,11 @@
 //! # What is ours and what is the engine's
 //!
 //! The engine does ICE, DTLS, SRTP and the state of the negotiation. Ours are: the text of the descriptions (`sdp`),
-//! the reading of candidates (`candidate`), RTP (`packetizer`), sender reports (`reports`: the engine pairs the
-//! instant of sending with the timestamp of the capture, ours pair the capture clock), answers to NACKs
-//! (`retransmit`: the engine answers storms), RTCP (`feedback`: the engine's figures stay zero), sockets and tasks
-//! (`wires`), TURN (`turn`, `relay`: the engine's speaks UDP alone), which way is tried when and which wins (`ladder`,
-//! `race`: the engine checks all at once), and the ends that the engine does not tell (`watch`).
+//! the reading of candidates (`candidate`), RTP (`packetizer`), its way into the engine (`burst`), sender reports
+//! (`reports`: the engine pairs the instant of sending with the timestamp of the capture, ours pair the capture clock),
+//! answers to NACKs (`retransmit`: the engine answers storms), RTCP (`feedback`: the engine's figures stay zero),
+//! sockets and tasks (`wires`), TURN (`turn`, `relay`: the engine's speaks UDP alone), which way is tried when and
+//! which wins (`ladder`, `race`: the engine checks all at once), and the ends that the engine does not tell (`watch`).
 //!
 //! # Relays
 //!
@@ -58,6 +58,7 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
+mod burst;
 pub(crate) mod candidate;
 mod counters;
 mod datagrams;
@@ -106,6 +107,7 @@ use crate::media::payload_types::PayloadTypes;
 use crate::media::time::MediaClock;
 use crate::net::Dialer;
 
+use burst::Burst;
 use candidate::{Candidate, MAX_CANDIDATES, Protocol};
 pub use counters::{Counters, Latency};
 pub use feedback::ReceiverReport;
@@ -275,6 +277,7 @@ pub struct Peer {
     engine: Arc<dyn PeerConnection>,
     audio: Option<Sender>,
     video: Option<Sender>,
+    burst: Arc<Burst>,
     media: sdp::Media,
     ladder: Ladder,
     wires: Arc<Wires>,
@@ -340,11 +343,13 @@ impl Peer {
             tasks.clone(),
         );
         wires.add_servers(&config.ice_servers);
+        let burst = Arc::new(Burst::default());
         let farewell = Arc::new(Notify::new());
         let egress = Egress::new(
             config.clock,
             &name,
             streams,
+            Arc::clone(&burst),
             Arc::clone(&counters),
             events.clone(),
             Arc::clone(&farewell),
@@ -401,6 +406,7 @@ impl Peer {
             engine: pc,
             audio,
             video,
+            burst,
             media,
             ladder,
             wires,
@@ -579,15 +585,20 @@ impl Peer {
         let sending = async {
             self.wires.room().await;
             let paced = pair.is_none_or(|pair| matches!(pair.rung, Rung::Udp | Rung::TurnUdp));
-            for (n, packet) in sender.packetizer.packets(unit).into_iter().enumerate() {
-                if paced && n >= BURST && (n - BURST).is_multiple_of(PER_PAUSE) {
+            let mut packets = sender.packetizer.packets(unit).into_iter();
+            let mut size = BURST;
+            loop {
+                let before_last = packets.len().min(size).saturating_sub(1);
+                for packet in packets.by_ref().take(before_last) {
+                    self.burst.push(packet);
+                }
+                let Some(last) = packets.next() else { break };
+                let handed = sender.track.write_rtp(last).await;
+                handed.map_err(|_| Error::Closed)?;
+                if paced && packets.len() > 0 {
+                    size = PER_PAUSE;
                     tokio::time::sleep(PAUSE).await;
                 }
-                sender
-                    .track
-                    .write_rtp(packet)
-                    .await
-                    .map_err(|_| Error::Closed)?;
             }
             Ok(())
         };
