@@ -1,4 +1,5 @@
-//! The floor: a process that only encodes, openh264 and Opus alone, the same frames at the same pace.
+//! The floor: a process that only encodes, openh264 and Opus alone, the same frames at the same pace. And one that only
+//! reads them from the clip, which the floor does not and the agent has to, as it would from a camera.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,19 +17,33 @@ use onair::process::Usage;
 
 use crate::CPU_RUN;
 
-/// Runs the floor as a process of its own and returns its CPU seconds.
-pub(crate) fn measure(clip: &Path) -> anyhow::Result<f64> {
+/// Runs this benchmark's process `verb` (`--floor` or `--source`) and returns its CPU seconds.
+pub(crate) fn measure(verb: &str, clip: &Path) -> anyhow::Result<f64> {
     let out = Command::new(std::env::current_exe()?)
-        .arg("--floor")
+        .arg(verb)
         .arg(clip)
         .output()?;
     let text = String::from_utf8(out.stdout)?;
     text.trim()
         .parse()
-        .with_context(|| format!("the floor said {text:?}"))
+        .with_context(|| format!("{verb} said {text:?}"))
 }
 
-/// The process itself: prints its CPU seconds without those of loading the frames.
+/// The process that only reads: prints its CPU seconds.
+pub(crate) fn source(clip: &Path) -> anyhow::Result<()> {
+    let clock = MediaClock::new(Instant::now(), SystemTime::now());
+    let mut pictures = Y4mFile::open(clip, clock, Pace::RealTime)?;
+    let mut usage = Usage::new(Instant::now());
+    let start = Instant::now();
+    while start.elapsed() < CPU_RUN {
+        pictures.read()?;
+    }
+    usage.sample(Instant::now());
+    println!("{}", usage.report().cpu_s);
+    Ok(())
+}
+
+/// The floor itself: prints its CPU seconds without those of loading the frames.
 pub(crate) fn run(clip: &Path) -> anyhow::Result<()> {
     let clock = MediaClock::new(Instant::now(), SystemTime::now());
     let mut pictures = Y4mFile::open(clip, clock, Pace::Free)?;

@@ -1,8 +1,9 @@
 //! `make bench`: what the agent costs and how quick it is, by measurement on this machine.
 //!
-//! CPU is compared within one run, as CPU seconds of whole processes: the *floor* is a process that does nothing
-//! but encode the same pictures and sound at the same pace (openh264 and Opus alone); the *agent* is `onair run`
-//! publishing them to a lab in this process. Nothing is asserted: a shared machine is noisy, a person reads it.
+//! CPU is compared within one run, as CPU seconds of whole processes: the *floor* is a process that does nothing but
+//! encode the same pictures and sound at the same pace (openh264 and Opus alone); the *agent* is `onair run`
+//! publishing them to a lab in this process. What reading the pictures costs is measured beside them. Nothing is
+//! asserted: a shared machine is noisy, a person reads it.
 
 #![allow(
     clippy::disallowed_methods,
@@ -26,10 +27,12 @@ const CPU_RUN: Duration = Duration::from_secs(30);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [verb, clip] = &args[..]
-        && verb == "--floor"
-    {
-        return floor::run(Path::new(clip));
+    if let [verb, clip] = &args[..] {
+        match verb.as_str() {
+            "--floor" => return floor::run(Path::new(clip)),
+            "--source" => return floor::source(Path::new(clip)),
+            _ => {}
+        }
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let clip = clip::make(folder)?;
@@ -44,13 +47,16 @@ async fn main() -> anyhow::Result<()> {
 
 /// CPU of the agent over the floor, memory, and the cost of further publishers of the same feed.
 async fn cpu(folder: &Path, clip: &Path) -> anyhow::Result<()> {
-    let floor = floor::measure(clip)?;
+    let floor = floor::measure("--floor", clip)?;
     println!("floor (encoders alone)         {floor:6.2} CPU s");
+    let source = floor::measure("--source", clip)?;
+    println!("reading the clip alone         {source:6.2} CPU s");
     let one = agent(folder, clip, 1).await?;
     println!(
-        "agent, 1 publisher             {:6.2} CPU s   {:.2} x the floor; RSS peak {:.1} MiB, threads {}",
+        "agent, 1 publisher             {:6.2} CPU s   {:.2} x the floor, {:.2} x floor and reading; RSS peak {:.1} MiB, threads {}",
         one.cpu_s,
         one.cpu_s / floor,
+        one.cpu_s / (floor + source),
         mib(one.rss_peak_bytes),
         one.threads
     );
