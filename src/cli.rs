@@ -121,10 +121,10 @@ pub struct Stream {
     pub config: PathBuf,
 
     /// Another stream of the account, by its id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with = "name")]
     pub id: Option<String>,
 
-    /// Name of the stream to create; without it, the publisher's stream_name
+    /// Another stream of the account, by its name; or the name of the one to create
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 

@@ -26,9 +26,10 @@ const START_WITHIN: Duration = Duration::from_secs(300);
 pub async fn run(args: cli::Stream, _globals: cli::Global) -> anyhow::Result<ExitCode> {
     let config = load::load(&args.config, Scope::Everything)?;
     let (publisher, wanted) = chosen(&config.publishers, args.publisher.as_deref())?;
-    let wanted = match &args.id {
-        Some(id) => StreamRef::Id(id.clone()),
-        None => wanted.stream.clone(),
+    let wanted = match (&args.id, &args.name) {
+        (Some(id), _) => StreamRef::Id(id.clone()),
+        (None, Some(name)) => StreamRef::Name(name.clone()),
+        (None, None) => wanted.stream.clone(),
     };
     let Server::Platform(account) = &publisher.server else {
         bail!("the publisher has no platform");
@@ -38,11 +39,18 @@ pub async fn run(args: cli::Stream, _globals: cli::Global) -> anyhow::Result<Exi
     let (streams, is_list) = match args.action {
         StreamAction::List => (platform.list().await?, true),
         StreamAction::Create => {
-            let name = match (args.name.as_ref(), &wanted) {
-                (Some(name), _) | (None, StreamRef::Name(name)) => name.clone(),
-                (None, StreamRef::Id(_)) => bail!("name the stream to create by --name"),
+            let StreamRef::Name(name) = &wanted else {
+                bail!("name the stream to create by --name");
             };
-            (vec![platform.create(&name).await?], false)
+            // By its name neither of two could be found any more.
+            let there = platform.list().await?;
+            if let Some(same) = there.iter().find(|stream| stream.name == *name) {
+                bail!(
+                    "there is a stream {name:?} already, {}; it can be used, or deleted first",
+                    same.id
+                );
+            }
+            (vec![platform.create(name).await?], false)
         }
         StreamAction::Status => (vec![platform::find(platform, &wanted).await?], false),
         StreamAction::Start => (vec![start(platform, &wanted).await?], false),

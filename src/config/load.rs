@@ -211,7 +211,15 @@ pub fn state_directory() -> Option<PathBuf> {
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {
-    read(path, MAX_SECRET_BYTES).map_err(|why| format!("{} cannot be read: {why}", path.display()))
+    let told = |why: String| format!("{} cannot be read: {why}", path.display());
+    // Opening a pipe waits for whoever writes to it, perhaps for ever; and what it gave once it would not give again.
+    let found = std::fs::metadata(path).map_err(|error| told(error.to_string()))?;
+    if !found.is_file() {
+        return Err(told(
+            "it is no ordinary file, and a secret may have to be read again".to_owned(),
+        ));
+    }
+    read(path, MAX_SECRET_BYTES).map_err(told)
 }
 
 #[expect(
@@ -291,6 +299,18 @@ mod tests {
         assert_eq!(reread(&source).unwrap_err(), "it is empty");
         let unset = SecretSource::Env("ONAIR_NO_SUCH".to_owned());
         assert!(reread(&unset).is_err());
+    }
+
+    #[test]
+    fn a_secret_in_a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("token");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+            let refused = reread(&SecretSource::File(path.to_owned())).unwrap_err();
+            assert!(refused.contains("no ordinary file"), "{refused}");
+        }
     }
 
     #[test]

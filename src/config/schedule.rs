@@ -44,7 +44,8 @@ pub enum Hours {
 }
 
 impl Schedule {
-    /// Reads windows: each `[DAYS] HH:MM-HH:MM`, where days are `Mon-Fri`, `Sat,Sun`, `daily` or nothing.
+    /// Reads windows: each `[DAYS] HH:MM-HH:MM`, where days are `Mon-Fri`, `Sat,Sun`, `daily` or nothing. `00:00-00:00` is
+    /// the whole day.
     pub fn read<'t>(windows: impl IntoIterator<Item = &'t str>) -> Option<Self> {
         let windows: Option<Vec<Window>> = windows.into_iter().map(Window::read).collect();
         windows
@@ -89,6 +90,10 @@ impl Window {
         };
         let (from, until) = hours.split_once('-')?;
         let (from, until) = (minutes(from)?, minutes(until)?);
+        // Around the clock is what nobody means by an hour that is also the end, but midnight.
+        if from == until && from != 0 {
+            return None;
+        }
         let until = if until > from { until } else { until + DAY };
         (from < DAY).then_some(Self { days, from, until })
     }
@@ -109,11 +114,11 @@ impl Window {
 
 fn minutes(text: &str) -> Option<u16> {
     let (hours, minutes) = text.split_once(':')?;
-    let number = |text: &str| -> Option<u16> {
-        let plain = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str, least: usize| -> Option<u16> {
+        let plain = (least..=2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         plain.then(|| text.parse().ok()).flatten()
     };
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    let (hours, minutes) = (number(hours, 1)?, number(minutes, 2)?);
     (minutes < 60 && hours * 60 + minutes <= DAY).then_some(hours * 60 + minutes)
 }
 

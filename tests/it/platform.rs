@@ -540,6 +540,16 @@ api = "{qencode}"
         let (code, said) = stream(&path, &["status", vendor]).await;
         assert!(code == Some(1) && said.contains("has no stream"), "{said}");
         run("create", &["--json"]).await;
+        let (code, said) = stream(&path, &["create", vendor]).await;
+        assert!(
+            code == Some(1) && said.contains("there is a stream \"desk\" already"),
+            "{said}"
+        );
+        let other = run("status", &["--name", "front"]).await;
+        assert!(
+            other.contains("front") && !other.contains("desk"),
+            "{other}"
+        );
         let started = run("start", &["--json"]).await;
         assert!(started.contains("\"takes_media\": true"), "{started}");
         assert!(

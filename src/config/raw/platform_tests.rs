@@ -169,10 +169,17 @@ fn hours_and_zone_are_read_and_each_fault_has_its_place() {
         assert!(publisher.on_air.is_some());
         assert_eq!(publisher.time_zone.iana_name(), Some("Europe/Berlin"));
     }
-    for hours in ["\"8-18\"", "[]", "7", "[\"08:00-12:00\", 3]"] {
+    for hours in [
+        "\"8-18\"",
+        "\"Mo-Fr 08:00-18:00\"",
+        "[]",
+        "7",
+        "[\"08:00-12:00\", 3]",
+    ] {
         let found = faults(&ome(&format!("on_air = {hours}")));
         assert!(found.contains("publisher.p.on_air: found "), "{found}");
         assert!(found.contains("Mon-Fri 08:00-18:00"), "{found}");
+        assert!(!found.contains("did you mean"), "{found}");
     }
     let found = faults(&ome("time_zone = \"Europe/Berlinn\""));
     assert!(found.contains("publisher.p.time_zone: found "), "{found}");

@@ -369,7 +369,7 @@ fn schedule(value: &DeValue<'_>) -> Read<Schedule> {
         | DeValue::Table(_) => None,
     };
     windows.and_then(Schedule::read).ok_or_else(|| {
-        "hours such as \"Mon-Fri 08:00-18:00\", or a list of them, up to 32".to_owned()
+        "hours such as \"Mon-Fri 08:00-18:00\", \"Sat,Sun 20:00-02:00\" or \"daily 00:00-24:00\", or a list of them, up to 32".to_owned()
     })
 }
 

@@ -119,7 +119,9 @@ impl Reader<'_> {
                 let message = format!("found {}, allowed: {allowed}", shown(value.get_ref()));
                 self.fault(value.span().start, &table.key(name), message);
                 if let Some(word) = value.get_ref().as_str() {
-                    self.suggest(nearest(word, allowed.split(", ")));
+                    // Of what is allowed, words can be mistyped; a description of it cannot.
+                    let words = allowed.split(", ").filter(|allowed| !allowed.contains(' '));
+                    self.suggest(nearest(word, words));
                 }
                 default
             }

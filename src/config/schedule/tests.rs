@@ -38,6 +38,7 @@ fn office_hours_hold_on_weekdays() {
     ] {
         assert_eq!(ask(now), (on, Some(until.to_owned())), "{now}");
     }
+    assert_eq!(schedule(&["Mon-Fri 8:00-18:00"]), schedule(windows));
 }
 
 #[test]
@@ -130,7 +131,10 @@ fn anything_else_is_refused() {
         "",
         "Mon",
         "Mon-Fri",
-        "8:00-18:00",
+        "8:0-18:00",
+        ":00-18:00",
+        "008:00-18:00",
+        "08:00-08:00",
         "08:00",
         "08:00-25:00",
         "08:00-24:01",
