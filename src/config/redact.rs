@@ -37,6 +37,8 @@ const SHOWN: [&str; 24] = [
     "transport",
     "trickle",
 ];
+/// Keys whose numbers are shown: a key of digits may have been written without quotes where a text belongs.
+const NUMBERS: [&str; 3] = ["channels", "daily_minutes", "fps"];
 /// Keys of URLs: of these the server is shown.
 const URLS: [&str; 4] = ["api", "callback_url", "proxy", "url"];
 /// Words that stand in place of a URL.
@@ -132,7 +134,13 @@ impl Redacted {
                     self.walk(key, item);
                 }
             }
-            Value::Boolean(_) | Value::Datetime(_) | Value::Float(_) | Value::Integer(_) => {}
+            Value::Boolean(_) => {}
+            Value::Datetime(_) | Value::Float(_) | Value::Integer(_) => {
+                if !NUMBERS.contains(&key) {
+                    self.secrets.extend(parts(&value.to_string()));
+                    *value = Value::String(HIDDEN.to_owned());
+                }
+            }
             Value::String(text) => {
                 if let Some(shown) = self.instead(key, text) {
                     *text = shown;
@@ -218,6 +226,8 @@ proxy = "none"
 api_key = "planted-api-key"
 device = "rtsp://user:planted-device@camera/"
 something = { new = ["planted-new"] }
+token = 70070070071
+bearer = [7.25]
 "#;
 
     #[test]
@@ -234,6 +244,8 @@ something = { new = ["planted-new"] }
             "file = \"url\"",
             "proxy = \"none\"",
             "api_key = \"***\"",
+            "token = \"***\"",
+            "bearer = [\"***\"]",
         ] {
             assert!(redacted.toml.contains(kept), "{kept}: {}", redacted.toml);
         }
@@ -247,6 +259,7 @@ something = { new = ["planted-new"] }
             "planted-turn",
             "planted-api-key",
             "planted-new",
+            "70070070071",
         ] {
             assert!(secrets.contains(&secret), "{secret}: {secrets:?}");
         }

@@ -343,10 +343,25 @@ impl Reader<'_> {
         let before = self.faults.len();
         self.only(table, &["credential", "env", "file"], &[]);
         let mut sources = Vec::new();
-        let credential = self.optional(table, "credential", None, |v| text(v).map(Some));
-        sources.extend(credential.map(SecretSource::Credential));
-        let env = self.optional(table, "env", None, |v| text(v).map(Some));
-        sources.extend(env.map(SecretSource::Env));
+        for (key, source) in [
+            ("credential", SecretSource::Credential as fn(String) -> _),
+            ("env", SecretSource::Env),
+        ] {
+            let Some(name) = self.optional(table, key, None, |v| text(v).map(Some)) else {
+                continue;
+            };
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+            if name.len() > NAME_MAX || !name.chars().all(plain) {
+                // It is not repeated: the secret itself may have been written there.
+                let message = format!(
+                    "names a place where the secret is, in at most {NAME_MAX} letters, digits or any of ._-@, and this is no \
+                     such name"
+                );
+                self.fault(table.at, &table.key(key), message);
+                continue;
+            }
+            sources.push(source(name));
+        }
         let file = self.optional(table, "file", None, |v| text(v).map(Some));
         sources.extend(file.map(|path| SecretSource::File(self.env.base.join(path))));
         if sources.len() != 1 && self.faults.len() == before {
@@ -381,6 +396,9 @@ fn time_zone(value: &DeValue<'_>) -> Read<TimeZone> {
     }
     .ok_or_else(|| "system, or a time zone such as \"Europe/Berlin\"".to_owned())
 }
+
+/// Longest name of a credential or of a variable; most tokens are longer.
+const NAME_MAX: usize = 64;
 
 /// Whether two publishers would throw each other off: the same stream, whatever the language and the token.
 pub(super) fn same_stream(one: &Server, other: &Server) -> bool {

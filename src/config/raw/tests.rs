@@ -170,6 +170,15 @@ fn a_secret_comes_from_one_place() {
             "{found}"
         );
     }
+    for pasted in ["eyJ.planted+token/with=signs", &"planted".repeat(10)] {
+        for key in ["credential", "env"] {
+            let found = faults(&with(&format!("{{ {key} = \"{pasted}\" }}")));
+            assert!(
+                found.contains("no such name") && !found.contains("planted"),
+                "{found}"
+            );
+        }
+    }
     assert!(faults(&with("{ credentail = \"a\" }")).contains("did you mean `credential`?"));
     assert!(faults(&with("\" \"")).contains("publisher.p.url: is empty"));
 }
