@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::feed::{self, SourceState};
 use crate::peer::{Climb, Latency};
 use crate::process::Usage;
 use crate::publisher::{Cause, Recovery, Snapshot, State};
@@ -137,6 +138,23 @@ fn rung(climb: &Climb) -> report::Rung {
     }
 }
 
+/// Reasons against a run whose sources should all deliver at its end: that a slate is on air is no success.
+pub(super) fn away(feeds: &BTreeMap<String, feed::Status>) -> Vec<String> {
+    let reason = |name: &str, what: &str, track: &Option<feed::TrackStatus>| {
+        let SourceState::Slate { reason, .. } = &track.as_ref()?.state else {
+            return None;
+        };
+        Some(format!("feed {name} is without {what}: {reason}"))
+    };
+    let of_feed = |(name, feed): (&String, &feed::Status)| {
+        [
+            reason(name, "its picture", &feed.video),
+            reason(name, "its sound", &feed.audio),
+        ]
+    };
+    feeds.iter().flat_map(of_feed).flatten().collect()
+}
+
 /// Reasons against a run whose publishers should all be on air at its end.
 pub(super) fn off_air(snapshots: &BTreeMap<String, Snapshot>) -> Vec<String> {
     let reason = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
@@ -242,6 +260,40 @@ mod tests {
         assert_eq!(
             line(&session),
             "main over tcp: on air after 900 ms, 42 pictures sent\n"
+        );
+    }
+
+    #[test]
+    fn a_slate_at_the_end_is_a_reason_and_a_live_source_is_none() {
+        let track = |state: SourceState| {
+            Some(feed::TrackStatus {
+                state,
+                ..feed::TrackStatus::default()
+            })
+        };
+        let slate = SourceState::Slate {
+            since: crate::media::time::MediaTime::ZERO,
+            reason: "no camera is there".to_owned(),
+        };
+        let feeds = [
+            ("front", track(slate.clone()), track(SourceState::Live)),
+            ("back", track(SourceState::Live), track(slate)),
+            ("sound", None, track(SourceState::Live)),
+        ];
+        let feeds = feeds.map(|(name, video, audio)| {
+            let status = feed::Status {
+                video,
+                audio,
+                ..feed::Status::default()
+            };
+            (name.to_owned(), status)
+        });
+        assert_eq!(
+            away(&feeds.into()),
+            [
+                "feed back is without its sound: no camera is there",
+                "feed front is without its picture: no camera is there",
+            ]
         );
     }
 }

@@ -67,6 +67,7 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let (lasted, stuck) = tokio::join!(lasting, tending);
     lasted?;
 
+    let away = outcome::away(&supervisor.view().overview().feeds);
     let watches = supervisor.view().publishers();
     let at_end: BTreeMap<_, _> = watches
         .iter()
@@ -85,7 +86,9 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let sessions = watches
         .iter()
         .map(|(name, watch)| outcome::session(name, &watch.borrow()));
-    let report = run.report(clocks().0, sessions.collect(), outcome::off_air(&at_end));
+    let mut reasons = outcome::off_air(&at_end);
+    reasons.extend(away);
+    let report = run.report(clocks().0, sessions.collect(), reasons);
     // A daemon that is told to stop has done its duty, on air or not; a run of a given extent is judged.
     if args.extent.report.is_none() && args.extent.duration.is_none() {
         return Ok(ExitCode::SUCCESS);
