@@ -14,7 +14,8 @@ use crate::config::units;
     name = "onair",
     version,
     about = "Puts a camera and a microphone on air over WebRTC and keeps them there",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verdict fail, 75 stuck and to be started anew, 78 configuration.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 verdict fail, 75 stuck and to be started anew, 78 configuration,\n\
+    130 ended at once by a second interrupt.\n\
                   \n\
                   Examples:\n  \
                     onair demo --for 20s --report report.json\n  \
@@ -103,7 +104,8 @@ pub fn shown() -> clap::Command {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "The account is that of a publisher with to = \"wowza-video\" or \"qencode\". What is started here is not \
-    stopped by `onair run`.\n\
+    stopped by `onair run`; and what is stopped here, an `onair run` that is to be on air starts again: take its publisher \
+    off the air instead (POST /v1/publishers/NAME/stop).\n\
     \n\
     Examples:\n  \
     onair stream list --config /etc/onair/onair.toml\n  \
@@ -508,7 +510,7 @@ fn factor(text: &str) -> Result<f64, String> {
 
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text)
-        .ok_or_else(|| "a time has a unit, such as 20s, 500ms or 1.5min".to_owned())
+        .ok_or_else(|| "a time has a unit, such as 20s, 500ms or 1.5min, and is ten years at most".to_owned())
 }
 
 #[cfg(test)]
