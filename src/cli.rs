@@ -509,8 +509,9 @@ fn factor(text: &str) -> Result<f64, String> {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    units::duration(text)
-        .ok_or_else(|| "a time has a unit, such as 20s, 500ms or 1.5min, and is ten years at most".to_owned())
+    units::duration(text).ok_or_else(|| {
+        "a time has a unit, such as 20s, 500ms or 1.5min, and is ten years at most".to_owned()
+    })
 }
 
 #[cfg(test)]

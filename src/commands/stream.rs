@@ -109,7 +109,15 @@ fn chosen<'c>(
     match (found.next(), found.next(), name) {
         (Some(one), None, _) => Ok(one),
         (Some(_), Some(_), _) => {
-            bail!("the file has several publishers at a platform; name one of them")
+            let at_platform =
+                |(_, publisher): &(_, &Publisher)| matches!(publisher.server, Server::Platform(_));
+            let names: Vec<&str> = (publishers.iter().filter(at_platform))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            bail!(
+                "the file has several publishers at a platform; name one of them: {}",
+                names.join(", ")
+            )
         }
         (None, _, Some(name)) => {
             bail!(

@@ -190,7 +190,8 @@ fn place(source: &SecretSource) -> Result<Option<PathBuf>, String> {
     match source {
         SecretSource::Credential(name) => {
             let folder = variable("CREDENTIALS_DIRECTORY").map_err(|_| {
-                "systemd gave this process no credentials; add LoadCredential= to the unit"
+                "systemd gave this process no credentials; add LoadCredential= to the unit, or by hand set \
+                 CREDENTIALS_DIRECTORY=/etc/credstore"
                     .to_owned()
             })?;
             if name.contains('/') {

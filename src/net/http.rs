@@ -16,8 +16,9 @@ use tokio::time::timeout;
 
 use super::{Error, Step, Stream, Target, USER_AGENT, failed};
 
-/// Largest reply body taken; answers and error texts have some KiB.
-pub const BODY_MAX: usize = 256 << 10;
+/// Largest reply body taken. Answers and error texts have some KiB, but Qencode lists the streams of a whole project at
+/// once, of which an operator of kiosks may have hundreds.
+pub const BODY_MAX: usize = 4 << 20;
 /// Largest reply head taken.
 const HEAD_MAX: usize = 16 << 10;
 /// Most header fields taken of a reply.

@@ -89,7 +89,7 @@ impl Refusal {
                 "wait; look for others that ask with this credential or from this address"
             }
             Self::Trouble => "wait, or look at the vendor's status page",
-            Self::Unexpected => "look at the address in api",
+            Self::Unexpected => "look at the account, its bills, and the address in api",
             Self::WrongState => "wait until the stream has come to rest",
         }
     }
