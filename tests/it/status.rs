@@ -374,6 +374,51 @@ async fn nobody_can_tie_it_up_or_fill_its_memory() {
     assert_eq!(lab.violations, [], "{lab:#?}");
 }
 
+/// Who says nothing is sent away after so long, whoever else comes.
+const SILENT_FOR: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_connections_and_says_nothing_holds_up_nobody() {
+    let pair = Pair::start(Profile::Ome021, |_| {}).await;
+    let daemon = daemon(&pair);
+    let (server, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
+    until(at, "/healthz", "", |answer| answer.code == 200).await;
+    // Once they have been silent for long they are sent away anyway, which says nothing: quicker, then, next time.
+    for _ in 0..20 {
+        let began = tokio::time::Instant::now();
+        let mut silent = Vec::new();
+        for n in 0..40 {
+            let mut stream = TcpStream::connect(at).await.expect("it takes everyone");
+            if n % 2 == 0 {
+                // Half of a question is none.
+                stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+            }
+            silent.push(stream);
+        }
+        assert_eq!(get(at, "/healthz").await.code, 200);
+        // Those who came last are still there, and are answered when they ask.
+        let mut last = silent.pop().expect("forty");
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\n\r\n");
+        let sent = last.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = last.read_to_end(&mut answer).await;
+        if began.elapsed() > SILENT_FOR {
+            continue;
+        }
+        sent.expect("it is there");
+        read.expect("it is there");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+        let mut first = silent.swap_remove(0);
+        let cut = first.read(&mut [0; 16]).await;
+        assert!(matches!(cut, Ok(0) | Err(_)), "{cut:?}");
+        server.stop().await;
+        drop(daemon);
+        pair.end().await;
+        return;
+    }
+    panic!("it was never answered before the silent were sent away");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_is_taken_is_waited_for() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0")
