@@ -6,6 +6,7 @@ pub mod ice_server;
 pub mod load;
 pub mod pin;
 pub mod platform;
+pub mod prints;
 pub mod raw;
 pub mod redact;
 pub mod schedule;

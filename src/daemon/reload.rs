@@ -1,24 +1,17 @@
 //! The configuration file and those it names, as they change: when to read them again, and which have changed.
 //!
-//! Files are compared by what the file system says of them, not by their times against a clock, so that a wall clock
-//! that jumps changes nothing. A change is taken up once it has settled, for an editor may be half way.
+//! A change is taken up once it has settled, for an editor may be half way.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::load::{self, Scope};
+use crate::config::prints::{Prints, prints};
 
 /// How often files are looked at. A change is taken up when two looks in a row see the same.
 pub const POLL: Duration = Duration::from_secs(2);
-
-/// What tells one content of a file from another: device, inode, size, and both times to the nanosecond.
-type Print = (u64, u64, u64, [i64; 4]);
-
-/// Every file and what it looked like; `None` where it could not be looked at.
-type Prints = BTreeMap<PathBuf, Option<Print>>;
 
 /// The files of one configuration.
 #[derive(Clone, Debug)]
@@ -85,22 +78,6 @@ impl Files {
         self.settling = now;
         same && self.settling != self.read
     }
-}
-
-fn prints<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Prints {
-    let print = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok().map(|file| {
-            let times = [
-                file.mtime(),
-                file.mtime_nsec(),
-                file.ctime(),
-                file.ctime_nsec(),
-            ];
-            (file.dev(), file.ino(), file.size(), times)
-        });
-        (path.clone(), found)
-    };
-    paths.map(print).collect()
 }
 
 #[cfg(test)]
