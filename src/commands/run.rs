@@ -23,11 +23,12 @@ use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
+    // Before anything takes time: it would end a process that does not watch for it.
+    let hangup = signals::hangup()?;
     let mut secrets = load::Secrets::new(args.config.clone());
     let mut files = Files::new(args.config);
     let config = files.read().config?;
     let stop = signals::watch()?;
-    let hangup = signals::hangup()?;
     let mut recorder = Recorder::start(&config.daemon, move || secrets.renewed());
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);

@@ -36,7 +36,7 @@ pub use announce::READY_WITHIN;
 
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
-use notify::{Manager, Word};
+use notify::{Manager, Untold, Word};
 use pressure::sensors;
 use reload::{Files, POLL, Reading};
 use watchdog::{Beats, Watchdog};
@@ -80,17 +80,15 @@ pub struct Request {
 #[derive(Debug)]
 struct Voice {
     manager: Manager,
-    announcer: Mutex<Announcer>,
+    says: Mutex<(Announcer, Untold)>,
 }
 
 impl Voice {
     fn say(&self, words: impl FnOnce(&mut Announcer) -> Vec<Word>) {
-        let mut announcer: MutexGuard<'_, Announcer> = self
-            .announcer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut says: MutexGuard<'_, _> = self.says.lock().unwrap_or_else(PoisonError::into_inner);
+        let (announcer, untold) = &mut *says;
         // Told under the lock, so that words come in the order in which they were decided.
-        self.manager.tell(&words(&mut announcer));
+        untold.tell(&self.manager, words(announcer));
     }
 }
 
@@ -120,7 +118,7 @@ impl Daemon {
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
             manager,
-            announcer: Mutex::new(Announcer::new(now(), every)),
+            says: Mutex::new((Announcer::new(now(), every), Untold::default())),
         });
         let nothing_seen = Health {
             at: now(),

@@ -240,6 +240,29 @@ fn a_bundle_needs_no_daemon_and_says_what_is_missing() {
 }
 
 #[test]
+fn a_bundle_for_which_there_is_no_room_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = configuration(folder.path());
+    let output = folder.path().join("bundle.tar.gz");
+    // No file may be longer than half a kilobyte, as if the disk were full then.
+    let ran = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_onair"))
+        .args(["bundle", "--config"])
+        .arg(&config)
+        .arg("--output")
+        .arg(&output)
+        .output()
+        .expect("sh runs");
+    assert_eq!(ran.status.code(), Some(1), "{}", text(&ran.stderr));
+    let said = text(&ran.stderr);
+    assert!(said.contains("give an --output elsewhere"), "{said}");
+    let left = std::fs::read_dir(folder.path()).expect("a folder");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(left, [config]);
+}
+
+#[test]
 fn a_bundle_is_made_of_a_broken_configuration_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("onair.toml");
