@@ -73,8 +73,14 @@ fn write(args: &cli::Bundle, asked: Asked) -> anyhow::Result<PathBuf> {
     let known = load::secrets(&args.config);
     let scrubber = Scrubber::new(known.secrets.clone());
     let mut archive = Archive::new(file, scrubber, asked.now);
-    fill(&mut archive, &args.config, &known, asked).context("cannot write the bundle")?;
-    let file = archive.finish().context("cannot write the bundle")?;
+    let no_room = || {
+        let folder = folder.display();
+        format!(
+            "cannot write the bundle to {folder}; see to the room there, or give an --output elsewhere"
+        )
+    };
+    fill(&mut archive, &args.config, &known, asked).with_context(no_room)?;
+    let file = archive.finish().with_context(no_room)?;
     let named = file.persist_noclobber(&output);
     named.with_context(|| format!("cannot write {}; is it there already?", output.display()))?;
     Ok(output)

@@ -23,12 +23,13 @@ use crate::supervisor::Supervisor;
 
 /// Runs until it is interrupted, or for `--for`.
 pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode> {
-    let path = args.config.clone();
+    // Before anything takes time: it would end a process that does not watch for it.
+    let hangup = signals::hangup()?;
+    let mut secrets = load::Secrets::new(args.config.clone());
     let mut files = Files::new(args.config);
     let config = files.read().config?;
     let stop = signals::watch()?;
-    let hangup = signals::hangup()?;
-    let mut recorder = Recorder::start(&config.daemon, move || load::secrets(&path).secrets);
+    let mut recorder = Recorder::start(&config.daemon, move || secrets.renewed());
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
     let clock = MediaClock::new(began, wall);

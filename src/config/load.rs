@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Config;
+use super::prints::{Prints, prints};
 use super::raw::{self, Env, Fault};
 use super::redact::{self, Redacted};
 use super::secret::{Secret, SecretSource};
@@ -15,6 +16,9 @@ use super::secret::{Secret, SecretSource};
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// More than any token, key or signed URL needs.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// More places of secrets than any configuration names; of former ones fewer stay known.
+const MAX_SOURCES: usize = 256;
 
 /// Where systemd keeps the credentials of the unit.
 const CREDENTIALS: &str = "/run/credentials/onair.service";
@@ -116,19 +120,74 @@ pub struct Known {
     pub unread: Vec<String>,
 }
 
+/// The secrets of a configuration as they are renewed where they are kept, for whoever must never repeat one.
+#[derive(Debug)]
+pub struct Secrets {
+    path: PathBuf,
+    /// Where they are kept, by any text of the configuration so far: whoever was started by an earlier one reads on.
+    sources: Vec<SecretSource>,
+    /// The files that hold them, as they were just before they were read last.
+    read: Prints,
+}
+
+impl Secrets {
+    /// Those of the configuration at `path`, of which none has been read.
+    pub const fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            sources: Vec::new(),
+            read: Prints::new(),
+        }
+    }
+
+    /// All of them, if any may have changed since the last call: what the process has read before is known after. Asks
+    /// the file system, so it may block for a moment.
+    pub fn renewed(&mut self) -> Option<Vec<Secret>> {
+        let before = prints(self.read.keys());
+        if !before.is_empty() && before == self.read {
+            return None;
+        }
+        let mut used = BTreeSet::new();
+        let known = secrets_of(&self.path, &mut self.sources, &mut used);
+        let too_many = self.sources.len().saturating_sub(MAX_SOURCES);
+        self.sources.drain(..too_many);
+        // One that is new may have changed since: it is taken for one that is not there, and read once more.
+        let print = |path: PathBuf| {
+            let print = before.get(&path).copied().flatten();
+            (path, print)
+        };
+        self.read = used.into_iter().map(print).collect();
+        Some(known.secrets)
+    }
+}
+
 /// The secrets that the file at `path` holds or names, and those of the environment's proxies. Reads files, so it may
 /// block for a moment.
 pub fn secrets(path: &Path) -> Known {
+    secrets_of(path, &mut Vec::new(), &mut BTreeSet::new())
+}
+
+/// [`secrets`], and those kept at `sources`, to which it adds; enters into `used` every file that it asked.
+fn secrets_of(path: &Path, sources: &mut Vec<SecretSource>, used: &mut BTreeSet<PathBuf>) -> Known {
+    used.insert(path.to_owned());
     let base = path.parent().unwrap_or(Path::new(""));
-    let redacted = discreet(path).ok().flatten();
     let mut known = Known::default();
-    for source in redacted.iter().flat_map(|redacted| &redacted.sources) {
+    if let Some(redacted) = discreet(path).ok().flatten() {
+        known.secrets = redacted.secrets;
+        sources.retain(|source| !redacted.sources.contains(source));
+        sources.extend(redacted.sources);
+    }
+    for source in sources.iter() {
+        let mut read = |source: &SecretSource| {
+            used.extend(place(source).ok().flatten());
+            reread(source)
+        };
         let read = match source {
             // Beside the unit its credentials are there for root to read.
-            SecretSource::Credential(name) => reread(source)
-                .or_else(|_| reread(&SecretSource::File(Path::new(CREDENTIALS).join(name)))),
-            SecretSource::Env(_) => reread(source),
-            SecretSource::File(file) => reread(&SecretSource::File(base.join(file))),
+            SecretSource::Credential(name) => read(source)
+                .or_else(|_| read(&SecretSource::File(Path::new(CREDENTIALS).join(name)))),
+            SecretSource::Env(_) => read(source),
+            SecretSource::File(file) => read(&SecretSource::File(base.join(file))),
         };
         match (read, source) {
             (Ok(secret), _) => known.secrets.extend(redact::parts(secret.expose())),
@@ -146,9 +205,6 @@ pub fn secrets(path: &Path) -> Known {
             known.secrets.extend(redact::parts(&url));
         }
     }
-    known
-        .secrets
-        .extend(redacted.into_iter().flat_map(|redacted| redacted.secrets));
     known
 }
 
@@ -262,6 +318,40 @@ mod tests {
             panic!("{loaded:?}");
         };
         assert_eq!(url.expose(), "wss://host/app/key");
+    }
+
+    #[test]
+    fn secrets_are_read_again_when_they_are_renewed_also_while_the_configuration_is_bad() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("onair.toml");
+        let url = folder.path().join("url");
+        let renew = |key: &str| std::fs::write(&url, format!("wss://host/app/{key}")).unwrap();
+        renew("first-key");
+        std::fs::write(&config, format!("{PUBLISHER}url = {{ file = \"url\" }}\n")).unwrap();
+        let mut secrets = Secrets::new(config.clone());
+        let mut knows = |key: &str| {
+            let known = secrets.renewed()?;
+            Some(known.iter().any(|secret| secret.expose() == key))
+        };
+        assert_eq!(knows("first-key"), Some(true));
+        // What is new may have changed while it was read.
+        assert_eq!(knows("first-key"), Some(true));
+        assert_eq!(knows("first-key"), None, "nothing has changed");
+        renew("another-key");
+        assert_eq!(knows("another-key"), Some(true));
+        assert_eq!(knows("another-key"), None);
+
+        std::fs::write(&config, "[feed").unwrap();
+        assert_eq!(knows("another-key"), Some(true));
+        renew("a-third-key");
+        assert_eq!(knows("a-third-key"), Some(true));
+        std::fs::write(&config, PUBLISHER).unwrap();
+        assert_eq!(knows("a-third-key"), Some(true));
+        renew("a-key-of-no-text-any-more");
+        assert_eq!(knows("a-key-of-no-text-any-more"), Some(true));
+        std::fs::remove_file(&url).unwrap();
+        assert_eq!(knows("a-key-of-no-text-any-more"), Some(false));
+        assert_eq!(knows("a-key-of-no-text-any-more"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod ice_server;
 pub mod load;
 pub mod pin;
 pub mod platform;
+pub mod prints;
 pub mod raw;
 pub mod redact;
 pub mod schedule;
@@ -68,6 +69,9 @@ pub struct Status {
     pub listen: Option<SocketAddr>,
     /// What everyone must show who asks for more than whether onair is healthy and on air.
     pub token: Option<Secret>,
+    /// Whether it shows the feeds' last pictures. By default only where a token is asked for: whoever may use this host
+    /// need not be one who may look through its camera.
+    pub picture: bool,
 }
 
 impl Status {
@@ -80,6 +84,7 @@ impl Default for Status {
         Self {
             listen: Some(Self::LISTEN),
             token: None,
+            picture: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is said to the service manager, and when. Pure: told the time.
 //!
-//! - *READY* with the first media that a server accepts; at the latest after [`READY_WITHIN`], for a start that waits
+//! - *READY* with the first media that a server accepts, or once all publishers are off air on purpose, for then there
+//!   is nothing to wait for; at the latest after [`READY_WITHIN`], for a start that waits
 //!   holds up the whole boot and every `systemctl start`, and a server that is down is nothing a restart mends.
 //!   Until then a bounded recovery extends the start's time-out, so that a short `TimeoutStartSec=` does not kill it.
 //! - *WATCHDOG* four times per interval while the judgement is good, and never otherwise.
@@ -20,8 +21,9 @@ pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// By how much an unfinished start is extended at each look.
 const EXTENSION: Duration = Duration::from_secs(15);
 
-/// What the end may take beside the drain, until the process is gone.
-const EXIT_WITHIN: Duration = Duration::from_secs(3);
+/// What the end may take beside the drain, until the process is gone: the last words of the flight recorder, and of the
+/// status server to its visitors.
+const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest status, in characters: the manager shows it in one line.
 const STATUS_MAX: usize = 400;
@@ -59,7 +61,9 @@ impl Announcer {
         let good = health.is_good(now);
         if !self.ready && !self.stopping {
             let waited = now.saturating_duration_since(self.began) >= READY_WITHIN;
-            if waited || overview.publishers.values().any(Snapshot::is_on_air) {
+            let mut publishers = overview.publishers.values();
+            let closed = |publisher: &Snapshot| matches!(publisher.state, State::OffAir(_));
+            if waited || publishers.clone().any(Snapshot::is_on_air) || publishers.all(closed) {
                 self.ready = true;
                 words.push(Word::Ready);
             } else if good {
@@ -268,6 +272,31 @@ mod tests {
     }
 
     #[test]
+    fn a_start_outside_the_hours_waits_for_nothing() {
+        use crate::account::{Off, Why};
+
+        let t0 = Instant::now();
+        let off = || {
+            State::OffAir(Off {
+                why: Why::Schedule,
+                until: None,
+            })
+        };
+        let mut overview = world(off(), None);
+        let ready = |overview: &Overview| {
+            let mut announcer = Announcer::new(t0, None);
+            let words = announcer.look(t0, overview, &good(t0));
+            words.contains(&Word::Ready)
+        };
+        assert!(ready(&overview));
+        // Another is to be on air, and is not yet.
+        let other = world(State::Connecting { attempt: 1 }, None);
+        let other = other.publishers.into_values().next().unwrap();
+        overview.publishers.insert("other".to_owned(), other);
+        assert!(!ready(&overview));
+    }
+
+    #[test]
     fn a_server_that_is_down_holds_up_no_boot() {
         let t0 = Instant::now();
         let mut announcer = Announcer::new(t0, None);
@@ -338,7 +367,7 @@ mod tests {
         let mut announcer = Announcer::new(t0, Some(S * 20));
         let words = announcer.stopping("asked to stop");
         assert_eq!(words[0], Word::Stopping);
-        assert_eq!(words[1], Word::ExtendTimeout(S * 20));
+        assert_eq!(words[1], Word::ExtendTimeout(S * 22));
         let words = announcer.look(t0, &on_air(t0), &good(t0));
         assert_eq!(words, [Word::Watchdog], "neither ready nor another status");
     }

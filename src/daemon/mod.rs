@@ -6,7 +6,7 @@
 //! (`escalation`). The other, [`Daemon::tend`], has the supervisor and carries out: it reads the configuration again
 //! (`reload`) and begins publishers anew. A third asks less of the feeds while the machine is short of something
 //! (`relief`, `pressure`). If the second hangs, the first notices; if the first hangs, the watchdog
-//! and the service manager do.
+//! and the service manager do, and if it has vanished, the second ends the process.
 
 mod announce;
 mod escalation;
@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::load;
 use crate::health::{self, Budget, Health, Judge, Part};
@@ -35,16 +36,20 @@ pub use announce::READY_WITHIN;
 
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
-use notify::{Manager, Word};
+use notify::{Manager, Untold, Word};
 use pressure::sensors;
 use reload::{Files, POLL, Reading};
-use watchdog::Watchdog;
+use watchdog::{Beats, Watchdog};
 
 /// Exit code of a process that was stuck: `EX_TEMPFAIL`, for another one may do better at once.
 pub const STUCK: u8 = 75;
 
 /// Time without a sign of life of the runtime after which the process ends; an orderly end fits in.
 const RUNTIME_WITHIN: Duration = DRAIN_WITHIN.saturating_add(Duration::from_secs(15));
+
+/// What is said of a configuration file on which this program itself has failed.
+const UNREADABLE: &str = "the configuration file could not be read: onair has a fault there, see the log; what it said \
+                          before runs on";
 
 /// Commands and remedies that may wait; more are refused.
 const QUEUE: usize = 8;
@@ -75,17 +80,15 @@ pub struct Request {
 #[derive(Debug)]
 struct Voice {
     manager: Manager,
-    announcer: Mutex<Announcer>,
+    says: Mutex<(Announcer, Untold)>,
 }
 
 impl Voice {
     fn say(&self, words: impl FnOnce(&mut Announcer) -> Vec<Word>) {
-        let mut announcer: MutexGuard<'_, Announcer> = self
-            .announcer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut says: MutexGuard<'_, _> = self.says.lock().unwrap_or_else(PoisonError::into_inner);
+        let (announcer, untold) = &mut *says;
         // Told under the lock, so that words come in the order in which they were decided.
-        self.manager.tell(&words(&mut announcer));
+        untold.tell(&self.manager, words(announcer));
     }
 }
 
@@ -97,7 +100,9 @@ pub struct Daemon {
     health: watch::Receiver<Health>,
     remedies: mpsc::Receiver<Remedy>,
     requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
+    watchman: AbortOnDropHandle<()>,
     tasks: JoinSet<()>,
+    _watchdog: Watchdog,
 }
 
 impl Daemon {
@@ -113,7 +118,7 @@ impl Daemon {
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
             manager,
-            announcer: Mutex::new(Announcer::new(now(), every)),
+            says: Mutex::new((Announcer::new(now(), every), Untold::default())),
         });
         let nothing_seen = Health {
             at: now(),
@@ -126,21 +131,21 @@ impl Daemon {
             judge: Judge::new(Budget::default()),
             escalation: Escalation::new(every),
             voice: Arc::clone(&voice),
-            watchdog,
+            beats: watchdog.beats(),
             healths,
             remedies: remedy,
         };
-        let mut tasks = JoinSet::new();
         let period = every.map_or(health::LOOK_EVERY, |every| {
             (every / 8).clamp(Duration::from_millis(50), health::LOOK_EVERY)
         });
-        tasks.spawn(watchman.run(period));
         Ok(Self {
             voice,
             health,
             remedies,
             requests: mpsc::channel(QUEUE),
-            tasks,
+            watchman: AbortOnDropHandle::new(tokio::spawn(watchman.run(period))),
+            tasks: JoinSet::new(),
+            _watchdog: watchdog,
         })
     }
 
@@ -177,6 +182,7 @@ impl Daemon {
             let request = tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
+                vanished = &mut self.watchman => return Some(gone(vanished)),
                 Some(remedy) = self.remedies.recv() => match remedy {
                     Remedy::End(why) => return Some(why),
                     Remedy::Restart(name) => Some((Command::Restart(name), None)),
@@ -188,15 +194,19 @@ impl Daemon {
             let (command, reply) = match request {
                 Some(request) => request,
                 None => match blocking(stop, &mut files, Files::changed).await? {
-                    true => (Command::Reload, None),
-                    false => continue,
+                    Ok(true) => (Command::Reload, None),
+                    // A panic is in the log.
+                    Ok(false) | Err(_) => continue,
                 },
             };
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
                     let reading = blocking(stop, &mut files, Files::read).await?;
-                    let outcome = reload(supervisor, reading).await;
+                    let outcome = match reading {
+                        Ok(reading) => reload(supervisor, reading).await,
+                        Err(_) => Err(UNREADABLE.to_owned()),
+                    };
                     let note = outcome.as_ref().err().cloned();
                     self.voice.say(|announcer| announcer.reloaded(note));
                     outcome
@@ -251,7 +261,7 @@ struct Watchman {
     judge: Judge,
     escalation: Escalation,
     voice: Arc<Voice>,
-    watchdog: Watchdog,
+    beats: Beats,
     healths: watch::Sender<Health>,
     remedies: mpsc::Sender<Remedy>,
 }
@@ -265,7 +275,7 @@ impl Watchman {
             looks.tick().await;
             // After the decision to end, the watchdog sees to it.
             if !ending {
-                self.watchdog.beat();
+                self.beats.beat();
             }
             let (at, overview) = (now(), (self.look)());
             let health = self.judge.look(at, &overview);
@@ -298,12 +308,23 @@ impl Watchman {
     }
 }
 
-/// Does what may block with the files, elsewhere; `None` if `stop` came first.
+/// Why the process ends when nobody looks at it any more.
+fn gone(vanished: Result<(), JoinError>) -> String {
+    let how = match vanished {
+        Err(error) if error.is_panic() => "it panicked, see the log",
+        Ok(()) | Err(_) => "it ended",
+    };
+    let why = format!("nobody judges the health of this process any more: {how}");
+    tracing::error!("{why}; the process ends with code {STUCK}, to be started anew");
+    why
+}
+
+/// Does what may block with the files, elsewhere; `None` if `stop` came first, an error if it panicked.
 async fn blocking<T: Send + 'static>(
     stop: &CancellationToken,
     files: &mut Files,
     work: fn(&mut Files) -> T,
-) -> Option<T> {
+) -> Option<Result<T, JoinError>> {
     let mut theirs = files.clone();
     let work = tokio::task::spawn_blocking(move || {
         let done = work(&mut theirs);
@@ -311,11 +332,10 @@ async fn blocking<T: Send + 'static>(
     });
     tokio::select! {
         () = stop.cancelled() => None,
-        worked = work => {
-            let (theirs, done) = worked.ok()?;
+        worked = work => Some(worked.map(|(theirs, done)| {
             *files = theirs;
-            Some(done)
-        }
+            done
+        })),
     }
 }
 
@@ -421,6 +441,44 @@ mod tests {
                 ..Overview::default()
             }
         }
+    }
+
+    /// A supervisor of nothing.
+    fn idle() -> Supervisor {
+        let clock = crate::media::time::MediaClock::new(now(), std::time::UNIX_EPOCH);
+        let network = watch::channel(crate::network::Network::default()).1;
+        let nothing = crate::config::Config {
+            feeds: std::collections::BTreeMap::new(),
+            publishers: std::collections::BTreeMap::new(),
+            daemon: crate::config::Daemon::default(),
+        };
+        Supervisor::start(&nothing, clock, &network, 1).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_nobody_looks_at_any_more_ends() {
+        let looks = std::sync::atomic::AtomicU32::new(0);
+        let look = move || match looks.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Overview::default(),
+            _ => panic!("this one is meant"),
+        };
+        let mut daemon = Daemon::start(look, Manager::default()).unwrap();
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        let (mut supervisor, stop) = (idle(), CancellationToken::new());
+        let files = Files::new("/no/such/file".into());
+        let why = daemon.tend(&mut supervisor, files, false, hangup.unwrap(), &stop);
+        let why = why.await.expect("it ends by itself");
+        assert!(why.contains("it panicked"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_the_files_is_told_from_the_end() {
+        let stop = CancellationToken::new();
+        let mut files = Files::new("/no/such/file".into());
+        let worked = blocking(&stop, &mut files, |_| panic!("this one is meant")).await;
+        assert!(worked.is_some_and(|worked: Result<(), _>| worked.is_err()));
+        stop.cancel();
+        assert!(blocking(&stop, &mut files, Files::changed).await.is_none());
     }
 
     /// How often the manager was told that all is well, since the last time it was asked.

@@ -4,6 +4,7 @@
 //! The socket is opened here rather than by the crate that has the words, because that reads its address from the
 //! environment at each word and knows no abstract address, which containers hand out.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -12,6 +13,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// Messages that may wait for the manager: more reloads than anybody asks for while it does not listen.
+const UNTOLD_MAX: usize = 16;
 
 /// One thing to tell the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +82,49 @@ impl Manager {
         self.watchdog
     }
 
-    /// Tells `words` in one message.
-    pub fn tell(&self, words: &[Word]) {
+    /// Tells `words` in one message. False if the manager takes none now: it is busy, or being executed anew.
+    pub fn tell(&self, words: &[Word]) -> bool {
         let Some((from, to)) = self.to.as_ref().filter(|_| !words.is_empty()) else {
-            return;
+            return true;
         };
         let message: String = words.iter().map(line).collect();
-        if let Err(error) = from.send_to_addr(message.as_bytes(), to) {
+        let told = from.send_to_addr(message.as_bytes(), to);
+        if let Err(error) = &told {
             tracing::debug!(%error, "the service manager was not told");
+        }
+        told.is_ok()
+    }
+}
+
+/// What the manager has not taken yet, message by message.
+#[derive(Debug, Default)]
+pub(super) struct Untold(VecDeque<Vec<Word>>);
+
+impl Untold {
+    /// Tells `manager` what waits, then `words`. What it does not take waits, but for what holds only at the moment:
+    /// a start of which nobody hears that it is over would be ended.
+    pub(super) fn tell(&mut self, manager: &Manager, words: Vec<Word>) {
+        self.0.push_back(words);
+        while self.0.front().is_some_and(|words| manager.tell(words)) {
+            self.0.pop_front();
+        }
+        let mut newer_status = false;
+        for words in self.0.iter_mut().rev() {
+            let stopping = words.contains(&Word::Stopping);
+            let later = newer_status;
+            words.retain(|word| match word {
+                Word::ExtendTimeout(_) => stopping,
+                Word::Ready | Word::Reloading | Word::Stopping => true,
+                Word::Status(_) => {
+                    newer_status = true;
+                    !later
+                }
+                Word::Watchdog => false,
+            });
+        }
+        self.0.retain(|words| !words.is_empty());
+        while self.0.len() > UNTOLD_MAX {
+            self.0.pop_front();
         }
     }
 }
@@ -151,6 +190,46 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_manager_must_know_is_told_once_it_listens_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let manager = Manager::new(path.as_os_str(), None).unwrap();
+        let mut n_waiting = 0;
+        while manager.tell(&[Word::Watchdog]) {
+            n_waiting += 1;
+        }
+        let status = |text: &str| Word::Status(text.to_owned());
+        let mut untold = Untold::default();
+        let soon = Duration::from_secs(20);
+        for words in [
+            vec![Word::Ready, status("one")],
+            vec![Word::Watchdog, Word::ExtendTimeout(soon)],
+            vec![status("two"), Word::Watchdog],
+            vec![Word::Stopping, Word::ExtendTimeout(soon), status("three")],
+        ] {
+            untold.tell(&manager, words);
+        }
+        for _ in 0..n_waiting {
+            assert_eq!(received(&socket), "WATCHDOG=1\n");
+        }
+        untold.tell(&manager, vec![Word::Watchdog]);
+        assert_eq!(received(&socket), "READY=1\n");
+        let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS=three\n";
+        assert_eq!(received(&socket), stopping);
+        assert_eq!(received(&socket), "WATCHDOG=1\n");
+        assert!(socket.recv(&mut [0; 64]).is_err() && untold.0.is_empty());
+
+        // One that never listens again costs no more than this.
+        drop(socket);
+        for _ in 0..1_000 {
+            untold.tell(&manager, vec![Word::Reloading]);
+        }
+        assert_eq!(untold.0.len(), UNTOLD_MAX);
     }
 
     #[test]

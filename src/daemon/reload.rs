@@ -1,24 +1,17 @@
 //! The configuration file and those it names, as they change: when to read them again, and which have changed.
 //!
-//! Files are compared by what the file system says of them, not by their times against a clock, so that a wall clock
-//! that jumps changes nothing. A change is taken up once it has settled, for an editor may be half way.
+//! A change is taken up once it has settled, for an editor may be half way.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::load::{self, Scope};
+use crate::config::prints::{Prints, prints};
 
 /// How often files are looked at. A change is taken up when two looks in a row see the same.
 pub const POLL: Duration = Duration::from_secs(2);
-
-/// What tells one content of a file from another: device, inode, size, and both times to the nanosecond.
-type Print = (u64, u64, u64, [i64; 4]);
-
-/// Every file and what it looked like; `None` where it could not be looked at.
-type Prints = BTreeMap<PathBuf, Option<Print>>;
 
 /// The files of one configuration.
 #[derive(Clone, Debug)]
@@ -26,6 +19,8 @@ pub struct Files {
     path: PathBuf,
     /// As they were just before the configuration was read last.
     read: Prints,
+    /// The same of the last reading without a fault, which is what is at work.
+    at_work: Prints,
     settling: Prints,
 }
 
@@ -34,7 +29,7 @@ pub struct Files {
 pub struct Reading {
     /// What was read, or everything that is wrong with it.
     pub config: Result<Config, load::Error>,
-    /// The files whose content has changed since the reading before.
+    /// The files whose content has changed since the last reading without a fault, however many with one came between.
     pub touched: BTreeSet<PathBuf>,
 }
 
@@ -44,24 +39,29 @@ impl Files {
         Self {
             path,
             read: Prints::new(),
+            at_work: Prints::new(),
             settling: Prints::new(),
         }
     }
 
-    /// Reads the configuration, with its secrets. Reads files, so it may block.
+    /// Reads the configuration, with its secrets. One without a fault is to be put to work. Reads files, so it may
+    /// block.
     pub fn read(&mut self) -> Reading {
         // Looked at before they are read: what changes meanwhile is seen at the next look.
-        let before = prints(self.read.keys());
+        let before = prints(self.read.keys().chain(self.at_work.keys()));
         let mut used = BTreeSet::new();
         let config = load::load_noting(&self.path, Scope::Everything, &mut used);
         let mut now = prints(used.iter());
         let touched = now
             .iter()
-            .filter(|(path, print)| self.read.get(*path).is_some_and(|last| last != *print))
+            .filter(|(path, print)| self.at_work.get(*path).is_some_and(|last| last != *print))
             .map(|(path, _)| path.clone())
             .collect();
         now.extend(before.into_iter().filter(|(path, _)| used.contains(path)));
         self.settling.clone_from(&now);
+        if config.is_ok() {
+            self.at_work.clone_from(&now);
+        }
         self.read = now;
         Reading { config, touched }
     }
@@ -78,22 +78,6 @@ impl Files {
         self.settling = now;
         same && self.settling != self.read
     }
-}
-
-fn prints<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Prints {
-    let print = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok().map(|file| {
-            let times = [
-                file.mtime(),
-                file.mtime_nsec(),
-                file.ctime(),
-                file.ctime_nsec(),
-            ];
-            (file.dev(), file.ino(), file.size(), times)
-        });
-        (path.clone(), found)
-    };
-    paths.map(print).collect()
 }
 
 #[cfg(test)]
@@ -151,6 +135,61 @@ mod tests {
         std::fs::rename(&new, &url).unwrap();
         assert!(!files.changed() && files.changed());
         assert!(files.read().config.is_ok());
+    }
+
+    #[test]
+    fn what_was_touched_while_the_configuration_was_bad_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), "ws://host/app/one");
+        let mut files = Files::new(path.clone());
+        files.read().config.unwrap();
+        let url = folder.path().join("url");
+
+        // Bad in what it says, so that the files it names are read too, and then no TOML at all.
+        std::fs::write(&path, CONFIG.replace("testcard", "testcrad")).unwrap();
+        std::fs::write(&url, "ws://host/app/another-one").unwrap();
+        assert!(!files.changed() && files.changed());
+        assert!(files.read().config.is_err());
+        std::fs::write(&path, "[feed").unwrap();
+        assert!(!files.changed() && files.changed());
+        assert!(files.read().config.is_err());
+
+        std::fs::write(&path, CONFIG).unwrap();
+        assert!(!files.changed() && files.changed());
+        let reading = files.read();
+        assert!(reading.config.is_ok());
+        assert_eq!(reading.touched, [path, url].into());
+        assert_eq!(files.read().touched, BTreeSet::new(), "it is at work now");
+    }
+
+    #[test]
+    fn folders_that_are_swapped_behind_a_link_are_a_change() {
+        // As Kubernetes does it: the file is a link to `now/onair.toml`, and `now` is one to a folder with a date.
+        let folder = tempfile::tempdir().unwrap();
+        for (version, name) in [("1", "one"), ("2", "two")] {
+            let version = folder.path().join(version);
+            std::fs::create_dir(&version).unwrap();
+            written(&version, &format!("ws://host/app/{name}"));
+        }
+        let now = folder.path().join("now");
+        std::os::unix::fs::symlink("1", &now).unwrap();
+        for name in ["onair.toml", "url"] {
+            let target = Path::new("now").join(name);
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+        }
+        let path = folder.path().join("onair.toml");
+        let mut files = Files::new(path.clone());
+        let before = files.read().config.unwrap();
+        assert!(!files.changed() && !files.changed());
+
+        let next = folder.path().join("next");
+        std::os::unix::fs::symlink("2", &next).unwrap();
+        std::fs::rename(&next, &now).unwrap();
+        assert!(!files.changed() && files.changed());
+        let reading = files.read();
+        assert_eq!(reading.touched, [path, folder.path().join("url")].into());
+        assert_ne!(reading.config.unwrap().publishers, before.publishers);
+        assert!(!files.changed() && !files.changed());
     }
 
     #[test]

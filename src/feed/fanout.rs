@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::limit::{Limit, LimitedBy};
@@ -178,6 +179,8 @@ struct Inner {
     next_seat: u64,
     closed: bool,
     key_frames: KeyFrames,
+    /// The last one, and when it was made; its bytes are those that the lanes share.
+    key_frame: Option<(Instant, Bytes)>,
     /// As configured; the bitrates may be changed.
     tracks: Tracks,
     limit: Option<Limit>,
@@ -247,6 +250,7 @@ impl Fanout {
                     requested: 0,
                     made: 0,
                 },
+                key_frame: None,
                 tracks,
                 limit: None,
             }),
@@ -301,6 +305,7 @@ impl Fanout {
         let mut inner = lock(&self.inner);
         if unit.key && unit.track == Track::Video {
             inner.key_frames.made(now);
+            inner.key_frame = Some((now, unit.data.clone()));
         }
         let mut starved = false;
         for seat in inner.seats.values() {
@@ -311,6 +316,11 @@ impl Fanout {
         if starved && !inner.key_frames.wanted {
             inner.key_frames.request();
         }
+    }
+
+    /// The last key frame and when it was made.
+    pub(super) fn key_frame(&self) -> Option<(Instant, Bytes)> {
+        lock(&self.inner).key_frame.clone()
     }
 
     /// No more access units will come: every lane ends when it is empty.

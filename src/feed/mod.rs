@@ -23,8 +23,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 pub use budget::Budget;
@@ -437,6 +438,12 @@ impl FeedHandle {
     /// What the feed offers, as configured.
     pub fn tracks(&self) -> Tracks {
         self.shared.fanout.tracks()
+    }
+
+    /// The last key frame and when it was encoded: a whole picture as it goes out, an Annex B byte stream. `None` before
+    /// the first, for nothing is encoded while nobody subscribes.
+    pub fn key_frame(&self) -> Option<(Instant, Bytes)> {
+        self.shared.fanout.key_frame()
     }
 
     /// Limits the picture from the next one on, or lifts the limit. Sound is never limited.

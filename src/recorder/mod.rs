@@ -81,9 +81,13 @@ struct Running {
 
 impl Recorder {
     /// Begins to record the log, if `config` names a folder for it and does not switch it off. Nothing that `secrets`
-    /// names will be in the files; it is asked every ten seconds, and may block. Never fails: a disk that cannot be
-    /// written is said in the log and tried again.
-    pub fn start(config: &Daemon, secrets: impl Fn() -> Vec<Secret> + Send + 'static) -> Self {
+    /// has ever named will be in the files; it is asked before anything is written, may block for a moment, and
+    /// returns all that holds now if any of it has changed since. Never fails: a disk that cannot be written is said in
+    /// the log and tried again.
+    pub fn start(
+        config: &Daemon,
+        secrets: impl FnMut() -> Option<Vec<Secret>> + Send + 'static,
+    ) -> Self {
         let (Some(state_dir), Some(size)) = (&config.state_dir, config.recorder.size) else {
             return Self { running: None };
         };

@@ -1,6 +1,10 @@
 //! The thread that writes: takes what waits, makes records of it without secrets, and keeps the disk's troubles away
 //! from everybody else.
 //!
+//! Secrets are taken out before anything is written: every value that any of them has had since the process began is
+//! known, for a server may speak of a token that was renewed three times since. So whoever reads the files needs to
+//! know none of them.
+//!
 //! A disk that is full or cannot be written is said once, and tried again every minute; until then entries are
 //! counted and thrown away.
 
@@ -31,8 +35,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 const SYNC_FAULT: Duration = Duration::from_secs(1);
 /// Distance of attempts at a disk that cannot be written.
 const RETRY: Duration = Duration::from_secs(60);
-/// How old may be what is known of the secrets: the configuration may be changed, a token renewed where it is kept.
-const SECRETS_EVERY: Duration = Duration::from_secs(10);
+/// Most bytes of former secrets that stay known, those renewed last: a token of usual length that is renewed every hour
+/// stays so for a month.
+const KNOWN_MAX: usize = 1 << 20;
 /// Entries written at once.
 const BATCH: usize = 128;
 
@@ -41,8 +46,8 @@ pub(super) struct Task {
     pub(super) queue: Receiver<Entry>,
     /// Entries that found no place in the queue, since the beginning.
     pub(super) dropped: Arc<AtomicU64>,
-    /// What must not be in the files, at the time of the call.
-    pub(super) secrets: Box<dyn Fn() -> Vec<Secret> + Send>,
+    /// What must not be in the files, if it has changed since the call before.
+    pub(super) secrets: Box<dyn FnMut() -> Option<Vec<Secret>> + Send>,
     pub(super) folder: PathBuf,
     /// Of all files, in bytes.
     pub(super) size: u64,
@@ -60,10 +65,8 @@ enum Disk {
 struct Writer {
     task: Task,
     scrubber: Scrubber,
-    /// The secrets as they were read last.
-    secrets: Vec<Secret>,
-    /// When they are to be read again.
-    secrets_due: Instant,
+    /// Every secret that the scrubber knows, the latest last.
+    known: Vec<Secret>,
     disk: Disk,
     /// The trouble with the disk has been said.
     said_away: bool,
@@ -85,8 +88,7 @@ pub(super) fn run(task: Task) {
     let mut writer = Writer {
         task,
         scrubber: Scrubber::default(),
-        secrets: Vec::new(),
-        secrets_due: now,
+        known: Vec::new(),
         disk: Disk::Away(now),
         said_away: false,
         lost: 0,
@@ -119,20 +121,17 @@ impl Writer {
         let dropped = self.task.dropped.load(Ordering::Relaxed);
         self.lost += dropped.wrapping_sub(self.dropped);
         self.dropped = dropped;
+        // Also while there is no disk: none may be missed.
+        self.renew_secrets();
         // Until it is seen to be written, everything here is lost.
         let lost_before = self.lost;
         self.lost += entries.len() as u64;
         if !entries.is_empty() && matches!(self.disk, Disk::Away(until) if now >= until) {
             self.disk = Disk::Open(Store::open(self.task.folder.clone(), self.task.size)?);
-            if self.said_away {
-                tracing::info!(lost = lost_before, "the flight recorder records again");
-            }
-            self.said_away = false;
         }
         if matches!(self.disk, Disk::Away(_)) {
             return Ok(());
         }
-        self.renew_secrets(now);
         let mut records = Vec::with_capacity(entries.len() + 1);
         if let Some(entry) = entries.first()
             && lost_before > 0
@@ -151,6 +150,12 @@ impl Writer {
         };
         if !records.is_empty() {
             store.append(&records)?;
+            if self.said_away {
+                // One that is full may open and take something, and fail only then.
+                store.sync()?;
+                tracing::info!(lost = lost_before, "the flight recorder records again");
+                self.said_away = false;
+            }
             self.lost = too_long;
             self.dirty = true;
             self.fault |= entries.iter().any(|entry| entry.is_fault);
@@ -163,17 +168,22 @@ impl Writer {
         Ok(())
     }
 
-    fn renew_secrets(&mut self, now: Instant) {
-        if now < self.secrets_due {
+    fn renew_secrets(&mut self) {
+        let Some(latest) = (self.task.secrets)() else {
             return;
-        }
-        self.secrets_due = now + SECRETS_EVERY;
-        let latest = (self.task.secrets)();
-        if latest != self.secrets {
-            // Those before still occur in what is said of the past.
-            let before = std::mem::replace(&mut self.secrets, latest.clone());
-            self.scrubber = Scrubber::new(latest.into_iter().chain(before).collect());
-        }
+        };
+        let n_latest = latest.len();
+        self.known.retain(|secret| !latest.contains(secret));
+        self.known.extend(latest);
+        let mut room = KNOWN_MAX;
+        let newest = self.known.iter().rev().take_while(|secret| {
+            let left = room.checked_sub(secret.expose().len());
+            room = left.unwrap_or_default();
+            left.is_some()
+        });
+        let n_kept = newest.count().max(n_latest);
+        self.known.drain(..self.known.len() - n_kept);
+        self.scrubber = Scrubber::new(self.known.clone());
     }
 
     fn away(&mut self, error: &io::Error) {
@@ -225,14 +235,13 @@ mod tests {
             task: Task {
                 queue,
                 dropped,
-                secrets: Box::new(|| vec![Secret::new("planted")]),
+                secrets: Box::new(|| Some(vec![Secret::new("planted")])),
                 folder: folder.to_owned(),
                 size: 1 << 20,
                 began: now,
             },
             scrubber: Scrubber::default(),
-            secrets: Vec::new(),
-            secrets_due: now,
+            known: Vec::new(),
             disk: Disk::Away(now),
             said_away: false,
             lost: 0,
@@ -278,26 +287,87 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_asked_for_anew_and_the_last_ones_stay_known_for_a_while() {
+    fn every_value_that_a_secret_ever_had_is_kept_out() {
         let state = tempfile::tempdir().unwrap();
         let mut writer = writer(&crate::recorder::store::folder(state.path()));
-        let secret = Arc::new(std::sync::Mutex::new("first-one"));
-        let asked = Arc::clone(&secret);
-        writer.task.secrets = Box::new(move || vec![Secret::new(*asked.lock().unwrap())]);
-        let says = |text: &str| Entry {
-            said: Map::from_iter([("message".to_owned(), text.into())]),
-            ..entry(0)
-        };
+        let secret = Arc::new(std::sync::Mutex::new(None));
+        let renewed = Arc::clone(&secret);
+        writer.task.secrets = Box::new(move || {
+            let token: Option<String> = renewed.lock().unwrap().take();
+            token.map(|token| vec![Secret::new(token)])
+        });
         let now = Instant::now();
-        writer.write(now, &[says("first-one second-one")]).unwrap();
-        *secret.lock().unwrap() = "second-one";
-        let later = now + SECRETS_EVERY;
-        writer
-            .write(later, &[says("first-one second-one")])
-            .unwrap();
+        let mut said = String::new();
+        for n in 0..6 {
+            // Said at once by whoever was handed it, and later on by whoever remembers it.
+            *secret.lock().unwrap() = Some(format!("token-number-{n}"));
+            said += &format!("token-number-{n} ");
+            let entry = Entry {
+                said: Map::from_iter([("message".to_owned(), said.clone().into())]),
+                ..entry(n)
+            };
+            writer.write(now, &[entry]).unwrap();
+        }
         let lines = lines(state.path());
-        assert_eq!(lines[0]["message"], "*** second-one");
-        assert_eq!(lines[1]["message"], "*** ***");
+        assert_eq!(lines.len(), 6);
+        for (line, n) in lines.iter().zip(1..) {
+            assert_eq!(line["message"], "*** ".repeat(n), "{n}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_former_secrets_is_bounded_and_the_latest_stay() {
+        let state = tempfile::tempdir().unwrap();
+        let mut writer = writer(state.path());
+        let mut n = 0;
+        writer.task.secrets = Box::new(move || {
+            n += 1;
+            let long = |what: char| Secret::new(format!("{n}{what}").repeat(20_000));
+            Some(vec![long('a'), long('b')])
+        });
+        for _ in 0..50 {
+            writer.renew_secrets();
+            let bytes: usize = writer.known.iter().map(|s| s.expose().len()).sum();
+            assert!(bytes <= KNOWN_MAX && writer.known.len() >= 2, "{bytes}");
+        }
+        let latest = writer.known.last().map(|s| s.expose()[..3].to_owned());
+        assert_eq!(latest.as_deref(), Some("50b"));
+        assert!(writer.known.len() > 10);
+
+        writer.task.secrets = Box::new(|| {
+            let long = |n: u8| Secret::new(char::from(n).to_string().repeat(KNOWN_MAX / 2));
+            Some((b'a'..b'e').map(long).collect())
+        });
+        writer.renew_secrets();
+        assert_eq!(writer.known.len(), 4, "what holds now is known at any rate");
+    }
+
+    #[test]
+    fn a_full_disk_is_said_once_however_long_it_is_full() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = crate::recorder::store::folder(state.path());
+        std::fs::create_dir(&folder).unwrap();
+        // It opens, and takes nothing.
+        let segment = folder.join("0000000001.rec");
+        std::os::unix::fs::symlink("/dev/full", &segment).unwrap();
+        let mut writer = writer(&folder);
+        let mut now = Instant::now();
+        for n in 0..3 {
+            let error = writer.write(now, &[entry(n)]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(writer.said_away, n > 0, "it is not said to be over");
+            writer.away(&error);
+            now = Instant::now() + RETRY;
+        }
+        std::fs::remove_file(&segment).unwrap();
+        writer.write(now, &[entry(3)]).unwrap();
+        assert!(!writer.said_away);
+        let lines = lines(state.path());
+        assert_eq!(
+            (&lines[0]["k"], &lines[0]["entries"]),
+            (&"lost".into(), &3.into())
+        );
+        assert_eq!(lines[1]["n"], 3);
     }
 
     #[test]

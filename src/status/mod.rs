@@ -7,6 +7,7 @@
 //! | `GET /metrics` | Prometheus and OpenMetrics |
 //! | `GET /v1/status` | a [`Reading`] as JSON |
 //! | `GET /v1/history?from=N` | the last five minutes, a point a second, from point N on |
+//! | `GET /v1/feeds/{name}/picture` | the last key frame, small, if the configuration lets it be shown |
 //! | `POST /v1/publishers/{name}/restart` | begins it anew; also `stop` (off air until told otherwise) and `start` |
 //! | `POST /v1/reload` | the configuration is read again |
 //! | `GET /` | all of it for people, in one page |
@@ -19,6 +20,7 @@ mod counts;
 mod guard;
 mod history;
 mod metrics;
+mod picture;
 mod reading;
 mod routes;
 mod serve;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use reading::{Reading, SCHEMA};
 
 use history::History;
+use picture::Pictures;
 use reading::Latest;
 
 use crate::config;
@@ -71,6 +74,8 @@ struct Shared {
     health: watch::Receiver<Health>,
     requests: mpsc::Sender<Request>,
     latest: Mutex<Option<Latest>>,
+    /// `None` if they are not to be seen.
+    pictures: Option<Pictures>,
     history: Mutex<History>,
 }
 
@@ -98,6 +103,7 @@ impl Server {
             health,
             requests,
             latest: Mutex::default(),
+            pictures: config.picture.then(Pictures::default),
             history: Mutex::default(),
         });
         let stop = CancellationToken::new();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::guard::{self, Asked, Matter, Refusal};
+use super::picture::Missing;
 use super::reading::Reading;
 use super::{Shared, metrics, now};
 use crate::daemon::{self, Command};
@@ -21,7 +22,7 @@ use crate::daemon::{self, Command};
 const PAGE: &str = include_str!("page.html");
 /// What the page may do: its own script and style, its own server, and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// What goes with every answer.
 const ALWAYS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
@@ -45,6 +46,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
         .route("/v1/history", get(history))
+        .route("/v1/feeds/{name}/picture", get(picture))
         .route("/v1/reload", post(reload))
         .route("/v1/publishers/{name}/{order}", post(order))
         .layer(from_fn_with_state(Arc::clone(&shared), guarded))
@@ -164,6 +166,31 @@ struct From {
 
 async fn history(State(shared): State<Arc<Shared>>, Query(From { from }): Query<From>) -> Response {
     Json(shared.history().points(from)).into_response()
+}
+
+async fn picture(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    let Some(pictures) = &shared.pictures else {
+        let words = "pictures are not shown here: see `picture` of [daemon.status]";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    };
+    match pictures.latest(&shared.view, &name).await {
+        Ok(shown) => {
+            let age = now().saturating_duration_since(shown.of).as_secs();
+            let headers = [
+                (header::CONTENT_TYPE, "image/bmp".to_owned()),
+                (header::AGE, age.to_string()),
+            ];
+            (headers, shown.bitmap).into_response()
+        }
+        Err(missing) => {
+            let status = match missing {
+                Missing::Feed => StatusCode::NOT_FOUND,
+                Missing::Picture => StatusCode::SERVICE_UNAVAILABLE,
+                Missing::Undecodable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            (status, missing.to_string()).into_response()
+        }
+    }
 }
 
 /// What became of a control.

@@ -1,20 +1,28 @@
 //! Connections: how many, how long, how large; all small, since nobody needs more.
+//!
+//! Whoever comes is taken at once. If there are too many, the one that has been silent longest is cut: visitors who
+//! ask do so within moments, so that whoever holds connections and says nothing holds up nobody. They are not counted
+//! by address, for behind a proxy, and on this host, all have the same.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{END_WITHIN, Shared, routes};
 
-/// Connections at a time; whoever comes next waits.
+/// Connections at a time; for whoever comes next one is cut.
 const CONNECTIONS: usize = 32;
 /// How long one connection lives: one request and its answer, read however slowly.
 const EXCHANGE: Duration = Duration::from_secs(15);
@@ -28,6 +36,13 @@ const HEADERS: usize = 64;
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 /// Pause after a connection that could not be taken: out of file descriptors, which passes.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// One who is there, in the order of coming.
+struct Visitor {
+    /// All of the request's head has come.
+    has_asked: Arc<AtomicBool>,
+    visit: AbortHandle,
+}
 
 /// Answers whoever comes to `listen`, until `stop`. Says in `bound` where that is, once it is so.
 pub(super) async fn serve(
@@ -62,11 +77,8 @@ async fn accept(
         bound.send_replace(Some(address));
     }
     let router = routes::router(shared);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut present: Vec<Visitor> = Vec::with_capacity(CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -75,12 +87,26 @@ async fn accept(
                 continue;
             }
         };
-        let visit = visit(stream, router.clone());
-        visitors.spawn(async move {
-            visit.await;
-            drop(place);
+        make_room(&mut present);
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let visit = visit(stream, router.clone(), Arc::clone(&has_asked));
+        present.push(Visitor {
+            has_asked,
+            visit: visitors.spawn(visit).abort_handle(),
         });
     }
+}
+
+/// Makes room for one more: who has asked is cut only where nobody is silent.
+fn make_room(present: &mut Vec<Visitor>) {
+    present.retain(|visitor| !visitor.visit.is_finished());
+    if present.len() < CONNECTIONS {
+        return;
+    }
+    let silent = |visitor: &Visitor| !visitor.has_asked.load(Ordering::Relaxed);
+    let cut = present.remove(present.iter().position(silent).unwrap_or(0));
+    cut.visit.abort();
+    tracing::debug!("too many visitors of the status server: one was cut off for the next");
 }
 
 /// Binds the address, however long it takes for it to be there and free.
@@ -102,14 +128,19 @@ async fn bind(listen: SocketAddr) -> TcpListener {
     }
 }
 
-async fn visit(stream: TcpStream, router: axum::Router) {
+async fn visit(stream: TcpStream, router: axum::Router, has_asked: Arc<AtomicBool>) {
+    let answers = TowerToHyperService::new(router);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
+        answers.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(EXCHANGE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a visitor of the status server left early"),

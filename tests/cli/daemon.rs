@@ -187,6 +187,8 @@ fn last_decoded(sessions: &[Snapshot]) -> u64 {
 async fn a_service_manager_is_told_of_start_health_reload_and_end() {
     let mut world = World::start(&[], &[("WATCHDOG_USEC", "4000000")]).await;
     world.told("EXTEND_TIMEOUT_USEC=").await;
+    // A start is not over, nor given up, for it.
+    world.signal("HUP");
     world.told("READY=1").await;
     world.told("STATUS=main is on air").await;
     world.told("WATCHDOG=1").await;
@@ -215,6 +217,7 @@ async fn a_service_manager_is_told_of_start_health_reload_and_end() {
     // A bitrate alone leaves the session alone.
     world.write(&configuration(&world.lab, "one", 200));
     world.signal("HUP");
+    world.signal("HUP");
     world.told("RELOADING=1").await;
     world.told("READY=1").await;
     assert_eq!(world.told("STATUS=").await, "STATUS=main is on air");
@@ -227,6 +230,8 @@ async fn a_service_manager_is_told_of_start_health_reload_and_end() {
 
     world.signal("TERM");
     world.told("STOPPING=1").await;
+    // Nothing is begun any more.
+    world.signal("HUP");
     world.told("EXTEND_TIMEOUT_USEC=").await;
     let (code, log) = world.ended().await;
     assert_eq!(code, Some(0), "{log}");

@@ -144,13 +144,12 @@ fn a_killed_process_leaves_a_readable_record_and_the_next_one_writes_on() {
     assert!(!all.contains("planted"), "a stream's name is recorded");
 }
 
-#[test]
-fn a_folder_that_cannot_be_written_is_said_once_and_harms_nothing_else() {
+/// Runs as `prepared` leaves the folder until much has been said, and returns that.
+fn said_by_one_that_cannot_record(prepared: impl FnOnce(&Path)) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let config = configuration(folder);
-    // In the place of the folder: as good as a read-only disk, also for root.
-    std::fs::write(folder.join("state"), "in the way").expect("written");
+    prepared(&folder.join("state"));
     let mut child = start(&config);
     let log = child.stderr.take().expect("piped");
     let mut said = String::new();
@@ -167,6 +166,24 @@ fn a_folder_that_cannot_be_written_is_said_once_and_harms_nothing_else() {
     let warnings = said.matches("the flight recorder cannot write to").count();
     assert_eq!(warnings, 1, "{said}");
     assert!(said.contains("in [daemon.recorder]"), "{said}");
+    said
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_once_and_harms_nothing_else() {
+    // In the place of the folder: as good as a read-only disk, also for root.
+    said_by_one_that_cannot_record(|state| std::fs::write(state, "in the way").expect("written"));
+}
+
+#[test]
+fn a_full_disk_is_said_once_and_harms_nothing_else() {
+    let said = said_by_one_that_cannot_record(|state| {
+        let folder = state.join("recorder");
+        std::fs::create_dir_all(&folder).expect("made");
+        let segment = folder.join("0000000001.rec");
+        std::os::unix::fs::symlink("/dev/full", segment).expect("linked");
+    });
+    assert!(said.contains("No space left on device"), "{said}");
 }
 
 /// The files of a bundle by name.
@@ -220,6 +237,29 @@ fn a_bundle_needs_no_daemon_and_says_what_is_missing() {
     let again = onair(&["bundle", "--config", &config, "--output", &target]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("is it there already?"));
+}
+
+#[test]
+fn a_bundle_for_which_there_is_no_room_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = configuration(folder.path());
+    let output = folder.path().join("bundle.tar.gz");
+    // No file may be longer than half a kilobyte, as if the disk were full then.
+    let ran = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_onair"))
+        .args(["bundle", "--config"])
+        .arg(&config)
+        .arg("--output")
+        .arg(&output)
+        .output()
+        .expect("sh runs");
+    assert_eq!(ran.status.code(), Some(1), "{}", text(&ran.stderr));
+    let said = text(&ran.stderr);
+    assert!(said.contains("give an --output elsewhere"), "{said}");
+    let left = std::fs::read_dir(folder.path()).expect("a folder");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(left, [config]);
 }
 
 #[test]

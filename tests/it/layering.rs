@@ -107,7 +107,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["lab/", "net/", "status/"]),
     ("libc", &["capture/camera"]),
     ("nokhwa", &["capture/camera"]),
-    ("openh264", &["encode/h264", "lab/decode"]),
+    (
+        "openh264",
+        &["encode/h264", "lab/decode", "status/picture.rs"],
+    ),
     ("openh264_sys2", &["encode/h264"]),
     ("opus", &["encode/", "lab/decode"]),
     ("procfs", &["process.rs"]),

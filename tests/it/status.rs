@@ -27,6 +27,7 @@ const ANYWHERE: Status = Status {
         0,
     )),
     token: None,
+    picture: false,
 };
 
 /// An answer.
@@ -298,7 +299,13 @@ async fn with_a_token_strangers_learn_yes_or_no_and_nothing_else() {
     let ready = until(at, "/readyz", "", |answer| answer.code == 200).await;
     assert_eq!(ready.body, "yes\n");
     assert_eq!(get(at, "/").await.code, 200, "it holds nothing");
-    for path in ["/metrics", "/v1/status", "/v1/history", "/nowhere"] {
+    for path in [
+        "/metrics",
+        "/v1/status",
+        "/v1/history",
+        "/v1/feeds/feed/picture",
+        "/nowhere",
+    ] {
         let refused = get(at, path).await;
         assert_eq!(refused.code, 401, "{path}");
         assert!(
@@ -374,6 +381,99 @@ async fn nobody_can_tie_it_up_or_fill_its_memory() {
     assert_eq!(lab.violations, [], "{lab:#?}");
 }
 
+/// Asks for a picture; the status, the head, and the bytes.
+async fn picture(at: SocketAddr, feed: &str) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(at).await.expect("it listens");
+    let request = format!("GET /v1/feeds/{feed}/picture HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await;
+    read.expect("in time").expect("an answer");
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n");
+    let body = answer.split_off(end.expect("a head") + 4);
+    let head = String::from_utf8(answer).expect("UTF-8");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (code.expect("a status"), head.to_ascii_lowercase(), body)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_picture_is_shown_where_it_may_be() {
+    let pair = Pair::start(Profile::Ome021, |_| {}).await;
+    let daemon = daemon(&pair);
+    let (closed, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
+    assert_eq!(get(at, "/v1/feeds/feed/picture").await.code, 403);
+    closed.stop().await;
+
+    let config = Status {
+        picture: true,
+        ..ANYWHERE
+    };
+    let (server, at) = serve(&config, pair.agent.view(), &daemon).await;
+    pair.until_decoded(10).await;
+    let (code, head, bitmap) = picture(at, "feed").await;
+    assert_eq!(code, 200, "{head}");
+    assert!(head.contains("content-type: image/bmp"), "{head}");
+    assert!(head.contains("cache-control: no-store") && head.contains("\r\nage: "));
+    assert!(bitmap.starts_with(b"BM"));
+    let width = u32::from_le_bytes(bitmap[18..22].try_into().expect("four"));
+    assert!((1..=320).contains(&width), "{width}");
+    // The card has more than one colour.
+    let pixels: std::collections::BTreeSet<&[u8]> = bitmap[54..].chunks_exact(3).collect();
+    assert!(pixels.len() > 10, "{}", pixels.len());
+    assert_eq!(picture(at, "nobody").await.0, 404);
+    // Its name means this host by somebody's trick.
+    let rebound = "GET /v1/feeds/feed/picture HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(raw(at, rebound).await.code, 421);
+    server.stop().await;
+    drop(daemon);
+    pair.end().await;
+}
+
+/// Who says nothing is sent away after so long, whoever else comes.
+const SILENT_FOR: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_connections_and_says_nothing_holds_up_nobody() {
+    let pair = Pair::start(Profile::Ome021, |_| {}).await;
+    let daemon = daemon(&pair);
+    let (server, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
+    until(at, "/healthz", "", |answer| answer.code == 200).await;
+    // Once they have been silent for long they are sent away anyway, which says nothing: quicker, then, next time.
+    for _ in 0..20 {
+        let began = tokio::time::Instant::now();
+        let mut silent = Vec::new();
+        for n in 0..40 {
+            let mut stream = TcpStream::connect(at).await.expect("it takes everyone");
+            if n % 2 == 0 {
+                // Half of a question is none.
+                stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+            }
+            silent.push(stream);
+        }
+        assert_eq!(get(at, "/healthz").await.code, 200);
+        // Those who came last are still there, and are answered when they ask.
+        let mut last = silent.pop().expect("forty");
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\n\r\n");
+        let sent = last.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = last.read_to_end(&mut answer).await;
+        if began.elapsed() > SILENT_FOR {
+            continue;
+        }
+        sent.expect("it is there");
+        read.expect("it is there");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+        let mut first = silent.swap_remove(0);
+        let cut = first.read(&mut [0; 16]).await;
+        assert!(matches!(cut, Ok(0) | Err(_)), "{cut:?}");
+        server.stop().await;
+        drop(daemon);
+        pair.end().await;
+        return;
+    }
+    panic!("it was never answered before the silent were sent away");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_is_taken_is_waited_for() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -386,6 +486,7 @@ async fn an_address_that_is_taken_is_waited_for() {
     let config = Status {
         listen: Some(at),
         token: None,
+        picture: false,
     };
     let server = Server::start(&config, pair.agent.view(), daemon.health(), requests);
     let server = server.expect("no failure").expect("wanted");

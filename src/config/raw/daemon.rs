@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::read::{Reader, Table, quantity, text};
+use super::read::{Reader, Table, quantity, text, truth};
 use crate::config::{Daemon, Recorder, Status, units};
 
 /// Fewest characters of a status token: what can be guessed protects nothing.
@@ -42,7 +42,7 @@ impl Reader<'_> {
     }
 
     fn status(&mut self, table: &Table<'_>) -> Status {
-        self.only(table, &["listen", "token"], &[]);
+        self.only(table, &["listen", "picture", "token"], &[]);
         let before = self.faults.len();
         let listen = self.optional(table, "listen", Some(Status::LISTEN), |v| {
             let address: Option<SocketAddr> = v.as_str().and_then(|text| text.parse().ok());
@@ -71,7 +71,11 @@ impl Reader<'_> {
             );
             self.fault(at, &table.key("listen"), message);
         }
-        Status { listen, token }
+        Status {
+            picture: self.optional(table, "picture", token.is_some(), truth),
+            listen,
+            token,
+        }
     }
 
     fn token(&mut self, table: &Table<'_>) -> Option<crate::config::secret::Secret> {

@@ -391,9 +391,13 @@ fn what_other_hosts_can_reach_needs_a_token() {
         let fault = faults(&status(&listen));
         assert!(fault.contains("give a `token` too"), "{fault}");
         let both = format!("{listen}\ntoken = \"planted-and-long-enough\"");
-        let token = read(&both).unwrap().token;
-        assert_eq!(token, Some(Secret::new("planted-and-long-enough")));
+        let status = read(&both).unwrap();
+        assert_eq!(status.token, Some(Secret::new("planted-and-long-enough")));
+        assert!(status.picture, "whoever has the token may look");
+        let blind = format!("{both}\npicture = false");
+        assert!(!read(&blind).unwrap().picture);
     }
+    assert!(!read("").unwrap().picture && read("picture = true").unwrap().picture);
     for (lines, words) in [
         ("listen = \"localhost:9810\"", "an IP address with its port"),
         ("listen = 9810", "an IP address with its port"),
@@ -403,6 +407,7 @@ fn what_other_hosts_can_reach_needs_a_token() {
             "a character that no token has",
         ),
         ("token = { env = \"NONE\" }", "no such variable"),
+        ("picture = 1", "true, false"),
         ("tokn = 1", "did you mean `token`?"),
     ] {
         let fault = faults(&status(lines));
