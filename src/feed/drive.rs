@@ -104,6 +104,9 @@ impl VideoDrive {
             if now >= slate_due {
                 slate_due = now + period;
             }
+            if self.source.away(now).is_some() {
+                self.forget();
+            }
             let at = self.source.clock.at(now);
             let sooner = |than: Duration| state.last.is_some_and(|l| at.saturating_since(l) < than);
             if sooner(period.mul_f64(0.9)) || self.fanout.demand(Track::Video, now).is_none() {
@@ -186,7 +189,9 @@ impl VideoDrive {
         let now = Instant::now();
         let Some(controls) = self.fanout.demand(Track::Video, now) else {
             (state.broken, state.shown) = (None, None);
-            self.forget();
+            if let Some(watch) = &mut self.watch {
+                watch.pause();
+            }
             return Fate::Idle;
         };
         if state.last.is_some_and(|last| frame.captured <= last) {
