@@ -11,6 +11,7 @@ mod acceptance;
 mod gate;
 mod ground;
 mod live;
+mod outage;
 mod rate;
 mod talk;
 
