@@ -335,6 +335,7 @@ impl Camera {
         stage: &dyn Fn(Stage),
     ) -> Result<Self, Error> {
         let mut refused = None;
+        known.begin();
         for n in candidates(device, known.opened().as_ref())? {
             stage(Stage::Open);
             known.trying(Identity::read(&Path::new(CLASS).join(format!("video{n}"))));
@@ -357,7 +358,12 @@ impl Camera {
                     });
                 }
                 // Metadata nodes come among the candidates: the first real fault is the one to tell.
-                Err(error) => refused = Some(refused.unwrap_or(error)),
+                Err(error) => {
+                    if matches!(error, Error::Stalled { .. }) {
+                        known.silent();
+                    }
+                    refused = Some(refused.unwrap_or(error));
+                }
             }
         }
         Err(refused.unwrap_or_else(|| missing(device)))

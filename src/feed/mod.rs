@@ -552,14 +552,15 @@ fn made<F>(open: impl Fn() -> Opening<F> + Send + Sync + 'static, budget: &Budge
     }
 }
 
-/// Resets the port of the USB device that was tried last, and says what came of it.
+/// Resets the port of the USB device that does not answer, and says what came of it.
 fn reset(known: Arc<Known>) -> Reset {
     Arc::new(move || {
-        let Some(folder) = known.usb_folder() else {
-            tracing::info!(
-                "the device does not answer, and hangs on no USB port that could be reset"
-            );
-            return;
+        let folder = match known.usb_folder() {
+            Ok(folder) => folder,
+            Err(why) => {
+                tracing::info!(%why, "the device does not answer, and no USB port is reset");
+                return;
+            }
         };
         match usb::reset(&folder, Path::new("/dev/bus/usb")) {
             Ok(how) => tracing::warn!(port = %folder.display(), ?how, "the USB port was reset"),
