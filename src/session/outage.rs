@@ -11,8 +11,7 @@ use crate::signal::Dialect;
 /// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
 
-/// The same in Wowza's older dialect: nothing said or closed frees the name there, only the server's own time-out
-/// does, so a session given up early would meet its own ghost.
+/// The same where only the server's own time-out frees a name: a session given up early would meet its own ghost.
 const HELD_GRACE: Duration = Duration::from_secs(20);
 
 /// The same while there is no way out of this host: nothing better could be begun, and no server remembers a session for
@@ -34,9 +33,10 @@ pub(super) struct Outage {
 impl Outage {
     /// A path that has just come up.
     pub(super) const fn none(dialect: Dialect) -> Self {
-        let grace = match dialect {
-            Dialect::WowzaV1 => HELD_GRACE,
-            Dialect::Ome | Dialect::Whip | Dialect::WowzaV2 => DISCONNECTED_GRACE,
+        let grace = if dialect.frees_names() {
+            DISCONNECTED_GRACE
+        } else {
+            HELD_GRACE
         };
         Self {
             grace,
