@@ -321,7 +321,8 @@ enum Refused {
 
 impl Camera {
     /// Opens `device` (a path, best under `/dev/v4l/by-id`; a part of a name; an index; or `auto`) in the format
-    /// that serves a feed of `size` at `fps` best, and waits for its first picture. `stage` is told how far it is.
+    /// that serves a feed of `size` at `fps` best, and waits for its first picture. `stage` is told how far it is, and
+    /// says whether that is still wanted: a device may answer only when others have been tried for long.
     /// Opened anew with the same `known`, it is the same camera, under whatever number.
     ///
     /// # Errors
@@ -332,12 +333,14 @@ impl Camera {
         (size, fps): (Size, u32),
         clock: MediaClock,
         patience: Patience,
-        stage: &dyn Fn(Stage),
+        stage: &dyn Fn(Stage) -> bool,
     ) -> Result<Self, Error> {
         let mut refused = None;
         known.begin();
         for n in candidates(device, known.opened().as_ref())? {
-            stage(Stage::Open);
+            if !stage(Stage::Open) {
+                break;
+            }
             known.trying(Identity::read(&Path::new(CLASS).join(format!("video{n}"))));
             let started = Start {
                 n,
@@ -346,6 +349,10 @@ impl Camera {
                 stage,
             };
             match started.in_best_format(size, fps) {
+                Ok((stream, _)) if !stage(Stage::FirstFrame) => {
+                    quietly_drop(stream, device);
+                    break;
+                }
                 Ok((stream, offer)) => {
                     known.succeeded();
                     return Ok(Self {
@@ -404,14 +411,16 @@ struct Start<'a> {
     n: u32,
     name: &'a str,
     patience: Patience,
-    stage: &'a dyn Fn(Stage),
+    stage: &'a dyn Fn(Stage) -> bool,
 }
 
 impl Start<'_> {
     fn in_best_format(&self, size: Size, fps: u32) -> Result<(Stream<'static>, Offer), Error> {
         let (n, name) = (self.n, self.name);
         let mut device = open_any(n, name)?;
-        (self.stage)(Stage::Format);
+        if !(self.stage)(Stage::Format) {
+            return Err(missing(name));
+        }
         let offers = offers(&mut device)?;
         drop(device);
         let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
@@ -445,7 +454,9 @@ impl Start<'_> {
             }),
             Some(_) | None => Refused::Format(error.to_string()),
         };
-        (self.stage)(Stage::Format);
+        if !(self.stage)(Stage::Format) {
+            return Err(Refused::Camera(missing(self.name)));
+        }
         let device = v4l::Device::new(self.n as usize).map_err(refused)?;
         let (Size { width, height }, wanted) = (offer.size, fourcc(offer.format));
         let set = device
@@ -634,7 +645,7 @@ mod tests {
                 frames: Duration::ZERO,
             };
             let known = Known::default();
-            let opened = Camera::open(device, &known, (HD, 30), clock, patience, &|_| {});
+            let opened = Camera::open(device, &known, (HD, 30), clock, patience, &|_| true);
             let error = opened.err().expect("missing");
             assert!(matches!(error, Error::Missing { .. }), "{error}");
         }
