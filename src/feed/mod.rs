@@ -43,7 +43,7 @@ use crate::capture::identity::Known;
 use crate::capture::microphone::Microphone;
 use crate::capture::synthetic::{Pace, Silence, TestCard, Tone};
 use crate::capture::{self, Devices, Losses, Source, usb};
-use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
+use crate::config::{self, AfterLoss, AudioSource, Bitrate, Size, VideoSource};
 use crate::encode::{self, H264, Opus};
 use crate::media::frame::{AudioFrame, VideoFrame};
 use crate::media::time::{MediaClock, MediaTime};
@@ -70,6 +70,7 @@ const fn device(budget: &Budget) -> Limits {
         last_retry: Duration::from_secs(15),
         cured: Duration::from_secs(30),
         settle: Duration::from_millis(300),
+        after_loss: AfterLoss::Resume,
     }
 }
 
@@ -444,6 +445,13 @@ impl FeedHandle {
         self.shared.fanout.limit(limit);
     }
 
+    /// Opens a microphone again that was lost and stays away by its configuration. Nothing to one that does not.
+    pub fn want_sound(&self) {
+        if let Some((mailbox, _)) = &self.shared.audio {
+            mailbox.want();
+        }
+    }
+
     /// Takes over the bitrates and the key-frame interval of `config`; sessions go on. What else differs is left as
     /// it is: [`retunable`] says beforehand whether that is anything.
     pub fn retune(&self, config: &config::Feed) {
@@ -608,7 +616,11 @@ fn audio_source(audio: &config::Audio, clock: MediaClock, budget: &Budget) -> Or
             move || boxed(WavFile::open(&path, channels, clock, Pace::RealTime)?),
             budget,
         ),
-        AudioSource::Microphone { device: named, .. } => {
+        AudioSource::Microphone {
+            device: named,
+            after_loss,
+            watch: _,
+        } => {
             let (known, patience) = (Arc::new(Known::default()), patience(budget));
             Origin {
                 reset: Some(reset(Arc::clone(&known))),
@@ -616,7 +628,10 @@ fn audio_source(audio: &config::Audio, clock: MediaClock, budget: &Budget) -> Or
                     boxed(Microphone::open(&named, &known, channels, clock, patience)?)
                 }),
                 devices: Devices::Sound,
-                limits: device(budget),
+                limits: Limits {
+                    after_loss,
+                    ..device(budget)
+                },
             }
         }
         AudioSource::Silence => made(

@@ -4,7 +4,7 @@ mod replug;
 mod stuck;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use super::pump::Open;
 use super::track::Limits;
 use super::*;
 use crate::media::access_unit::{AccessUnit, Track};
-use crate::media::frame::{Picture, PixelFormat};
+use crate::media::frame::{AudioFrame, Picture, PixelFormat};
 use crate::media::time::MediaTime;
 
 const SIZE: Size = Size {
@@ -31,6 +31,7 @@ const QUICK: Limits = Limits {
     last_retry: Duration::from_millis(400),
     cured: Duration::from_secs(30),
     settle: Duration::from_millis(50),
+    after_loss: AfterLoss::Resume,
 };
 
 fn clock() -> MediaClock {
@@ -493,6 +494,84 @@ async fn a_missing_microphone_is_silence_without_a_gap() {
         "{audio:?}"
     );
     assert_eq!(audio.ledger.captured, 0);
+}
+
+/// A microphone that is unplugged while `gone` is set.
+struct Unpluggable {
+    tone: Tone,
+    gone: Arc<AtomicBool>,
+}
+
+impl Source for Unpluggable {
+    type Frame = AudioFrame;
+
+    fn read(&mut self) -> Result<AudioFrame, capture::Error> {
+        if self.gone.load(Ordering::SeqCst) {
+            let (device, what) = ("scripted".into(), "unplugged".into());
+            return Err(capture::Error::Lost { device, what });
+        }
+        self.tone.read()
+    }
+
+    fn describe(&self) -> String {
+        "microphone".into()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_microphone_that_was_lost_is_silent_until_it_is_wanted_where_that_is_configured() {
+    let clock = clock();
+    let gone = Arc::new(AtomicBool::new(false));
+    let plug = Arc::clone(&gone);
+    let open: Open<AudioFrame> = Arc::new(move |_| {
+        boxed(Unpluggable {
+            tone: Tone::new(2, clock, Pace::RealTime),
+            gone: Arc::clone(&plug),
+        })
+    });
+    let silent = Limits {
+        after_loss: AfterLoss::Silence,
+        ..QUICK
+    };
+    let config = config::Feed {
+        video: None,
+        audio: Some(audio()),
+    };
+    let sources = Sources {
+        video: None,
+        audio: Some(origin(open, silent)),
+        encoder: h264,
+    };
+    let feed = assemble("t13", &config, clock, sources);
+    let handle = feed.handle();
+    let _subscription = handle.subscribe();
+    let sound = |s: &Status| s.audio.clone().expect("audio");
+    let live = |s: &Status| sound(s).state == SourceState::Live;
+    until(&handle, "live", live).await;
+    gone.store(true, Ordering::SeqCst);
+    let silenced = |s: &Status| {
+        let state = sound(s).state;
+        matches!(state, SourceState::Slate { reason, .. } if reason.contains("silent until its publisher"))
+    };
+    let lost = until(&handle, "lost", silenced).await;
+    gone.store(false, Ordering::SeqCst);
+    // Longer than every pause before a reopening.
+    let filled = sound(&lost).ledger.filled;
+    let later = |s: &Status| sound(s).ledger.filled > filled + 100;
+    let status = until(&handle, "silence goes on", later).await;
+    assert!(silenced(&status), "{status:?}");
+    assert_eq!(sound(&status).opened, 1);
+    handle.want_sound();
+    until(&handle, "live again", live).await;
+    // To one that is there it is nothing, and no loss later is forgiven for it.
+    handle.want_sound();
+    let captured = sound(&handle.status()).ledger.captured;
+    until(&handle, "it is heard", |s| {
+        sound(s).ledger.captured > captured + 5
+    })
+    .await;
+    gone.store(true, Ordering::SeqCst);
+    until(&handle, "lost again", silenced).await;
 }
 
 #[tokio::test]

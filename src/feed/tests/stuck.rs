@@ -1,7 +1,6 @@
 //! Devices and encoders that never answer, and pictures that are of no use, through the whole feed.
 
 use std::sync::Condvar;
-use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::encode::{Controls, Encoder};
