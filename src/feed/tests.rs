@@ -447,6 +447,68 @@ async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_a
     drop(stage.feed);
 }
 
+/// A camera that takes long for a picture, and longer to hand it over.
+struct Slow {
+    card: TestCard,
+    clock: MediaClock,
+    due: Instant,
+}
+
+impl Source for Slow {
+    type Frame = VideoFrame;
+
+    fn read(&mut self) -> Result<VideoFrame, capture::Error> {
+        let captured = self.due;
+        self.due += Duration::from_millis(420);
+        let there = captured + Duration::from_millis(100);
+        std::thread::sleep(there.saturating_duration_since(Instant::now()));
+        Ok(VideoFrame {
+            captured: self.clock.at(captured),
+            picture: self.card.read()?.picture,
+        })
+    }
+
+    fn describe(&self) -> String {
+        "slow".into()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_picture_of_a_slow_camera_is_seen_though_the_one_before_was_repeated() {
+    let clock = clock();
+    let open: Open<VideoFrame> = Arc::new(move |_| {
+        boxed(Slow {
+            card: TestCard::new(SIZE, 30, clock, Pace::Free),
+            clock,
+            due: Instant::now(),
+        })
+    });
+    let limits = Limits {
+        frames: PATIENCE,
+        ..QUICK
+    };
+    let config = config::Feed {
+        audio: None,
+        ..both()
+    };
+    let sources = Sources {
+        video: Some(origin(open, limits)),
+        audio: None,
+        encoder: h264,
+    };
+    let feed = assemble("t14", &config, clock, sources);
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    let mut last = None;
+    let repeated = |s: &Status| {
+        let ledger = s.video.as_ref().map(|v| v.ledger).unwrap_or_default();
+        ledger.captured >= 6 && ledger.filled >= 4
+    };
+    watch(&mut subscription, &handle, &mut last, repeated).await;
+    let ledger = handle.status().video.expect("video").ledger;
+    assert_eq!(ledger.late, 0, "{ledger:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_pictures_are_counted_and_the_slate_is_shown() {
     let stage = stage("t6", [Act::Pictures(5), Act::Broken]);
