@@ -42,6 +42,8 @@ const ATTEMPTS: usize = 4;
 const BUFFERS: u32 = 4;
 /// Where the kernel says what hangs on which port.
 const CLASS: &str = "/sys/class/video4linux";
+/// Where links stand that name a camera by its model and serial number.
+const BY_ID: &str = "/dev/v4l/by-id";
 /// Oldest picture whose time stamp is believed.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -101,17 +103,15 @@ fn nodes() -> Vec<(u32, String)> {
 /// A link that names the device rather than the order of plugging.
 fn stable_path(n: u32) -> Option<PathBuf> {
     let target = node(n);
-    ["/dev/v4l/by-id", "/dev/v4l/by-path"]
-        .iter()
-        .find_map(|folder| {
-            let mut links: Vec<PathBuf> = std::fs::read_dir(folder)
-                .ok()?
-                .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|link| std::fs::canonicalize(link).is_ok_and(|to| to == target))
-                .collect();
-            links.sort();
-            links.into_iter().next()
-        })
+    [BY_ID, "/dev/v4l/by-path"].iter().find_map(|folder| {
+        let mut links: Vec<PathBuf> = std::fs::read_dir(folder)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|link| std::fs::canonicalize(link).is_ok_and(|to| to == target))
+            .collect();
+        links.sort();
+        links.into_iter().next()
+    })
 }
 
 /// The number in `/dev/videoN`.
@@ -124,7 +124,7 @@ fn number(path: &Path) -> Option<u32> {
 enum Meant<'d> {
     /// The first that works.
     Auto,
-    /// A link that names the device or its port, and where it leads now.
+    /// A link that names the device, its port or what its owner likes, and where it leads now.
     Link(Option<u32>),
     /// A part of a name.
     Name(&'d str),
@@ -173,16 +173,13 @@ fn candidates(device: &str, known: Option<&Identity>) -> Result<Vec<u32>, Error>
     let found = match meant(device)? {
         Meant::Number(n) => match (known, again) {
             (Some(_), Some(again)) => vec![again],
-            (Some(known), None) => {
-                return Err(Error::Lost {
-                    device: device.to_owned(),
-                    what: format!("{known} is not plugged in, and no other camera is taken for it"),
-                });
-            }
+            (Some(known), None) => return Err(lost(device, known)),
             (None, _) => vec![n],
         },
         // The link is made a moment after the node, and sometimes not at all.
-        Meant::Link(target) => target.or(again).into_iter().collect(),
+        Meant::Link(target) => linked(device, target, (known, again), &present)?
+            .into_iter()
+            .collect(),
         Meant::Name(wanted) => {
             let wanted = wanted.to_lowercase();
             let mut named = nodes();
@@ -196,6 +193,36 @@ fn candidates(device: &str, known: Option<&Identity>) -> Result<Vec<u32>, Error>
         return Err(missing(device));
     }
     Ok(found)
+}
+
+/// Which node the link `device` means, that leads to `target` now, if the camera `known` was opened by it before and is
+/// `again` now. Pure.
+///
+/// Cameras of one model without serial numbers share one link by identity, which leads to whichever was plugged last.
+fn linked(
+    device: &str,
+    target: Option<u32>,
+    (known, again): (Option<&Identity>, Option<u32>),
+    present: &[(u32, Identity)],
+) -> Result<Option<u32>, Error> {
+    let found = present.iter().find(|(n, _)| Some(*n) == target);
+    match (known, found) {
+        (Some(known), Some((_, other)))
+            if device.starts_with(BY_ID) && !known.is_same(other) && again.is_none() =>
+        {
+            Err(lost(device, known))
+        }
+        (Some(_), Some(_)) if device.starts_with(BY_ID) => Ok(again.or(target)),
+        _ => Ok(target.or(again)),
+    }
+}
+
+/// The camera `known` is away, and `device` leads to none or to another one.
+fn lost(device: &str, known: &Identity) -> Error {
+    Error::Lost {
+        device: device.to_owned(),
+        what: format!("{known} is not plugged in, and no other camera is taken for it"),
+    }
 }
 
 /// The numbers of `nodes`, `again` before all others.
@@ -629,6 +656,32 @@ mod tests {
             let error = candidates(device, Some(&known)).expect_err("it is gone");
             assert!(error.to_string().contains("Gone"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_twin_under_the_same_link_is_not_taken_for_the_camera() {
+        let root = tempfile::tempdir().expect("a folder");
+        let camera = |port: &str| {
+            let folder = root.path().join(port);
+            std::fs::create_dir_all(folder.join("device")).expect("made");
+            std::fs::write(folder.join("name"), "Twin").expect("written");
+            Identity::read(&folder).expect("it has a name")
+        };
+        let (first, second) = (camera("1"), camera("2"));
+        let by_id = "/dev/v4l/by-id/usb-Twin-video-index0";
+        let both = [(0, first.clone()), (2, second.clone())];
+        let known = |again| (Some(&first), again);
+        // The link has moved to the other, the camera itself has come back or never went.
+        assert_eq!(linked(by_id, Some(2), known(Some(0)), &both), Ok(Some(0)));
+        let error = linked(by_id, Some(2), known(None), &both[1..]).expect_err("it is away");
+        assert!(error.to_string().contains("Twin"), "{error}");
+        // The first time the link is all there is to go by, and one that is late is waited for.
+        assert_eq!(linked(by_id, Some(2), (None, None), &both), Ok(Some(2)));
+        assert_eq!(linked(by_id, None, known(Some(0)), &both), Ok(Some(0)));
+        assert_eq!(linked(by_id, None, known(None), &both), Ok(None));
+        // Whoever names a port wants what is in it.
+        let by_path = "/dev/v4l/by-path/pci-usb-0:2:1.0-video-index0";
+        assert_eq!(linked(by_path, Some(2), known(Some(0)), &both), Ok(Some(2)));
     }
 
     #[test]
