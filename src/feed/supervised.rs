@@ -125,7 +125,7 @@ pub(super) struct Supervised<F> {
     origin: Origin<F>,
     /// How long the end of a capture thread is waited for before it is left behind.
     release: Duration,
-    seen: BTreeSet<OsString>,
+    seen: BTreeSet<(OsString, u64)>,
     life: Life,
     thread: Option<JoinHandle<()>>,
     left: Vec<JoinHandle<()>>,
