@@ -335,6 +335,15 @@ impl Supervisor {
         self.begin(name)
     }
 
+    /// A person wants the publisher `name` on air with its sound: a microphone of its feed that was lost, and stays
+    /// away by its configuration, is opened again.
+    pub fn want_sound(&self, name: &str) {
+        let feed = self.config.publishers.get(name).map(|p| &p.feed);
+        if let Some(feed) = feed.and_then(|feed| self.feeds.get(feed)) {
+            feed.handle().want_sound();
+        }
+    }
+
     /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by five seconds. False if none of
     /// that name runs.
     pub async fn hold_publisher(&mut self, name: &str) -> bool {

@@ -42,6 +42,8 @@ const ATTEMPTS: usize = 4;
 const BUFFERS: u32 = 4;
 /// Where the kernel says what hangs on which port.
 const CLASS: &str = "/sys/class/video4linux";
+/// Where links stand that name a camera by its model and serial number.
+const BY_ID: &str = "/dev/v4l/by-id";
 /// Oldest picture whose time stamp is believed.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -101,17 +103,15 @@ fn nodes() -> Vec<(u32, String)> {
 /// A link that names the device rather than the order of plugging.
 fn stable_path(n: u32) -> Option<PathBuf> {
     let target = node(n);
-    ["/dev/v4l/by-id", "/dev/v4l/by-path"]
-        .iter()
-        .find_map(|folder| {
-            let mut links: Vec<PathBuf> = std::fs::read_dir(folder)
-                .ok()?
-                .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|link| std::fs::canonicalize(link).is_ok_and(|to| to == target))
-                .collect();
-            links.sort();
-            links.into_iter().next()
-        })
+    [BY_ID, "/dev/v4l/by-path"].iter().find_map(|folder| {
+        let mut links: Vec<PathBuf> = std::fs::read_dir(folder)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|link| std::fs::canonicalize(link).is_ok_and(|to| to == target))
+            .collect();
+        links.sort();
+        links.into_iter().next()
+    })
 }
 
 /// The number in `/dev/videoN`.
@@ -124,7 +124,7 @@ fn number(path: &Path) -> Option<u32> {
 enum Meant<'d> {
     /// The first that works.
     Auto,
-    /// A link that names the device or its port, and where it leads now.
+    /// A link that names the device, its port or what its owner likes, and where it leads now.
     Link(Option<u32>),
     /// A part of a name.
     Name(&'d str),
@@ -173,16 +173,13 @@ fn candidates(device: &str, known: Option<&Identity>) -> Result<Vec<u32>, Error>
     let found = match meant(device)? {
         Meant::Number(n) => match (known, again) {
             (Some(_), Some(again)) => vec![again],
-            (Some(known), None) => {
-                return Err(Error::Lost {
-                    device: device.to_owned(),
-                    what: format!("{known} is not plugged in, and no other camera is taken for it"),
-                });
-            }
+            (Some(known), None) => return Err(lost(device, known)),
             (None, _) => vec![n],
         },
         // The link is made a moment after the node, and sometimes not at all.
-        Meant::Link(target) => target.or(again).into_iter().collect(),
+        Meant::Link(target) => linked(device, target, (known, again), &present)?
+            .into_iter()
+            .collect(),
         Meant::Name(wanted) => {
             let wanted = wanted.to_lowercase();
             let mut named = nodes();
@@ -196,6 +193,36 @@ fn candidates(device: &str, known: Option<&Identity>) -> Result<Vec<u32>, Error>
         return Err(missing(device));
     }
     Ok(found)
+}
+
+/// Which node the link `device` means, that leads to `target` now, if the camera `known` was opened by it before and is
+/// `again` now. Pure.
+///
+/// Cameras of one model without serial numbers share one link by identity, which leads to whichever was plugged last.
+fn linked(
+    device: &str,
+    target: Option<u32>,
+    (known, again): (Option<&Identity>, Option<u32>),
+    present: &[(u32, Identity)],
+) -> Result<Option<u32>, Error> {
+    let found = present.iter().find(|(n, _)| Some(*n) == target);
+    match (known, found) {
+        (Some(known), Some((_, other)))
+            if device.starts_with(BY_ID) && !known.is_same(other) && again.is_none() =>
+        {
+            Err(lost(device, known))
+        }
+        (Some(_), Some(_)) if device.starts_with(BY_ID) => Ok(again.or(target)),
+        _ => Ok(target.or(again)),
+    }
+}
+
+/// The camera `known` is away, and `device` leads to none or to another one.
+fn lost(device: &str, known: &Identity) -> Error {
+    Error::Lost {
+        device: device.to_owned(),
+        what: format!("{known} is not plugged in, and no other camera is taken for it"),
+    }
 }
 
 /// The numbers of `nodes`, `again` before all others.
@@ -321,7 +348,8 @@ enum Refused {
 
 impl Camera {
     /// Opens `device` (a path, best under `/dev/v4l/by-id`; a part of a name; an index; or `auto`) in the format
-    /// that serves a feed of `size` at `fps` best, and waits for its first picture. `stage` is told how far it is.
+    /// that serves a feed of `size` at `fps` best, and waits for its first picture. `stage` is told how far it is, and
+    /// says whether that is still wanted: a device may answer only when others have been tried for long.
     /// Opened anew with the same `known`, it is the same camera, under whatever number.
     ///
     /// # Errors
@@ -332,11 +360,14 @@ impl Camera {
         (size, fps): (Size, u32),
         clock: MediaClock,
         patience: Patience,
-        stage: &dyn Fn(Stage),
+        stage: &dyn Fn(Stage) -> bool,
     ) -> Result<Self, Error> {
         let mut refused = None;
+        known.begin();
         for n in candidates(device, known.opened().as_ref())? {
-            stage(Stage::Open);
+            if !stage(Stage::Open) {
+                break;
+            }
             known.trying(Identity::read(&Path::new(CLASS).join(format!("video{n}"))));
             let started = Start {
                 n,
@@ -345,6 +376,10 @@ impl Camera {
                 stage,
             };
             match started.in_best_format(size, fps) {
+                Ok((stream, _)) if !stage(Stage::FirstFrame) => {
+                    quietly_drop(stream, device);
+                    break;
+                }
                 Ok((stream, offer)) => {
                     known.succeeded();
                     return Ok(Self {
@@ -357,7 +392,12 @@ impl Camera {
                     });
                 }
                 // Metadata nodes come among the candidates: the first real fault is the one to tell.
-                Err(error) => refused = Some(refused.unwrap_or(error)),
+                Err(error) => {
+                    if matches!(error, Error::Stalled { .. }) {
+                        known.silent();
+                    }
+                    refused = Some(refused.unwrap_or(error));
+                }
             }
         }
         Err(refused.unwrap_or_else(|| missing(device)))
@@ -398,14 +438,16 @@ struct Start<'a> {
     n: u32,
     name: &'a str,
     patience: Patience,
-    stage: &'a dyn Fn(Stage),
+    stage: &'a dyn Fn(Stage) -> bool,
 }
 
 impl Start<'_> {
     fn in_best_format(&self, size: Size, fps: u32) -> Result<(Stream<'static>, Offer), Error> {
         let (n, name) = (self.n, self.name);
         let mut device = open_any(n, name)?;
-        (self.stage)(Stage::Format);
+        if !(self.stage)(Stage::Format) {
+            return Err(missing(name));
+        }
         let offers = offers(&mut device)?;
         drop(device);
         let mut refused = format!("/dev/video{n} offers no YUYV, NV12 or MJPEG");
@@ -439,7 +481,9 @@ impl Start<'_> {
             }),
             Some(_) | None => Refused::Format(error.to_string()),
         };
-        (self.stage)(Stage::Format);
+        if !(self.stage)(Stage::Format) {
+            return Err(Refused::Camera(missing(self.name)));
+        }
         let device = v4l::Device::new(self.n as usize).map_err(refused)?;
         let (Size { width, height }, wanted) = (offer.size, fourcc(offer.format));
         let set = device
@@ -615,6 +659,32 @@ mod tests {
     }
 
     #[test]
+    fn a_twin_under_the_same_link_is_not_taken_for_the_camera() {
+        let root = tempfile::tempdir().expect("a folder");
+        let camera = |port: &str| {
+            let folder = root.path().join(port);
+            std::fs::create_dir_all(folder.join("device")).expect("made");
+            std::fs::write(folder.join("name"), "Twin").expect("written");
+            Identity::read(&folder).expect("it has a name")
+        };
+        let (first, second) = (camera("1"), camera("2"));
+        let by_id = "/dev/v4l/by-id/usb-Twin-video-index0";
+        let both = [(0, first.clone()), (2, second.clone())];
+        let known = |again| (Some(&first), again);
+        // The link has moved to the other, the camera itself has come back or never went.
+        assert_eq!(linked(by_id, Some(2), known(Some(0)), &both), Ok(Some(0)));
+        let error = linked(by_id, Some(2), known(None), &both[1..]).expect_err("it is away");
+        assert!(error.to_string().contains("Twin"), "{error}");
+        // The first time the link is all there is to go by, and one that is late is waited for.
+        assert_eq!(linked(by_id, Some(2), (None, None), &both), Ok(Some(2)));
+        assert_eq!(linked(by_id, None, known(Some(0)), &both), Ok(Some(0)));
+        assert_eq!(linked(by_id, None, known(None), &both), Ok(None));
+        // Whoever names a port wants what is in it.
+        let by_path = "/dev/v4l/by-path/pci-usb-0:2:1.0-video-index0";
+        assert_eq!(linked(by_path, Some(2), known(Some(0)), &both), Ok(Some(2)));
+    }
+
+    #[test]
     fn a_camera_that_is_not_there_is_missing() {
         let clock = MediaClock::new(Instant::now(), std::time::SystemTime::now());
         for device in [
@@ -628,7 +698,7 @@ mod tests {
                 frames: Duration::ZERO,
             };
             let known = Known::default();
-            let opened = Camera::open(device, &known, (HD, 30), clock, patience, &|_| {});
+            let opened = Camera::open(device, &known, (HD, 30), clock, patience, &|_| true);
             let error = opened.err().expect("missing");
             assert!(matches!(error, Error::Missing { .. }), "{error}");
         }

@@ -98,9 +98,40 @@ impl Identity {
     }
 
     /// The folder in sysfs of the USB device behind it.
-    pub fn usb_folder(&self) -> Option<&Path> {
-        self.usb.as_ref().map(|usb| usb.folder.as_path())
+    ///
+    /// # Errors
+    /// If there is none, or another device is in its port by now.
+    pub fn usb_folder(&self) -> Result<&Path, NoPort> {
+        let usb = self.usb.as_ref().ok_or(NoPort::NotUsb)?;
+        let Usb {
+            folder,
+            vendor,
+            product,
+            serial,
+            interface: _,
+        } = usb;
+        let same = attribute(folder, "idVendor").as_ref() == Some(vendor)
+            && attribute(folder, "idProduct").as_ref() == Some(product)
+            && attribute(folder, "serial") == *serial;
+        same.then_some(folder.as_path())
+            .ok_or_else(|| NoPort::Gone {
+                device: self.to_string(),
+            })
     }
+}
+
+/// Why no USB port can be named.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPort {
+    /// Nothing, or something else, is in the port.
+    #[error("{device} is not in its USB port any more")]
+    Gone {
+        /// What was there.
+        device: String,
+    },
+    /// It is no USB device, or not known which one.
+    #[error("it hangs on no USB port that is known")]
+    NotUsb,
 }
 
 impl std::fmt::Display for Identity {
@@ -152,6 +183,8 @@ struct State {
     opened: Option<Identity>,
     /// The device that was tried last.
     tried: Option<Identity>,
+    /// The first device of the last opening that did not answer, though the opening went on with others.
+    silent: Option<Identity>,
 }
 
 impl Known {
@@ -164,15 +197,33 @@ impl Known {
         self.lock().opened.clone()
     }
 
+    /// An opening begins, of which devices are tried one after the other.
+    pub fn begin(&self) {
+        self.lock().silent = None;
+    }
+
     /// `identity` is going to be opened.
     pub fn trying(&self, identity: Option<Identity>) {
         self.lock().tried = identity;
     }
 
+    /// What was tried does not answer; another may be tried next.
+    pub fn silent(&self) {
+        let mut state = self.lock();
+        if state.silent.is_none() {
+            state.silent = state.tried.clone();
+        }
+    }
+
     /// What was tried is open and delivers.
     pub fn succeeded(&self) {
         let mut state = self.lock();
-        let State { opened, tried } = &mut *state;
+        let State {
+            opened,
+            tried,
+            silent,
+        } = &mut *state;
+        *silent = None;
         if let (Some(opened), Some(tried)) = (&*opened, &*tried)
             && !opened.is_same(tried)
         {
@@ -184,11 +235,23 @@ impl Known {
         }
     }
 
-    /// The folder in sysfs of the USB device that was tried last.
-    pub fn usb_folder(&self) -> Option<PathBuf> {
+    /// The folder in sysfs of the USB device that does not answer: the one that was found silent, or else that in
+    /// which the last opening hangs, or which it opened.
+    ///
+    /// # Errors
+    /// If it is on no USB port, or not in its own any more.
+    pub fn usb_folder(&self) -> Result<PathBuf, NoPort> {
         let state = self.lock();
-        let last = state.tried.as_ref().or(state.opened.as_ref());
-        last?.usb_folder().map(Path::to_owned)
+        let State {
+            opened,
+            tried,
+            silent,
+        } = &*state;
+        let hangs = silent.as_ref().or(tried.as_ref()).or(opened.as_ref());
+        hangs
+            .ok_or(NoPort::NotUsb)?
+            .usb_folder()
+            .map(Path::to_owned)
     }
 }
 
@@ -221,6 +284,11 @@ mod tests {
             symlink(&node, class.join(format!("video{number}"))).expect("linked");
         }
         root
+    }
+
+    fn present_in(root: &Path) -> Vec<Identity> {
+        let all = present(&root.join("class"), "video").into_iter();
+        all.map(|(_, identity)| identity).collect()
     }
 
     fn found(cameras: &[(u32, &str, Option<&str>)]) -> Vec<(u32, Identity)> {
@@ -279,15 +347,61 @@ mod tests {
         let first = identity(&[(0, "1-2", None)], 0);
         known.trying(Some(first.clone()));
         assert_eq!(known.opened(), None);
-        assert!(
-            known
-                .usb_folder()
-                .is_some_and(|folder| folder.ends_with("usb1/1-2"))
-        );
         known.succeeded();
         known.trying(None);
         known.succeeded();
         assert_eq!(known.opened(), Some(first));
+    }
+
+    #[test]
+    fn the_port_of_the_device_that_does_not_answer_is_named_and_not_that_of_the_one_tried_last() {
+        let root = sysfs(&[(0, "1-2", None), (1, "1-3", Some("B2"))]);
+        let [first, second] = &present_in(root.path())[..] else {
+            panic!("two cameras")
+        };
+        let known = Known::default();
+        assert_eq!(known.usb_folder(), Err(NoPort::NotUsb));
+        let port = || {
+            let folder = known.usb_folder().expect("on USB");
+            folder.file_name().expect("a name").to_owned()
+        };
+        // The first is silent, the second is busy.
+        known.begin();
+        known.trying(Some(first.clone()));
+        known.silent();
+        known.trying(Some(second.clone()));
+        assert_eq!(port(), "1-2");
+        // In the next opening the second hangs.
+        known.begin();
+        known.trying(Some(first.clone()));
+        known.trying(Some(second.clone()));
+        assert_eq!(port(), "1-3");
+        // The first is silent again, the second delivers and then hangs.
+        known.begin();
+        known.trying(Some(first.clone()));
+        known.silent();
+        known.trying(Some(second.clone()));
+        known.succeeded();
+        assert_eq!(port(), "1-3");
+    }
+
+    #[test]
+    fn another_device_that_is_in_the_port_by_now_is_never_named() {
+        let root = sysfs(&[(0, "1-2", Some("A1"))]);
+        let known = Known::default();
+        known.trying(present_in(root.path()).pop());
+        assert!(known.usb_folder().is_ok());
+        let usb = root.path().join("devices/usb1/1-2");
+        for (name, other) in [("serial", "B2"), ("serial", ""), ("idProduct", "0825")] {
+            let before = std::fs::read(usb.join(name)).expect("there");
+            std::fs::write(usb.join(name), other).expect("written");
+            let error = known.usb_folder().expect_err("another one");
+            assert!(matches!(error, NoPort::Gone { .. }), "{error}");
+            std::fs::write(usb.join(name), before).expect("written");
+        }
+        assert!(known.usb_folder().is_ok());
+        drop(root);
+        assert!(matches!(known.usb_folder(), Err(NoPort::Gone { .. })));
     }
 
     #[test]
@@ -299,6 +413,7 @@ mod tests {
         assert_eq!(Identity::read(&bare), None);
         std::fs::write(bare.join("name"), "Loopback\n").expect("written");
         let loopback = Identity::read(&bare).expect("it has a name");
-        assert!(loopback.is_same(&loopback) && loopback.usb_folder().is_none());
+        assert!(loopback.is_same(&loopback));
+        assert_eq!(loopback.usb_folder(), Err(NoPort::NotUsb));
     }
 }

@@ -15,6 +15,7 @@ pub mod usb;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::fs::DirEntryExt;
 use std::time::Duration;
 
 /// Yields raw frames, one per call. Blocking.
@@ -159,8 +160,9 @@ pub enum Devices {
 }
 
 impl Devices {
-    /// The nodes, and the links to them, that are there now, by name. A few microseconds; a change means that a device came or went.
-    pub fn present(self) -> BTreeSet<OsString> {
+    /// The nodes, and the links to them, that are there now, by name and inode: one that went and came again within a
+    /// moment is another. Some ten microseconds; a change means that a device came or went.
+    pub fn present(self) -> BTreeSet<(OsString, u64)> {
         let folders: &[(&str, &str)] = match self {
             // The links come a moment after the nodes.
             Self::Cameras => &[
@@ -174,8 +176,11 @@ impl Devices {
         let names = |&(folder, prefix): &(&str, &str)| {
             let names = std::fs::read_dir(folder).into_iter().flatten();
             names
-                .filter_map(|entry| Some(entry.ok()?.file_name()))
-                .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+                .filter_map(|entry| {
+                    let entry = entry.ok()?;
+                    Some((entry.file_name(), entry.ino()))
+                })
+                .filter(|(name, _)| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
                 .collect::<Vec<_>>()
         };
         folders.iter().flat_map(names).collect()

@@ -11,8 +11,8 @@ use super::outcome::{self, Run};
 use super::{clocks, print, signals};
 use crate::cli::{self, DemoVideo};
 use crate::config::{
-    Audio, AudioSource, Bitrate, Config, Daemon, Feed, PictureWatch, Publisher, Size, SoundWatch,
-    Video, VideoSource,
+    AfterLoss, Audio, AudioSource, Bitrate, Config, Daemon, Feed, PictureWatch, Publisher, Size,
+    SoundWatch, Video, VideoSource,
 };
 use crate::lab::{Hub, Lab, LabConfig, Profile};
 use crate::media::time::MediaClock;
@@ -150,6 +150,7 @@ fn config(lab: &Lab, video: DemoVideo) -> Config {
             AudioSource::Microphone {
                 device: "auto".to_owned(),
                 watch: SoundWatch::default(),
+                after_loss: AfterLoss::default(),
             },
         ),
         DemoVideo::Testcard => (VideoSource::TestCard, AudioSource::Tone),

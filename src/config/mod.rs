@@ -195,11 +195,23 @@ pub enum AudioSource {
         device: String,
         /// What is looked for in its sound.
         watch: SoundWatch,
+        /// What becomes of it when it was lost.
+        after_loss: AfterLoss,
     },
     /// Digital silence.
     Silence,
     /// A tone with a beep at each full second of wall time.
     Tone,
+}
+
+/// What a microphone does that was on air and was lost, whatever the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterLoss {
+    /// It is on air again as soon as it is back.
+    #[default]
+    Resume,
+    /// It is not opened again until a person says so: nobody is heard who does not expect it.
+    Silence,
 }
 
 /// Width and height in pixels: both even, 64 to 4096.

@@ -21,8 +21,8 @@ use self::publisher::same_stream;
 use self::read::{Read, Reader, Table, nearest, one_of, quantity, quoted, text, whole};
 use super::secret::SecretSource;
 use super::{
-    Audio, AudioSource, Bitrate, Config, Feed, PictureWatch, Publisher, Size, SoundWatch, Video,
-    VideoSource, units,
+    AfterLoss, Audio, AudioSource, Bitrate, Config, Feed, PictureWatch, Publisher, Size,
+    SoundWatch, Video, VideoSource, units,
 };
 
 /// Picture size where the file names none.
@@ -217,7 +217,11 @@ impl Reader<'_> {
         let kind = self.required(table, "source", |v| one_of(v, &kinds));
         let source = match kind {
             Some("microphone") => {
-                self.only(table, &KEYS, &["device", "silent_after", "clipped_after"]);
+                self.only(
+                    table,
+                    &KEYS,
+                    &["device", "silent_after", "clipped_after", "after_loss"],
+                );
                 let device = self.optional(table, "device", "auto".to_owned(), text);
                 let SoundWatch {
                     silent_after,
@@ -227,7 +231,17 @@ impl Reader<'_> {
                     silent_after: self.optional(table, "silent_after", silent_after, patience),
                     clipped_after: self.optional(table, "clipped_after", clipped_after, patience),
                 };
-                Some(AudioSource::Microphone { device, watch })
+                let after_loss = self.optional(table, "after_loss", AfterLoss::default(), |v| {
+                    Ok(match one_of(v, &["resume", "silence"])? {
+                        "silence" => AfterLoss::Silence,
+                        _ => AfterLoss::Resume,
+                    })
+                });
+                Some(AudioSource::Microphone {
+                    device,
+                    watch,
+                    after_loss,
+                })
             }
             Some("file") => {
                 self.only(table, &KEYS, &["path"]);
@@ -244,7 +258,13 @@ impl Reader<'_> {
                 })
             }
             None => {
-                let more = ["device", "path", "silent_after", "clipped_after"];
+                let more = [
+                    "device",
+                    "path",
+                    "silent_after",
+                    "clipped_after",
+                    "after_loss",
+                ];
                 self.only(table, &KEYS, &more);
                 None
             }

@@ -59,7 +59,8 @@ const QUEUE: usize = 8;
 pub enum Command {
     /// Read the configuration again.
     Reload,
-    /// Begin the publisher of this name anew.
+    /// Begin the publisher of this name anew. Like [`Command::Start`], if a person asks for it, it also opens a lost
+    /// microphone that stays silent by its configuration.
     Restart(String),
     /// Put the publisher of this name on air again after [`Command::Stop`].
     Start(String),
@@ -199,6 +200,10 @@ impl Daemon {
                     Ok(false) | Err(_) => continue,
                 },
             };
+            // By a person, and not by a remedy.
+            if let (Command::Restart(name) | Command::Start(name), Some(_)) = (&command, &reply) {
+                supervisor.want_sound(name);
+            }
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());

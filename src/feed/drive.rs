@@ -27,6 +27,8 @@ use crate::media::time::MediaTime;
 const SLATE_PERIOD: Duration = Duration::from_millis(200);
 /// Time after which a picture is sent again if no new one comes: a key frame may be wanted, and the way kept open.
 const REPEAT: Duration = Duration::from_millis(400);
+/// Least time between two pictures' stamps.
+const SOONEST: Duration = Duration::from_millis(1);
 /// How late a block of samples may come before silence takes its place.
 const LATEST: Duration = Duration::from_millis(120);
 /// Blocks of 10 ms: one second. A longer hole is left open rather than filled in a burst.
@@ -58,8 +60,10 @@ struct VideoState {
     thinner: Thinner,
     /// No encoder could be made for this.
     refused: Option<VideoTrack>,
-    /// Capture time of the last picture that was encoded.
+    /// Time stamp of the last picture that was encoded.
     last: Option<MediaTime>,
+    /// Capture time of the source's newest picture.
+    newest: Option<MediaTime>,
     /// The last picture of the source, while it is the one that is seen.
     shown: Option<Picture>,
     /// Since when, and why, every picture of the source was unusable.
@@ -76,6 +80,7 @@ impl VideoDrive {
             thinner: Thinner::default(),
             refused: None,
             last: None,
+            newest: None,
             shown: None,
             broken: None,
         };
@@ -103,6 +108,9 @@ impl VideoDrive {
             }
             if now >= slate_due {
                 slate_due = now + period;
+            }
+            if self.source.away(now).is_some() {
+                self.forget();
             }
             let at = self.source.clock.at(now);
             let sooner = |than: Duration| state.last.is_some_and(|l| at.saturating_since(l) < than);
@@ -186,14 +194,25 @@ impl VideoDrive {
         let now = Instant::now();
         let Some(controls) = self.fanout.demand(Track::Video, now) else {
             (state.broken, state.shown) = (None, None);
-            self.forget();
+            if let Some(watch) = &mut self.watch {
+                watch.pause();
+            }
             return Fate::Idle;
         };
-        if state.last.is_some_and(|last| frame.captured <= last) {
-            return Fate::Late;
+        let mut stamp = frame.captured;
+        if let Some(last) = state.last.filter(|&last| stamp <= last) {
+            // The repetition of an older picture has overtaken it: of a camera that is slow, each one.
+            let news = captured && state.newest.is_none_or(|newest| stamp > newest);
+            if !news || state.shown.is_none() {
+                return Fate::Late;
+            }
+            stamp = last + SOONEST;
+        }
+        if captured {
+            state.newest = Some(frame.captured);
         }
         // The rate control counts on the configured rate: what comes much faster is thinned out.
-        if captured && state.thinner.is_surplus(frame.captured, self.made_for.fps) {
+        if captured && state.thinner.is_surplus(stamp, self.made_for.fps) {
             return Fate::Surplus;
         }
         let converter = &mut state.converter;
@@ -217,7 +236,7 @@ impl VideoDrive {
             }
         }
         let frame = VideoFrame {
-            captured: frame.captured,
+            captured: stamp,
             picture,
         };
         let encoder = &mut self.encoder;

@@ -82,6 +82,8 @@ pub(super) enum Mail<F> {
     Frame(F),
     /// The source failed and its thread has ended.
     Ended(capture::Error),
+    /// A person wants a source back that stays away by itself.
+    Wanted,
     /// Nothing until the deadline.
     Nothing,
     /// The feed drains.
@@ -97,6 +99,7 @@ struct State<F> {
     ended: Option<capture::Error>,
     /// The capture thread of this generation has left its function.
     gone: bool,
+    wanted: bool,
     stop: bool,
     ledger: Ledger,
     losses: Losses,
@@ -121,6 +124,7 @@ impl<F> Mailbox<F> {
                 opened: None,
                 ended: None,
                 gone: true,
+                wanted: false,
                 stop: false,
                 ledger: Ledger::default(),
                 losses: Losses::default(),
@@ -204,6 +208,12 @@ impl<F> Mailbox<F> {
         }
     }
 
+    /// A person wants the source back.
+    pub(super) fn want(&self) {
+        self.lock().wanted = true;
+        self.changed.notify_all();
+    }
+
     /// The capture thread's last word. `None` if it was told to stop.
     pub(super) fn post_gone(&self, generation: u64, error: Option<capture::Error>) {
         let mut state = self.lock();
@@ -232,6 +242,9 @@ impl<F> Mailbox<F> {
             }
             if let Some(error) = state.ended.take() {
                 return Mail::Ended(error);
+            }
+            if std::mem::take(&mut state.wanted) {
+                return Mail::Wanted;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -44,7 +44,7 @@ use crate::capture::identity::Known;
 use crate::capture::microphone::Microphone;
 use crate::capture::synthetic::{Pace, Silence, TestCard, Tone};
 use crate::capture::{self, Devices, Losses, Source, usb};
-use crate::config::{self, AudioSource, Bitrate, Size, VideoSource};
+use crate::config::{self, AfterLoss, AudioSource, Bitrate, Size, VideoSource};
 use crate::encode::{self, H264, Opus};
 use crate::media::frame::{AudioFrame, VideoFrame};
 use crate::media::time::{MediaClock, MediaTime};
@@ -71,6 +71,7 @@ const fn device(budget: &Budget) -> Limits {
         last_retry: Duration::from_secs(15),
         cured: Duration::from_secs(30),
         settle: Duration::from_millis(300),
+        after_loss: AfterLoss::Resume,
     }
 }
 
@@ -451,6 +452,13 @@ impl FeedHandle {
         self.shared.fanout.limit(limit);
     }
 
+    /// Opens a microphone again that was lost and stays away by its configuration. Nothing to one that does not.
+    pub fn want_sound(&self) {
+        if let Some((mailbox, _)) = &self.shared.audio {
+            mailbox.want();
+        }
+    }
+
     /// Takes over the bitrates and the key-frame interval of `config`; sessions go on. What else differs is left as
     /// it is: [`retunable`] says beforehand whether that is anything.
     pub fn retune(&self, config: &config::Feed) {
@@ -559,14 +567,15 @@ fn made<F>(open: impl Fn() -> Opening<F> + Send + Sync + 'static, budget: &Budge
     }
 }
 
-/// Resets the port of the USB device that was tried last, and says what came of it.
+/// Resets the port of the USB device that does not answer, and says what came of it.
 fn reset(known: Arc<Known>) -> Reset {
     Arc::new(move || {
-        let Some(folder) = known.usb_folder() else {
-            tracing::info!(
-                "the device does not answer, and hangs on no USB port that could be reset"
-            );
-            return;
+        let folder = match known.usb_folder() {
+            Ok(folder) => folder,
+            Err(why) => {
+                tracing::info!(%why, "the device does not answer, and no USB port is reset");
+                return;
+            }
         };
         match usb::reset(&folder, Path::new("/dev/bus/usb")) {
             Ok(how) => tracing::warn!(port = %folder.display(), ?how, "the USB port was reset"),
@@ -614,7 +623,11 @@ fn audio_source(audio: &config::Audio, clock: MediaClock, budget: &Budget) -> Or
             move || boxed(WavFile::open(&path, channels, clock, Pace::RealTime)?),
             budget,
         ),
-        AudioSource::Microphone { device: named, .. } => {
+        AudioSource::Microphone {
+            device: named,
+            after_loss,
+            watch: _,
+        } => {
             let (known, patience) = (Arc::new(Known::default()), patience(budget));
             Origin {
                 reset: Some(reset(Arc::clone(&known))),
@@ -622,7 +635,10 @@ fn audio_source(audio: &config::Audio, clock: MediaClock, budget: &Budget) -> Or
                     boxed(Microphone::open(&named, &known, channels, clock, patience)?)
                 }),
                 devices: Devices::Sound,
-                limits: device(budget),
+                limits: Limits {
+                    after_loss,
+                    ..device(budget)
+                },
             }
         }
         AudioSource::Silence => made(

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use super::mailbox::Mailbox;
 use crate::capture::{self, Source, Stage};
 
-/// Opens a source and says how far that has come; called on the thread that will read it.
-pub(super) type Open<F> = Arc<dyn Fn(&dyn Fn(Stage)) -> Opening<F> + Send + Sync>;
+/// Opens a source and says how far that has come, to be told whether it is still wanted; called on the thread that will
+/// read it.
+pub(super) type Open<F> = Arc<dyn Fn(&dyn Fn(Stage) -> bool) -> Opening<F> + Send + Sync>;
 /// What comes of opening a source.
 pub(super) type Opening<F> = Result<Box<dyn Source<Frame = F>>, capture::Error>;
 /// Resets the device of a source as well as it can.
@@ -46,7 +47,11 @@ pub(super) fn start<F: Send + 'static>(
 
 /// Reads until the source fails or nobody wants its frames any more.
 fn run<F>(mailbox: &Mailbox<F>, generation: u64, open: &Open<F>) -> Option<capture::Error> {
-    let mut source = match open(&|stage| mailbox.post_stage(generation, stage)) {
+    let opening = open(&|stage| {
+        mailbox.post_stage(generation, stage);
+        mailbox.wants(generation)
+    });
+    let mut source = match opening {
         Ok(source) => source,
         Err(error) => return Some(error),
     };

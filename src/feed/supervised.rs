@@ -125,7 +125,7 @@ pub(super) struct Supervised<F> {
     origin: Origin<F>,
     /// How long the end of a capture thread is waited for before it is left behind.
     release: Duration,
-    seen: BTreeSet<OsString>,
+    seen: BTreeSet<(OsString, u64)>,
     life: Life,
     thread: Option<JoinHandle<()>>,
     left: Vec<JoinHandle<()>>,
@@ -202,6 +202,7 @@ impl<F: Send + 'static> Supervised<F> {
                     self.turn(Input::Reached(Stage::FirstFrame));
                 }
                 Mail::Reached(stage) => self.turn(Input::Reached(stage)),
+                Mail::Wanted => self.turn(Input::Wanted),
                 Mail::Stop => return Next::Stop,
             }
         }
@@ -227,7 +228,14 @@ impl<F: Send + 'static> Supervised<F> {
             State::Opening(_) => SourceState::Opening,
             State::Slate { since, reason, .. } => SourceState::Slate {
                 since: self.clock.at(*since),
-                reason: reason.to_string(),
+                reason: if self.life.is_silenced() {
+                    format!(
+                        "{reason}; silent until its publisher is restarted or started by order \
+                         (after_loss = \"silence\")"
+                    )
+                } else {
+                    reason.to_string()
+                },
             },
         };
         if changed {

@@ -17,7 +17,10 @@
 use std::time::{Duration, Instant};
 
 use crate::capture::{self, Stage};
+use crate::config::AfterLoss;
 
+/// Longer than any process lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Threads of one track that may hang in their device at a time.
 pub(super) const MOST_LEFT_BEHIND: usize = 3;
 
@@ -38,6 +41,8 @@ pub(super) struct Limits {
     pub(super) cured: Duration,
     /// Pause after a device has appeared: its permissions are set a moment after its node.
     pub(super) settle: Duration,
+    /// What becomes of a source that was live and was lost.
+    pub(super) after_loss: AfterLoss,
 }
 
 impl Limits {
@@ -80,6 +85,8 @@ pub(super) enum Retry {
     At(Instant),
     /// A thread is opening it.
     Trying(Attempt),
+    /// Not by itself.
+    WhenWanted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +114,8 @@ pub(super) enum Input {
     Reached(Stage),
     /// Time has passed.
     Tick,
+    /// A person wants the source back.
+    Wanted,
 }
 
 /// What the track's thread must do.
@@ -156,6 +165,17 @@ impl Life {
         self.left_behind = threads;
     }
 
+    /// Whether the source is not opened again until a person wants it.
+    pub(super) const fn is_silenced(&self) -> bool {
+        matches!(
+            self.state,
+            State::Slate {
+                retry: Retry::WhenWanted,
+                ..
+            }
+        )
+    }
+
     /// Whether the device holds so many threads that it is not opened any more.
     pub(super) const fn is_stuck(&self) -> bool {
         self.left_behind >= MOST_LEFT_BEHIND
@@ -174,6 +194,11 @@ impl Life {
                 retry: Retry::At(due),
                 ..
             } => *due,
+            State::Slate {
+                since,
+                retry: Retry::WhenWanted,
+                ..
+            } => *since + NEVER,
         }
     }
 
@@ -207,15 +232,36 @@ impl Life {
                 (attempt.stage, attempt.entered) = (stage, now);
                 Action::Nothing
             }
-            (State::Opening(_) | State::Live { .. }, Input::Ended(reason)) => {
-                self.lose(now, now, reason);
+            (State::Opening(_), Input::Ended(reason)) => {
+                self.fail(now, now, reason);
+                Action::Nothing
+            }
+            (State::Live { .. }, Input::Ended(reason)) => {
+                self.lose(now, reason);
                 Action::Nothing
             }
             (State::Slate { since, .. }, Input::Ended(reason)) => {
                 let since = *since;
-                self.lose(now, since, reason);
+                self.fail(now, since, reason);
                 Action::Nothing
             }
+            (
+                State::Slate {
+                    retry: retry @ Retry::WhenWanted,
+                    ..
+                },
+                Input::Wanted,
+            ) => {
+                *retry = Retry::At(now);
+                Action::Nothing
+            }
+            (
+                State::Slate {
+                    retry: Retry::WhenWanted,
+                    ..
+                },
+                Input::Appeared,
+            ) => Action::Nothing,
             (State::Slate { retry, .. }, Input::Appeared) => {
                 if let Retry::At(at) = retry {
                     *at = (*at).min(now + self.limits.settle);
@@ -246,7 +292,9 @@ impl Life {
                 Action::Open { reset }
             }
             (State::Live { .. }, Input::Tick) if due => {
-                self.stall(now, now, Stage::Frames, self.limits.frames)
+                let (stage, after) = (Stage::Frames, self.limits.frames);
+                self.lose(now, capture::Error::Stalled { stage, after });
+                Action::Abandon
             }
             (State::Opening(attempt), Input::Tick) if due => {
                 let Attempt { stage, entered, .. } = *attempt;
@@ -263,16 +311,28 @@ impl Life {
                 let (since, Attempt { stage, entered, .. }) = (*since, *attempt);
                 self.stall(now, since, stage, now.saturating_duration_since(entered))
             }
-            (_, Input::Appeared | Input::Reached(_) | Input::Tick) => Action::Nothing,
+            (_, Input::Appeared | Input::Reached(_) | Input::Tick | Input::Wanted) => {
+                Action::Nothing
+            }
         }
     }
 
     fn stall(&mut self, now: Instant, since: Instant, stage: Stage, after: Duration) -> Action {
-        self.lose(now, since, capture::Error::Stalled { stage, after });
+        self.fail(now, since, capture::Error::Stalled { stage, after });
         Action::Abandon
     }
 
-    fn lose(&mut self, now: Instant, since: Instant, reason: capture::Error) {
+    /// What was live is not any more.
+    fn lose(&mut self, now: Instant, reason: capture::Error) {
+        self.fail(now, now, reason);
+        if let (AfterLoss::Silence, State::Slate { retry, .. }) =
+            (self.limits.after_loss, &mut self.state)
+        {
+            *retry = Retry::WhenWanted;
+        }
+    }
+
+    fn fail(&mut self, now: Instant, since: Instant, reason: capture::Error) {
         if matches!(reason, capture::Error::Stalled { .. }) {
             self.stalls = self.stalls.saturating_add(1);
             self.reset = self.stalls >= 2 && self.stalls.is_power_of_two();
@@ -302,6 +362,7 @@ mod tests {
         last_retry: Duration::from_secs(15),
         cured: Duration::from_secs(30),
         settle: Duration::from_millis(300),
+        after_loss: AfterLoss::Resume,
     };
 
     fn gone() -> Input {
@@ -472,6 +533,43 @@ mod tests {
             let (action, now) = next(&mut life);
             assert_eq!(action, OPEN);
             life.on(now, gone());
+        }
+    }
+
+    #[test]
+    fn what_is_to_stay_silent_after_a_loss_is_opened_only_when_it_is_wanted() {
+        let silent = Limits {
+            after_loss: AfterLoss::Silence,
+            ..LIMITS
+        };
+        for stalled in [false, true] {
+            let t0 = Instant::now();
+            let mut life = Life::new(silent, t0);
+            // One that is not there yet was never lost.
+            life.on(t0, gone());
+            let (action, now) = next(&mut life);
+            assert_eq!(action, OPEN);
+            life.on(now, Input::Frame);
+            let lost = if stalled { now + S * 2 } else { now };
+            let action = life.on(lost, if stalled { Input::Tick } else { gone() });
+            assert_eq!(action == Action::Abandon, stalled);
+            let day = S * 86_400;
+            for later in [lost + S, lost + day, lost + day * 400] {
+                assert_eq!(life.on(later, Input::Appeared), Action::Nothing);
+                assert_eq!(life.on(later, Input::Tick), Action::Nothing);
+                assert!(life.deadline() > later && life.is_silenced());
+            }
+            let later = lost + day * 401;
+            life.on(later, Input::Wanted);
+            assert!(!life.is_silenced());
+            // It is still away: that is no second loss.
+            assert_eq!(life.on(later, Input::Tick), OPEN);
+            life.on(later, gone());
+            let (action, now) = next(&mut life);
+            assert_eq!(action, OPEN);
+            life.on(now, Input::Frame);
+            life.on(now, gone());
+            assert!(life.is_silenced(), "and the next one is");
         }
     }
 

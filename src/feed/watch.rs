@@ -3,6 +3,9 @@
 //! A look at a picture twice a second is enough. The noise of a real camera makes two pictures differ within their
 //! first hundred bytes, so that the exact comparison costs nothing unless the picture is frozen; black is judged by a
 //! few thousand points. Sound is looked at block by block. A sign counts when it has lasted, and is over at once.
+//!
+//! What nobody looks at stays as it was seen last: a pause ends no condition that holds, and begins the waiting for
+//! every other one anew. Only a source that goes away ends them all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +17,8 @@ use crate::media::time::MediaTime;
 
 /// Time between two looks at a picture.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// After a pause as long as this nothing is known of what was before.
-const FORGET_AFTER: Duration = Duration::from_secs(5);
+/// A pause as long as this begins the waiting for what does not hold yet anew.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Luma up to this is black: a tenth of the range above its foot.
 const BLACK: u8 = 16 + 22;
 /// A picture is black if so many of its points in a hundred are. As ffmpeg's blackdetect, so that a lamp is enough.
@@ -40,22 +43,36 @@ struct Lasting {
     /// `None`: it never counts.
     after: Option<Duration>,
     since: Option<MediaTime>,
+    /// It has lasted long enough, and was never seen to be over.
+    holds: bool,
 }
 
 impl Lasting {
     const fn new(after: Option<Duration>) -> Self {
-        Self { after, since: None }
+        Self {
+            after,
+            since: None,
+            holds: false,
+        }
+    }
+
+    /// Nobody looks for a while: what has not lasted long enough must do so from the next look on.
+    const fn pause(&mut self) {
+        if !self.holds {
+            self.since = None;
+        }
     }
 
     /// Takes whether the sign is seen at `now`; gives since when it has been seen, if that is long enough.
     fn see(&mut self, now: MediaTime, seen: bool) -> Option<MediaTime> {
         if !seen {
-            self.since = None;
+            *self = Self::new(self.after);
             return None;
         }
         let since = *self.since.get_or_insert(now);
         let after = self.after?;
-        (now.saturating_since(since) >= after).then_some(since)
+        self.holds |= now.saturating_since(since) >= after;
+        self.holds.then_some(since)
     }
 }
 
@@ -78,10 +95,23 @@ impl PictureWatch {
         }
     }
 
-    /// Nothing is known any more: the pictures have stopped.
+    /// Nothing is known any more: the source is away.
     pub(super) fn forget(&mut self) {
-        self.last = None;
-        (self.frozen.since, self.black.since) = (None, None);
+        *self = Self {
+            frozen: Lasting::new(self.frozen.after),
+            black: Lasting::new(self.black.after),
+            last: None,
+        };
+    }
+
+    /// Nobody looks at the pictures for a while.
+    pub(super) fn pause(&mut self) {
+        self.frozen.pause();
+        self.black.pause();
+        // What is frozen is over when a picture differs from the one it froze in.
+        if !self.frozen.holds {
+            self.last = None;
+        }
     }
 
     /// Takes a picture in I420; gives what holds, if it was time to look.
@@ -94,8 +124,8 @@ impl PictureWatch {
             if pause < LOOK_EVERY {
                 return None;
             }
-            if pause >= FORGET_AFTER {
-                self.forget();
+            if pause >= PAUSE {
+                self.pause();
             }
         }
         let black = is_black(picture);
@@ -103,8 +133,13 @@ impl PictureWatch {
         let same = !black
             && self.frozen.after.is_some()
             && self.last.as_ref().is_some_and(|(last, _)| {
-                (last.width, last.height) == (picture.width, picture.height)
-                    && luma(last) == luma(picture)
+                let alike = (last.width, last.height) == (picture.width, picture.height);
+                // A new size of ours says nothing of the camera.
+                if alike {
+                    luma(last) == luma(picture)
+                } else {
+                    self.frozen.holds
+                }
             });
         // What is frozen has been so since the first of the equal pictures.
         if same
@@ -172,9 +207,9 @@ impl SoundWatch {
         }
     }
 
-    /// Nothing is known any more: the sound has stopped.
+    /// Nothing is known any more: the source is away.
     pub(super) const fn forget(&mut self) {
-        self.silent.since = None;
+        self.silent = Lasting::new(self.silent.after);
         (self.window, self.clipped_since, self.last) = (None, None, None);
     }
 
@@ -182,8 +217,9 @@ impl SoundWatch {
     pub fn look(&mut self, block: &AudioFrame) -> Conditions {
         let now = block.captured;
         let pause = self.last.map(|last| now.saturating_since(last));
-        if pause.is_some_and(|pause| pause >= FORGET_AFTER) {
-            self.forget();
+        if pause.is_some_and(|pause| pause >= PAUSE) {
+            self.silent.pause();
+            self.window = None;
         }
         self.last = Some(now);
         let silent = self.silent.after.is_some() && is_still(block);
@@ -372,6 +408,43 @@ mod tests {
             let picture = if n % 2 == 0 { &still } else { &turned };
             let found = watch.look(picture, at(2_000_000 + n * 600));
             assert_eq!(found, Some(Conditions::new()));
+        }
+    }
+
+    #[test]
+    fn a_pause_ends_nothing_that_holds_and_begins_the_waiting_for_the_rest_anew() {
+        let mut seed = 1;
+        let still = scene(90, 1, &mut seed);
+        let dark = scene(16, 10, &mut seed);
+        for (picture, condition) in [(&still, Condition::Frozen), (&dark, Condition::Black)] {
+            let mut watch = picture_watch();
+            let (found, _) = show(&mut watch, (0, 12), |_| picture.clone());
+            let since = found[&condition];
+            watch.pause();
+            // Hours later the first look already says that it still is so, and since when.
+            let (found, said) = show(&mut watch, (9_000, 9_001), |_| picture.clone());
+            assert_eq!(found.get(&condition), Some(&since));
+            assert_eq!(said, Some(9_000));
+            watch.pause();
+            let (found, _) = show(&mut watch, (9_100, 9_101), |_| scene(90, 1, &mut seed));
+            assert_eq!(found, Conditions::new(), "it is over after the pause");
+        }
+        // The feed has become smaller meanwhile.
+        let mut watch = picture_watch();
+        let (found, _) = show(&mut watch, (0, 12), |_| still.clone());
+        let mut smaller = still.clone();
+        (smaller.width, smaller.height) = (160, 90);
+        assert_eq!(
+            show(&mut watch, (12, 20), |_| smaller.clone()),
+            (found, Some(12))
+        );
+        // Half of the time before a pause and half of it after are not the whole.
+        let mut watch = picture_watch();
+        for n in 0..10 {
+            let from = n * 100;
+            let (found, _) = show(&mut watch, (from, from + 4), |_| dark.clone());
+            assert_eq!(found, Conditions::new());
+            watch.pause();
         }
     }
 

@@ -140,7 +140,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const GATHERING: Duration = Duration::from_secs(2);
 
 /// How long a connection may refuse media before [`Peer::send`] says so.
-const STALLED: Duration = Duration::from_secs(3);
+pub const STALLED: Duration = Duration::from_secs(3);
 
 /// How long [`Peer::close`] may take.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -605,6 +605,11 @@ impl Peer {
         tokio::time::timeout(STALLED, sending)
             .await
             .map_err(|_| Error::Stalled)?
+    }
+
+    /// Whether a TCP connection would take media now; over UDP always.
+    pub fn has_room(&self) -> bool {
+        self.wires.has_room()
     }
 
     /// What the connection has done so far.

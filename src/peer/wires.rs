@@ -168,11 +168,16 @@ impl Wires {
     pub(super) async fn room(&self) {
         loop {
             let drained = self.drained.notified();
-            if self.backlog.load(Ordering::Acquire) < ROOM {
+            if self.has_room() {
                 return;
             }
             drained.await;
         }
+    }
+
+    /// Whether the connection would take more media.
+    pub(super) fn has_room(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) < ROOM
     }
 
     /// Bytes were queued on a stream; how many are in all.

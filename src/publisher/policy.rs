@@ -8,7 +8,7 @@
 //! | dialect | fact | verdict |
 //! |---|---|---|
 //! | any | session lost after 30 s on air, or for the first time | at once |
-//! | any | ICE never connected | every second for 10 min (an attempt takes up to 20 s by itself), then backoff |
+//! | any | ICE never connected | every second for 10 min (an attempt takes up to 25 s by itself), then backoff |
 //! | any | silence, 5xx, lost again soon after start | backoff 1..15 s |
 //! | any | server not reachable | every 0.8 s for 2 min, then every 15 s |
 //! | any | not a WebSocket (HTTP 2xx, 3xx, 4xx), unusable SDP | operator |
@@ -16,7 +16,7 @@
 //! | wowza | 401, 403 | operator |
 //! | wowza-v1 | 404 | backoff; the third in a row: operator |
 //! | wowza-v2 | 404 | operator |
-//! | wowza | 503 (name in use) | every 5 s for 2 min, then operator |
+//! | wowza | 503 (name in use) | every 2 s for 2 min, then operator |
 //! | wowza-v1 | 502 (not running) | every 5 s for 2 min, then operator |
 //! | wowza-v2 | 502, 514 (not running) | every 15 s for 2 min, then operator |
 //! | wowza | an answer in the other dialect, though one is configured | operator |
@@ -53,7 +53,7 @@ const UNREACHABLE_PERIOD: Duration = Duration::from_millis(800);
 const UNREACHABLE_FOR: Duration = Duration::from_secs(120);
 const UNREACHABLE_LATER: Duration = Duration::from_secs(15);
 
-/// While media is shut out, an attempt waits for it up to 20 s by itself: a longer pause in between would only miss the
+/// While media is shut out, an attempt waits for it up to 25 s by itself: a longer pause in between would only miss the
 /// moment at which it is let through again.
 const PATHLESS_PERIOD: Duration = Duration::from_secs(1);
 const PATHLESS_FOR: Duration = Duration::from_secs(600);

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::acceptance::{self, Acceptance};
 use super::gate::Gate;
 use super::ground::{Change, Ground};
+use super::outage::Outage;
 use super::rate::Rate;
 use super::talk::{Heard, Talk};
 use super::{
@@ -19,17 +20,6 @@ use crate::media::access_unit::Track;
 use crate::network::Network;
 use crate::peer::{self, Peer};
 use crate::signal::{self, Dialect, RemoteDescription};
-
-/// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
-const DISCONNECTED_GRACE: Duration = Duration::from_secs(3);
-
-/// The same in Wowza's older dialect: nothing said or closed frees the name there, only the server's own time-out
-/// does, so a session given up early would meet its own ghost.
-const HELD_GRACE: Duration = Duration::from_secs(20);
-
-/// The same while there is no way out of this host: nothing better could be begun, and no server remembers a session for
-/// longer.
-const STRANDED_GRACE: Duration = Duration::from_secs(30);
 
 /// How long a restart of ICE may take, the exchange and the search together.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,12 +48,8 @@ pub(super) struct Live<'a> {
     acceptance: acceptance::Watch,
     progress: Progress,
     pub(super) frames_sent: u64,
-    disconnected_at: Option<Instant>,
+    outage: Outage,
     restart: Option<Restart>,
-    /// The path takes nothing any more; what is meant for it is dropped until there is another.
-    stalled: bool,
-    /// How long a path may be disconnected before it counts as lost.
-    grace: Duration,
     network: watch::Receiver<Network>,
     ground: Ground,
 }
@@ -75,10 +61,6 @@ impl<'a> Live<'a> {
         (mut network, stood_in): (watch::Receiver<Network>, Network),
         dialect: Dialect,
     ) -> Self {
-        let grace = match dialect {
-            Dialect::WowzaV1 => HELD_GRACE,
-            Dialect::Ome | Dialect::Whip | Dialect::WowzaV2 => DISCONNECTED_GRACE,
-        };
         // What has changed since the sockets were bound is looked at first.
         let ground = Ground::new(stood_in);
         network.mark_changed();
@@ -94,10 +76,8 @@ impl<'a> Live<'a> {
             acceptance: acceptance::Watch::new(now()),
             progress: Progress::Sending,
             frames_sent: 0,
-            disconnected_at: None,
+            outage: Outage::none(dialect),
             restart: None,
-            stalled: false,
-            grace,
             network,
             ground,
         }
@@ -142,7 +122,8 @@ impl<'a> Live<'a> {
                 },
                 unit = self.subscription.next() => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
-                    if self.stalled {
+                    // Until there is room or another path, what is meant for this one is dropped.
+                    if !self.outage.takes_media() {
                         continue;
                     }
                     let passed = self.gate.pass(unit);
@@ -152,12 +133,13 @@ impl<'a> Live<'a> {
                     for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
                         match peer.send(&unit).await {
-                            // A TCP connection that takes nothing any more: the path is lost, and it is known here first.
+                            // A TCP connection that takes nothing any more: often it is known here first.
                             Err(peer::Error::Stalled) => {
-                                self.stalled = true;
-                                if self.restart.is_none() && !self.ground.is_stranded() {
+                                self.outage.full(now());
+                                if self.is_lost() {
                                     self.move_on(peer, talk, EndReason::Lost).await?;
                                 }
+                                break;
                             }
                             sent => sent.map_err(EndReason::Engine)?,
                         }
@@ -172,9 +154,8 @@ impl<'a> Live<'a> {
         match self.ground.change(network, local) {
             Change::Back => {
                 tracing::info!("there is a way out of this host again");
-                // The server gets the usual grace from here on.
-                self.disconnected_at = self.disconnected_at.map(|_| now());
-                (self.stalled && self.restart.is_none()).then_some(EndReason::Lost)
+                self.outage.again(now());
+                self.is_lost().then_some(EndReason::Lost)
             }
             Change::Left(what) => {
                 tracing::info!(what, "the network changed under the session");
@@ -211,7 +192,6 @@ impl<'a> Live<'a> {
             cause: reason,
             ends: now() + RESTART_TIMEOUT,
         });
-        self.disconnected_at = None;
         Ok(())
     }
 
@@ -230,6 +210,12 @@ impl<'a> Live<'a> {
         add_candidates(peer, &answer.candidates).await
     }
 
+    /// Whether the path is lost, and nothing under way yet that could mend it: a restart has its own deadline.
+    fn is_lost(&self) -> bool {
+        let stranded = self.ground.is_stranded();
+        self.restart.is_none() && self.outage.is_loss(now(), stranded)
+    }
+
     /// The end that the restart was to spare us.
     fn restart_failed(&mut self) -> EndReason {
         let restart = self.restart.take();
@@ -245,15 +231,15 @@ impl<'a> Live<'a> {
                     self.telemetry.send_modify(|t| t.network = network);
                     self.subscription.request_key_frame();
                 }
-                self.disconnected_at = None;
-                self.stalled = false;
+                if !self.outage.takes_media() {
+                    self.subscription.request_key_frame();
+                }
+                self.outage.over();
             }
-            // The restart has its own deadline.
-            Some(peer::Event::Disconnected) if self.restart.is_some() => {}
-            Some(peer::Event::Disconnected) => self.disconnected_at = Some(now()),
+            Some(peer::Event::Disconnected) => self.outage.silent(now()),
             Some(peer::Event::Failed(_)) if self.restart.is_some() => {}
             // What broke while there was no way out is found again when there is one.
-            Some(peer::Event::Failed(_)) if self.ground.is_stranded() => self.stalled = true,
+            Some(peer::Event::Failed(_)) if self.ground.is_stranded() => self.outage.broken(),
             Some(peer::Event::Failed(_)) => return Ok(Path::Lost),
             Some(peer::Event::Closed) | None => return Err(EndReason::Lost),
             // The caller's.
@@ -284,13 +270,13 @@ impl<'a> Live<'a> {
         if ends.is_some_and(|at| now() >= at) {
             return Err(self.restart_failed());
         }
-        let grace = if self.ground.is_stranded() {
-            STRANDED_GRACE
-        } else {
-            self.grace
-        };
-        if (self.disconnected_at).is_some_and(|at| now().saturating_duration_since(at) >= grace) {
-            self.disconnected_at = None;
+        if self.outage.is_full() && peer.has_room() {
+            tracing::info!("the connection takes media again");
+            self.outage.drained();
+            // What was dropped meanwhile is missing to every picture until then.
+            self.subscription.request_key_frame();
+        }
+        if self.is_lost() {
             return Ok(Path::Lost);
         }
         if let Some(rate) = &mut self.rate {

@@ -12,6 +12,7 @@ const S: Duration = Duration::from_secs(1);
 /// A server that answers, and whose candidate never does.
 struct Scripted {
     silent: UdpSocket,
+    dialect: Dialect,
     /// Done before the answer.
     meanwhile: Box<dyn Fn() + Send>,
     /// How long it takes to hear of candidates of ours, or to restart.
@@ -24,6 +25,7 @@ impl Scripted {
     async fn new() -> Self {
         Self {
             silent: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+            dialect: Dialect::Whip,
             meanwhile: Box::new(|| ()),
             slow: Duration::ZERO,
             told: Vec::new(),
@@ -34,7 +36,7 @@ impl Scripted {
 #[async_trait]
 impl Signaller for Scripted {
     fn dialect(&self) -> Dialect {
-        Dialect::Whip
+        self.dialect
     }
 
     async fn open(&mut self, _unreached: u32) -> Result<Opening, Error> {
@@ -170,6 +172,22 @@ async fn a_server_that_is_slow_to_hear_holds_up_no_deadline() {
     };
     assert_eq!(stage, Some(peer::Stage::Ice));
     assert!(after < SEARCH_TIMEOUT + S, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_frees_the_name_a_path_is_searched_for_as_long_as_the_name_is_held() {
+    let network = watch::Sender::new(behind("eth0"));
+    let mut server = Scripted::new().await;
+    server.dialect = Dialect::WowzaV1;
+    let (ended, _, after) = session(server, &network, &CancellationToken::new()).await;
+    assert!(
+        matches!(ended.reason, EndReason::NeverConnected { .. }),
+        "{ended:?}"
+    );
+    assert!(
+        after >= HELD_SEARCH_TIMEOUT && after < HELD_SEARCH_TIMEOUT + S,
+        "{after:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,6 +61,17 @@ pub enum Dialect {
     WowzaV2,
 }
 
+impl Dialect {
+    /// Whether a session whose media path is gone can be ended by a word to the server. Where not, its name stays
+    /// taken until the server has missed its media for long enough.
+    pub const fn frees_names(self) -> bool {
+        match self {
+            Self::Ome | Self::Whip | Self::WowzaV2 => true,
+            Self::WowzaV1 => false,
+        }
+    }
+}
+
 impl std::fmt::Display for Dialect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

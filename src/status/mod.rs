@@ -8,7 +8,7 @@
 //! | `GET /v1/status` | a [`Reading`] as JSON |
 //! | `GET /v1/history?from=N` | the last five minutes, a point a second, from point N on |
 //! | `GET /v1/feeds/{name}/picture` | the last key frame, small, if the configuration lets it be shown |
-//! | `POST /v1/publishers/{name}/restart` | begins it anew; also `stop` (off air until told otherwise) and `start` |
+//! | `POST /v1/publishers/{name}/restart` | begins it anew; also `stop` (off air until told otherwise) and `start`. Restart and start open a lost microphone with `after_loss = "silence"` again |
 //! | `POST /v1/reload` | the configuration is read again |
 //! | `GET /` | all of it for people, in one page |
 //!

@@ -231,6 +231,7 @@ const PURE: &[&str] = &[
     "session/acceptance.rs",
     "session/gate.rs",
     "session/ground.rs",
+    "session/outage.rs",
     "session/rate.rs",
     "signal/candidate.rs",
     "signal/sdp.rs",

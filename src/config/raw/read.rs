@@ -52,11 +52,12 @@ impl Reader<'_> {
 
     /// Every key must be in `keys` or `more`.
     pub(super) fn only(&mut self, table: &Table<'_>, keys: &[&str], more: &[&str]) {
-        const ELSEWHERE: [&str; 13] = [
+        const ELSEWHERE: [&str; 14] = [
             "application",
             "bearer",
             "black_after",
             "clipped_after",
+            "after_loss",
             "credential",
             "device",
             "dialect",

@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::secret::{Bearer, Secret};
-use crate::config::{Proxy, Server, Status, Transport, Trickle, Trust, WowzaDialect, pin};
+use crate::config::{
+    AfterLoss, AudioSource, Proxy, Server, Status, Transport, Trickle, Trust, WowzaDialect, pin,
+};
 
 const MINIMAL: &str = r#"[feed.a]
 video = { source = "testcard" }
@@ -121,6 +123,38 @@ fn what_is_watched_for_is_a_time_or_off_and_only_a_device_is_watched() {
     }
     let card = MINIMAL.replace("\"testcard\"", "\"testcard\", black_after = \"off\"");
     assert!(faults(&card).contains("black_after: means nothing here"));
+}
+
+#[test]
+fn a_lost_microphone_resumes_unless_silence_is_asked_for() {
+    let with = |audio: &str| format!("{MINIMAL}[feed.b]\naudio = {{ {audio} }}\n");
+    let after = |audio: &str| match &read(&with(audio)).unwrap().feeds["b"]
+        .audio
+        .as_ref()
+        .unwrap()
+        .source
+    {
+        AudioSource::Microphone { after_loss, .. } => *after_loss,
+        other @ (AudioSource::File { .. } | AudioSource::Silence | AudioSource::Tone) => {
+            panic!("{other:?}")
+        }
+    };
+    assert_eq!(after("source = \"microphone\""), AfterLoss::Resume);
+    for (word, meant) in [
+        ("resume", AfterLoss::Resume),
+        ("silence", AfterLoss::Silence),
+    ] {
+        let audio = format!("source = \"microphone\", after_loss = \"{word}\"");
+        assert_eq!(after(&audio), meant);
+    }
+    let found = faults(&with("source = \"microphone\", after_loss = \"silent\""));
+    assert!(
+        found.contains("feed.b.audio.after_loss: found \"silent\", allowed: resume, silence"),
+        "{found}"
+    );
+    assert!(found.contains("did you mean `silence`?"), "{found}");
+    let tone = faults(&with("source = \"tone\", after_loss = \"resume\""));
+    assert!(tone.contains("after_loss: means nothing here"), "{tone}");
 }
 
 #[test]
@@ -276,6 +310,7 @@ fn file_of_all_keys_states_the_defaults() {
         }
     }
     let expected = [
+        "after_loss",
         "api",
         "billing_mode",
         "bitrate",

@@ -9,7 +9,6 @@ use openh264::formats::YUVSource as _;
 
 use super::*;
 use crate::media::clock_code;
-use crate::media::frame::AudioFrame;
 use crate::media::time::AUDIO_CLOCK_HZ;
 
 const CYCLES: u64 = 1_000;

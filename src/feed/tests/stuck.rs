@@ -1,7 +1,6 @@
 //! Devices and encoders that never answer, and pictures that are of no use, through the whole feed.
 
 use std::sync::Condvar;
-use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::encode::{Controls, Encoder};
@@ -136,11 +135,12 @@ async fn an_encoder_that_panics_is_reported_and_the_sound_goes_on() {
     assert_eq!(feed.drain(Duration::from_secs(5)).await.left_behind, 0);
 }
 
-/// A camera whose picture hangs while `frozen` is set.
+/// A camera whose picture hangs while `frozen` is set, and that is away while `gone` is.
 struct Freezing {
     card: TestCard,
     still: Option<Picture>,
     frozen: Arc<AtomicBool>,
+    gone: Arc<AtomicBool>,
 }
 
 impl Source for Freezing {
@@ -148,6 +148,10 @@ impl Source for Freezing {
 
     fn read(&mut self) -> Result<VideoFrame, capture::Error> {
         let frame = self.card.read()?;
+        if self.gone.load(Ordering::SeqCst) {
+            let (device, what) = ("freezing".into(), "unplugged".into());
+            return Err(capture::Error::Lost { device, what });
+        }
         if !self.frozen.load(Ordering::SeqCst) {
             self.still = None;
             return Ok(frame);
@@ -165,12 +169,14 @@ impl Source for Freezing {
 async fn a_frozen_camera_is_seen_in_the_status_until_it_moves_again() {
     let clock = clock();
     let frozen = Arc::new(AtomicBool::new(true));
-    let switch = Arc::clone(&frozen);
+    let gone = Arc::new(AtomicBool::new(false));
+    let (switch, plug) = (Arc::clone(&frozen), Arc::clone(&gone));
     let open: Open<VideoFrame> = Arc::new(move |_| {
         boxed(Freezing {
             card: TestCard::new(SIZE, 30, clock, Pace::RealTime),
             still: None,
             frozen: Arc::clone(&switch),
+            gone: Arc::clone(&plug),
         })
     });
     let watch = config::PictureWatch {
@@ -203,8 +209,26 @@ async fn a_frozen_camera_is_seen_in_the_status_until_it_moves_again() {
     let moves = |s: &Status| video_of(s).conditions.is_empty();
     until(&handle, "it moves", moves).await;
     frozen.store(true, Ordering::SeqCst);
-    until(&handle, "frozen", is_frozen).await;
-    // What nobody looks at is not known.
+    let before = until(&handle, "frozen", is_frozen).await;
+    // What nobody looks at stays as it was seen last, and is not found anew when a session comes back.
     drop(subscription);
-    until(&handle, "nobody looks", moves).await;
+    for _ in 0..3 {
+        let ledger = |s: &Status| video_of(s).ledger;
+        let idle = ledger(&handle.status()).idle;
+        let unseen = |s: &Status| ledger(s).idle > idle + 5;
+        let status = until(&handle, "nobody looks", unseen).await;
+        assert_eq!(video_of(&status).conditions, video_of(&before).conditions);
+        let again = handle.subscribe();
+        // More than one look.
+        let encoded = ledger(&handle.status()).encoded;
+        let seen = |s: &Status| {
+            assert_eq!(video_of(s).conditions, video_of(&before).conditions);
+            ledger(s).encoded > encoded + 20
+        };
+        until(&handle, "somebody looks", seen).await;
+        drop(again);
+    }
+    // A camera that is away has no condition, whether somebody looks or not.
+    gone.store(true, Ordering::SeqCst);
+    until(&handle, "nothing is known", |s| away(s) && moves(s)).await;
 }

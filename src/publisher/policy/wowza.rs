@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{Refusal, Verdict, operator};
 
-/// A name in use is asked for at this pace, as is, in the older dialect, a stream that does not run.
+/// A name in use is asked for at this pace: most often it is our own, of a session that the server still misses, and
+/// free from one moment to the next.
+const GHOST_PERIOD: Duration = Duration::from_secs(2);
+/// In the older dialect a stream that does not run.
 const WAIT_PERIOD: Duration = Duration::from_secs(5);
 /// The newer engine's own pace for a stream that does not run.
 const NOT_RUNNING_PERIOD: Duration = Duration::from_secs(15);
@@ -41,7 +44,7 @@ fn refused(refusal: &Refusal<'_>) -> Verdict {
             "the server does not let us publish ({text}): check that WebRTC publishing is on for the application, and \
              the credentials in the stream name"
         )),
-        503 if refusal.age < WAIT_FOR => Verdict::RetryEvery(WAIT_PERIOD),
+        503 if refusal.age < WAIT_FOR => Verdict::RetryEvery(GHOST_PERIOD),
         503 => operator(format!(
             "another publisher is live under this stream name ({text}): stop it or choose another"
         )),

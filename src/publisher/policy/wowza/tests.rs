@@ -52,7 +52,7 @@ fn backs_off(dialect: Dialect, reason: impl Fn() -> EndReason) {
 
 /// `reason` met again and again: asked for every `period`, then by a person after two minutes.
 fn waited_out(dialect: Dialect, status: u16, period: Duration) {
-    let seen = verdicts(dialect, || refusal(status), period, 30);
+    let seen = verdicts(dialect, || refusal(status), period, 90);
     let tries = (WAIT_FOR.as_secs() / period.as_secs()) as usize;
     assert_eq!(seen[0], Verdict::RetryEvery(period), "{dialect} {status}");
     assert_eq!(calls_operator_at(&seen), Some(tries), "{dialect} {status}");
@@ -119,7 +119,7 @@ fn status_502_not_running_is_waited_out_for_two_minutes() {
 #[test]
 fn status_503_name_in_use_is_waited_out_for_two_minutes() {
     for dialect in BOTH {
-        waited_out(dialect, 503, 5 * S);
+        waited_out(dialect, 503, 2 * S);
     }
 }
 
@@ -142,7 +142,7 @@ fn status_503_after_a_lost_session_is_our_own_ghost_and_waited_out_afresh() {
         judge(Duration::ZERO, &refusal(503));
         judge(100 * S, &EndReason::Lost);
         let again = judge(150 * S, &refusal(503));
-        assert_eq!(again, Verdict::RetryEvery(WAIT_PERIOD));
+        assert_eq!(again, Verdict::RetryEvery(GHOST_PERIOD));
     }
 }
 
