@@ -132,8 +132,7 @@ fn keep(released: &mpsc::Receiver<()>) {
                 Ok(WaitStatus::StillAlive) => break,
                 // A thread has begun another, which is traced and stopped from birth; it goes on itself.
                 Ok(WaitStatus::PtraceEvent(parent, _, libc::PTRACE_EVENT_CLONE)) => {
-                    // It may have been killed meanwhile.
-                    drop(ptrace::cont(parent, None));
+                    ptrace::cont(parent, None).ok();
                 }
                 Ok(_) => {}
                 Err(Errno::EINTR) => {}

@@ -52,10 +52,12 @@ impl Service {
         };
         let folder = tempfile::tempdir()?;
         let config = format!(
-            "[feed.a]\n\
+            "[daemon]\nstate_dir = \"{}\"\n[daemon.status]\nlisten = \"127.0.0.1:0\"\n\
+             [feed.a]\n\
              video = {{ source = \"testcard\", size = \"320x180\", fps = 10, bitrate = \"200 kbit/s\" }}\n\
              audio = {{ source = \"tone\" }}\n\
              [publisher.main]\nfeed = \"a\"\nto = \"ome\"\nurl = \"{}\"\n",
+            folder.path().join("state").display(),
             url.expose()
         );
         std::fs::write(folder.path().join("onair.toml"), config)?;

@@ -220,6 +220,7 @@ pub struct Drained {
 struct Running {
     thread: JoinHandle<()>,
     ended: oneshot::Receiver<Threads>,
+    report: SharedReport,
 }
 
 struct Shared {
@@ -360,10 +361,11 @@ impl Feed {
         run: impl FnOnce() -> Threads + Send + 'static,
     ) -> Result<(), Error> {
         let (end, ended) = oneshot::channel();
+        let alive = Alive(Arc::clone(&report));
         let thread = std::thread::Builder::new()
             .name(format!("enc:{feed}:{track}"))
             .spawn(move || {
-                let _alive = Alive(report);
+                let _alive = alive;
                 let threads = run();
                 if end.send(threads).is_err() {
                     tracing::debug!(?threads, "the feed was dropped before its thread ended");
@@ -373,7 +375,11 @@ impl Feed {
                 feed: feed.into(),
                 source,
             })?;
-        self.running.push(Running { thread, ended });
+        self.running.push(Running {
+            thread,
+            ended,
+            report,
+        });
         Ok(())
     }
 
@@ -385,12 +391,20 @@ impl Feed {
     }
 
     /// Stops all sources and encoders, waits for their threads until `deadline` from now, and ends all
-    /// subscriptions. A thread that hangs in a device is left behind, never waited for.
+    /// subscriptions. A thread that hangs in a device is left behind, never waited for, and so is one that is known to
+    /// hang in its encoder.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
         self.shared.stop();
         let due = tokio::time::Instant::now() + deadline;
         let mut drained = Drained::default();
         for running in std::mem::take(&mut self.running) {
+            let report = supervised::lock(&running.report).clone();
+            let hopeless = report.stuck_now(self.shared.budget.encode) == Some(Stuck::Encoder);
+            let due = match hopeless {
+                // Its end may have been told already.
+                true => tokio::time::Instant::now(),
+                false => due,
+            };
             match tokio::time::timeout_at(due, running.ended).await {
                 Ok(Ok(threads)) => {
                     // It has just said its last word: joining takes no time.
