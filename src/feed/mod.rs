@@ -448,6 +448,11 @@ impl FeedHandle {
         Subscription::new(&self.shared.fanout)
     }
 
+    /// The time that each stage may take, those of the sessions that the feed is published in among them.
+    pub fn budget(&self) -> Budget {
+        self.shared.budget
+    }
+
     /// What the feed offers, as configured.
     pub fn tracks(&self) -> Tracks {
         self.shared.fanout.tracks()
