@@ -67,6 +67,7 @@ async fn main() -> anyhow::Result<()> {
     for stuck in Stuck::ALL {
         let name = stuck.to_string();
         if wanted(&name) {
+            let together = (together / stuck.cost()).max(1);
             let sample = sample(&name, runs, together, move |seed| stuck.run(seed));
             rows.push(row(&name, sample.await?));
         }

@@ -44,18 +44,23 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) async fn start(profile: Profile, seed: u64) -> anyhow::Result<Self> {
+    /// Starts both; the program publishes a small test card and, if `tone`, the tone.
+    pub(crate) async fn start(profile: Profile, tone: bool, seed: u64) -> anyhow::Result<Self> {
         let clock = MediaClock::new(Instant::now(), SystemTime::now());
         let lab = Lab::start(LabConfig::new(vec![profile], clock)).await?;
         let Some(Server::Ome { url }) = lab.server(profile) else {
             anyhow::bail!("{profile} has no URL of that kind");
         };
         let folder = tempfile::tempdir()?;
+        let tone = match tone {
+            true => "audio = { source = \"tone\" }\n",
+            false => "",
+        };
         let config = format!(
             "[daemon]\nstate_dir = \"{}\"\n[daemon.status]\nlisten = \"127.0.0.1:0\"\n\
              [feed.a]\n\
              video = {{ source = \"testcard\", size = \"320x180\", fps = 10, bitrate = \"200 kbit/s\" }}\n\
-             audio = {{ source = \"tone\" }}\n\
+             {tone}\
              [publisher.main]\nfeed = \"a\"\nto = \"ome\"\nurl = \"{}\"\n",
             folder.path().join("state").display(),
             url.expose()

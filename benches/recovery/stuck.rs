@@ -34,11 +34,21 @@ pub(crate) enum Stuck {
 impl Stuck {
     pub(crate) const ALL: [Self; 3] = [Self::Encoder, Self::Camera, Self::CameraAndOpenings(10)];
 
+    /// As how many runs of other faults one is as dear.
+    pub(crate) const fn cost(self) -> usize {
+        match self {
+            Self::Encoder => 3,
+            Self::Camera | Self::CameraAndOpenings(_) => 1,
+        }
+    }
+
     /// One run, from on air to on air: how long it took from when that was possible again, which is the instant of the
     /// fault, or else that from which on the device answers.
     pub(crate) async fn run(self, seed: u64) -> anyhow::Result<Duration> {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let service = Service::start(PROFILE, seed).await?;
+        // It costs three times as much as the picture.
+        let tone = matches!(self, Self::Encoder);
+        let service = Service::start(PROFILE, tone, seed).await?;
         service.sees(|session| decoded(session) > 10).await?;
         tokio::time::sleep(Duration::from_millis(chance.u64(0..3_000))).await;
         let took = match self {
