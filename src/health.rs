@@ -28,35 +28,23 @@ const STALE: Duration = Duration::from_secs(10);
 /// device, the slate stays on air for so long between two of them.
 const DEVICE_AFTER: Duration = Duration::from_secs(600);
 
-/// How long each part may stand still before it counts as stuck. Each is longer than the sum of the deadlines that
-/// the part has for itself: this is for when those failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// One step of a session: signalling, the search for a path, the first acceptance. A platform may take 300 s to
-    /// start a stream, and two dialects asked in a row through a proxy, each at the limit of its deadlines, about 200 s.
-    pub connecting: Duration,
-    /// Past the instant at which the next session was due.
-    pub overdue: Duration,
-    /// Parting from a server.
-    pub parting: Duration,
-    /// On air with nothing sent. A host without a way out, then a silent path, then a search for another take up to
-    /// 65 s.
-    pub sending: Duration,
-    /// A feed that is subscribed to and has encoded nothing; slate and silence count, and are there within 2 s.
-    pub encoding: Duration,
-}
+// How long each part may stand still before it counts as stuck: longer than all the deadlines together that the part
+// has for itself, for this is for when those failed. A feed's are shares of the service's watchdog, and so is the
+// patience with it. A publisher's are those of servers and platforms, which the watchdog cannot shorten.
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self {
-            connecting: Duration::from_secs(600),
-            overdue: Duration::from_secs(15),
-            parting: Duration::from_secs(30),
-            sending: Duration::from_secs(90),
-            encoding: Duration::from_secs(20),
-        }
-    }
-}
+/// One step of a session: signalling, the search for a path, the first acceptance. A platform may take 300 s to start a
+/// stream, and two dialects asked in a row through a proxy, each at the limit of its deadlines, about 200 s.
+const CONNECTING: Duration = Duration::from_secs(600);
+
+/// Past the instant at which the next session was due.
+const OVERDUE: Duration = Duration::from_secs(15);
+
+/// Parting from a server, and giving back a stream at its platform.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// On air with nothing sent. A host without a way out, then a silent path, then a search for another take up to 65 s:
+/// servers remember a session for so long.
+const SENDING: Duration = Duration::from_secs(90);
 
 /// What can be stuck.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,15 +123,16 @@ enum Mark {
 }
 
 impl Mark {
-    const fn patience(&self, budget: &Budget) -> Duration {
+    /// `encoding` is for a feed that is subscribed to and has encoded nothing; slate and silence count.
+    const fn patience(&self, encoding: Duration) -> Duration {
         match self {
-            Self::Connecting { .. } => budget.connecting,
-            Self::Encoding { .. } => budget.encoding,
+            Self::Connecting { .. } => CONNECTING,
+            Self::Encoding { .. } => encoding,
             // Whoever says so has waited long enough.
             Self::Hung(_) => Duration::ZERO,
-            Self::Overdue { .. } => budget.overdue,
-            Self::Sending { .. } => budget.sending,
-            Self::Stopping => budget.parting,
+            Self::Overdue { .. } => OVERDUE,
+            Self::Sending { .. } => SENDING,
+            Self::Stopping => PARTING,
         }
     }
 
@@ -161,20 +150,22 @@ impl Mark {
 }
 
 /// The judge: remembers when each part moved last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Judge {
-    budget: Budget,
+    encoding: Duration,
     seen: BTreeMap<Part, (Mark, Instant)>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
 
 impl Judge {
-    /// A judge with `budget`, who has seen nothing.
-    pub fn new(budget: Budget) -> Self {
+    /// A judge of feeds whose stages have the times of `budget`, who has seen nothing.
+    pub fn new(budget: &feed::Budget) -> Self {
         Self {
-            budget,
-            ..Self::default()
+            encoding: budget.encoded(),
+            seen: BTreeMap::new(),
+            first: None,
+            last: None,
         }
     }
 
@@ -197,7 +188,7 @@ impl Judge {
                 .remove(&part)
                 .filter(|(m, _)| !slept && *m == mark);
             let since = before.map_or(now, |(_, since)| since);
-            if now.saturating_duration_since(since) >= mark.patience(&self.budget) {
+            if now.saturating_duration_since(since) >= mark.patience(self.encoding) {
                 stuck.push(Stuck {
                     part: part.clone(),
                     doing: mark.doing(),
@@ -322,7 +313,7 @@ mod tests {
     /// Looks once a second for `n` seconds at what `world` shows; how long it took until somebody was stuck.
     fn first_stuck(n: u32, world: impl Fn(u32) -> Overview) -> Option<(u32, Stuck)> {
         let t0 = Instant::now();
-        let mut judge = Judge::new(Budget::default());
+        let mut judge = Judge::new(&feed::Budget::default());
         (0..n).find_map(|second| {
             let health = judge.look(t0 + S * second, &world(second));
             Some((second, health.stuck.first()?.clone()))
@@ -426,7 +417,8 @@ mod tests {
         );
         assert_eq!(first_stuck(3_600, feeds(1, u32::MAX)), None);
         let (second, stuck) = first_stuck(3_600, feeds(1, 10)).unwrap();
-        assert_eq!(second, 30);
+        // Ten, and then all stages from the device to the encoder.
+        assert_eq!(second, 24);
         assert_eq!(stuck.part, Part::Video("front".to_owned()));
     }
 
@@ -466,7 +458,7 @@ mod tests {
     #[test]
     fn a_machine_that_slept_blames_nobody_for_the_night() {
         let t0 = Instant::now();
-        let mut judge = Judge::new(Budget::default());
+        let mut judge = Judge::new(&feed::Budget::default());
         let overview = only(publisher(on_air(t0)));
         assert!(judge.look(t0, &overview).is_good(t0));
         let morning = t0 + S * 30_000;
@@ -489,7 +481,7 @@ mod tests {
     #[test]
     fn an_old_judgement_is_no_good_one() {
         let t0 = Instant::now();
-        let health = Judge::default().look(t0, &Overview::default());
+        let health = Judge::new(&feed::Budget::default()).look(t0, &Overview::default());
         assert!(health.is_good(t0 + S * 9));
         assert_eq!(health.words(t0 + S * 9), "healthy");
         assert!(!health.is_good(t0 + S * 10));

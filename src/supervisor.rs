@@ -24,7 +24,7 @@ pub use plan::{Change, Plan};
 /// Longest time given to publishers to part from their servers.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 
-/// Longest time given to device threads to end; one stuck in a driver is left behind.
+/// Longest time given to the threads of feeds to end; one that hangs in a driver or an encoder is left behind.
 const FEED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest time that [`Supervisor::drain`] takes.
@@ -447,7 +447,7 @@ impl Supervisor {
         for drained in ending.join_all().await {
             if drained.left_behind > 0 {
                 tracing::warn!(
-                    "{} device threads are stuck in their drivers and were left behind",
+                    "{} threads hang in a device or an encoder and were left behind",
                     drained.left_behind
                 );
             }

@@ -155,6 +155,7 @@ fn limits(way: Way) -> Limits {
         failed: Duration::from_millis(100),
         keep_alive: Duration::from_millis(50),
         handshake: Duration::from_millis(200),
+        ..Limits::default()
     };
     match way {
         Way::BlackHole | Way::Refused | Way::WrongFingerprint | Way::DeafRelay => short,

@@ -15,16 +15,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 mod fault;
+mod held;
 mod pair;
+mod service;
+mod stuck;
 mod told;
 
 use fault::Fault;
+use stuck::Stuck;
 use told::Told;
 
 /// Runs of each fault.
@@ -55,7 +60,16 @@ async fn main() -> anyhow::Result<()> {
     for fault in Fault::ALL {
         let name = fault.to_string();
         if wanted(&name) {
-            rows.push(row(&name, sample(fault, runs, together).await?));
+            let sample = sample(&name, runs, together, move |seed| fault.run(seed));
+            rows.push(row(&name, sample.await?));
+        }
+    }
+    for stuck in Stuck::ALL {
+        let name = stuck.to_string();
+        if wanted(&name) {
+            let together = (together / stuck.cost()).max(1);
+            let sample = sample(&name, runs, together, move |seed| stuck.run(seed));
+            rows.push(row(&name, sample.await?));
         }
     }
     for told in Told::ALL {
@@ -82,19 +96,25 @@ fn row(name: &str, mut sample: Vec<u64>) -> serde_json::Value {
     })
 }
 
-/// Milliseconds of each run.
-async fn sample(fault: Fault, runs: u64, together: usize) -> anyhow::Result<Vec<u64>> {
+/// Milliseconds of each `run`, which is told its seed.
+async fn sample<R>(
+    name: &str,
+    runs: u64,
+    together: usize,
+    run: impl Fn(u64) -> R,
+) -> anyhow::Result<Vec<u64>>
+where
+    R: Future<Output = anyhow::Result<Duration>> + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(together));
     let mut set = JoinSet::new();
     for seed in 0..runs {
         let permit = permits.clone().acquire_owned().await?;
+        let (run, name) = (run(seed), name.to_owned());
         set.spawn(async move {
-            let took = fault
-                .run(seed)
-                .await
-                .with_context(|| format!("{fault}, seed {seed}"));
+            let took = run.await;
             drop(permit);
-            took
+            took.with_context(|| format!("{name}, seed {seed}"))
         });
     }
     let mut sample = Vec::new();

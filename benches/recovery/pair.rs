@@ -15,7 +15,7 @@ use onair::supervisor::Supervisor;
 use tokio::sync::watch;
 
 /// Longer than any recovery may take; a run that needs more is a fault of ours, and ends the whole.
-const LONGEST: Duration = Duration::from_secs(150);
+pub(crate) const LONGEST: Duration = Duration::from_secs(150);
 
 pub(crate) struct Pair {
     pub(crate) lab: Option<Lab>,

@@ -39,8 +39,8 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let mut supervisor = Supervisor::start_within(budget, &config, clock, &network, global.seed())
         .context("cannot start")?;
     let view = supervisor.view();
-    let mut daemon =
-        Daemon::start(move || view.overview(), manager).context("cannot start a watchdog")?;
+    let mut daemon = Daemon::start(move || view.overview(), manager, &budget)
+        .context("cannot start a watchdog")?;
     daemon.relieve(supervisor.view());
     recorder.follow(supervisor.view());
 

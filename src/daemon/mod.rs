@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::load;
-use crate::health::{self, Budget, Health, Judge, Part};
+use crate::feed;
+use crate::health::{self, Health, Judge, Part};
 use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor, View};
 
 pub use announce::READY_WITHIN;
@@ -107,13 +108,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Begins to look after what `look` shows, and to tell `manager`. Must be called within a tokio runtime.
+    /// Begins to look after what `look` shows, where the stages of the feeds have the times of `budget`, and to tell
+    /// `manager`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the system gives no thread for the watchdog.
     pub fn start(
         look: impl Fn() -> Overview + Send + 'static,
         manager: Manager,
+        budget: &feed::Budget,
     ) -> std::io::Result<Self> {
         let watchdog = Watchdog::start(RUNTIME_WITHIN, bite)?;
         let every = manager.watchdog();
@@ -129,7 +132,7 @@ impl Daemon {
         let (remedy, remedies) = mpsc::channel(QUEUE);
         let watchman = Watchman {
             look: Box::new(look),
-            judge: Judge::new(Budget::default()),
+            judge: Judge::new(budget),
             escalation: Escalation::new(every),
             voice: Arc::clone(&voice),
             beats: watchdog.beats(),
@@ -505,7 +508,8 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let manager = Manager::new(path.as_os_str(), Some(Duration::from_secs(30))).unwrap();
         let stuck = Arc::new(AtomicBool::new(false));
-        let mut daemon = Daemon::start(world(Arc::clone(&stuck)), manager).unwrap();
+        let mut daemon =
+            Daemon::start(world(Arc::clone(&stuck)), manager, &feed::Budget::default()).unwrap();
         let health = daemon.health();
 
         tokio::time::sleep(Duration::from_secs(300)).await;

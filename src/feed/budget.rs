@@ -22,9 +22,10 @@ pub struct Budget {
     pub release: Duration,
     /// Converting and encoding one frame.
     pub encode: Duration,
-    /// Handing a frame over to the network.
+    /// Handing a frame over to the network; a path that takes longer is lost.
     pub send: Duration,
-    /// From sending to the server's first sign of having received it.
+    /// From sending to the server's first sign of having received it, and how long its receiver reports may stand still.
+    /// They may be five seconds apart.
     pub accepted: Duration,
 }
 
@@ -34,7 +35,7 @@ impl Budget {
     /// A longer `WatchdogSec` gives the stages no more time: nobody waits minutes for a picture.
     pub const MOST: Duration = Duration::from_secs(60);
 
-    /// The stages' shares of `watchdog`, which together take 85 % of it, or of [`Self::MOST`]. `None` if it is
+    /// The stages' shares of `watchdog`, which together take 88.4 % of it, or of [`Self::MOST`]. `None` if it is
     /// shorter than [`Self::LEAST`].
     pub fn within(watchdog: Duration) -> Option<Self> {
         (watchdog >= Self::LEAST).then(|| Self::of(watchdog.min(Self::MOST)))
@@ -49,8 +50,8 @@ impl Budget {
             frames: share(67),
             release: share(33),
             encode: share(67),
-            send: share(67),
-            accepted: share(333),
+            send: share(100),
+            accepted: share(334),
         }
     }
 
@@ -80,6 +81,11 @@ impl Budget {
         .iter()
         .sum()
     }
+
+    /// The time of all stages in a row up to and with that of the encoder.
+    pub fn encoded(&self) -> Duration {
+        self.total() - self.send - self.accepted
+    }
 }
 
 impl Default for Budget {
@@ -108,6 +114,10 @@ mod tests {
             assert!(budget.open > budget.format && budget.first_frame >= Duration::from_secs(3));
             // A camera of one picture per second is no stalled one.
             assert!(budget.frames >= Duration::from_secs(2));
+            // A packet that is lost on its way over TCP takes a second or two, and two reports make one standstill.
+            assert!(budget.send >= Duration::from_secs(3));
+            assert!(budget.accepted >= Duration::from_secs(10));
+            assert!(budget.encoded() > budget.open + budget.first_frame + budget.encode);
         }
         assert_eq!(Budget::within(Budget::LEAST), Some(Budget::default()));
     }

@@ -222,6 +222,7 @@ pub struct Drained {
 struct Running {
     thread: JoinHandle<()>,
     ended: oneshot::Receiver<Threads>,
+    report: SharedReport,
 }
 
 struct Shared {
@@ -362,10 +363,11 @@ impl Feed {
         run: impl FnOnce() -> Threads + Send + 'static,
     ) -> Result<(), Error> {
         let (end, ended) = oneshot::channel();
+        let alive = Alive(Arc::clone(&report));
         let thread = std::thread::Builder::new()
             .name(format!("enc:{feed}:{track}"))
             .spawn(move || {
-                let _alive = Alive(report);
+                let _alive = alive;
                 let threads = run();
                 if end.send(threads).is_err() {
                     tracing::debug!(?threads, "the feed was dropped before its thread ended");
@@ -375,7 +377,11 @@ impl Feed {
                 feed: feed.into(),
                 source,
             })?;
-        self.running.push(Running { thread, ended });
+        self.running.push(Running {
+            thread,
+            ended,
+            report,
+        });
         Ok(())
     }
 
@@ -387,12 +393,20 @@ impl Feed {
     }
 
     /// Stops all sources and encoders, waits for their threads until `deadline` from now, and ends all
-    /// subscriptions. A thread that hangs in a device is left behind, never waited for.
+    /// subscriptions. A thread that hangs in a device is left behind, never waited for, and so is one that is known to
+    /// hang in its encoder.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
         self.shared.stop();
         let due = tokio::time::Instant::now() + deadline;
         let mut drained = Drained::default();
         for running in std::mem::take(&mut self.running) {
+            let report = supervised::lock(&running.report).clone();
+            let hopeless = report.stuck_now(self.shared.budget.encode) == Some(Stuck::Encoder);
+            let due = match hopeless {
+                // Its end may have been told already.
+                true => tokio::time::Instant::now(),
+                false => due,
+            };
             match tokio::time::timeout_at(due, running.ended).await {
                 Ok(Ok(threads)) => {
                     // It has just said its last word: joining takes no time.
@@ -434,6 +448,11 @@ impl FeedHandle {
     /// Takes part in the feed: from now on it is encoded.
     pub fn subscribe(&self) -> Subscription {
         Subscription::new(&self.shared.fanout)
+    }
+
+    /// The time that each stage may take, those of the sessions that the feed is published in among them.
+    pub fn budget(&self) -> Budget {
+        self.shared.budget
     }
 
     /// What the feed offers, as configured.

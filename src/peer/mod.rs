@@ -139,9 +139,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How long gathering may take. Only interfaces are listed, so it is a matter of milliseconds.
 const GATHERING: Duration = Duration::from_secs(2);
 
-/// How long a connection may refuse media before [`Peer::send`] says so.
-pub const STALLED: Duration = Duration::from_secs(3);
-
 /// How long [`Peer::close`] may take.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -180,6 +177,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Time for the DTLS handshake once a path is found.
     pub handshake: Duration,
+    /// How long the connection may refuse one access unit before [`Peer::send`] says so.
+    pub send: Duration,
 }
 
 impl Default for Limits {
@@ -189,6 +188,7 @@ impl Default for Limits {
             failed: Duration::from_secs(11),
             keep_alive: Duration::from_secs(1),
             handshake: Duration::from_secs(8),
+            send: Duration::from_secs(3),
         }
     }
 }
@@ -263,8 +263,11 @@ pub enum Error {
         source: EngineError,
     },
     /// The connection took no more media.
-    #[error("the connection took no media for {} s", STALLED.as_secs())]
-    Stalled,
+    #[error("the connection took no media for {} s", after.as_secs())]
+    Stalled {
+        /// For so long.
+        after: Duration,
+    },
 }
 
 fn engine(step: &'static str) -> impl FnOnce(EngineError) -> Error {
@@ -294,6 +297,8 @@ pub struct Peer {
     dialled: Mutex<HashSet<(Protocol, SocketAddr)>>,
     tasks: TaskTracker,
     watch: tokio::task::AbortHandle,
+    /// See [`Limits::send`].
+    send_within: Duration,
     _stop: DropGuard,
 }
 
@@ -420,6 +425,7 @@ impl Peer {
             dialled: Mutex::new(HashSet::new()),
             tasks,
             watch,
+            send_within: limits.send,
             _stop: guard,
         };
         Ok((peer, receiver))
@@ -602,9 +608,10 @@ impl Peer {
             }
             Ok(())
         };
-        tokio::time::timeout(STALLED, sending)
+        let after = self.send_within;
+        tokio::time::timeout(after, sending)
             .await
-            .map_err(|_| Error::Stalled)?
+            .map_err(|_| Error::Stalled { after })?
     }
 
     /// Whether a TCP connection would take media now; over UDP always.

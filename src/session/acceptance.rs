@@ -9,12 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::media::access_unit::Track;
 
-/// A server that consents to our packets but sends no receiver report is taken at its word after this.
-const UNCONFIRMED_AFTER: Duration = Duration::from_secs(10);
-
-/// Reports that come but do not grow for this long mean that media no longer arrives.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
-
 /// What is known of the server's acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceptance {
@@ -31,6 +25,7 @@ pub(super) enum Acceptance {
 /// Watches receiver reports. Told the time.
 #[derive(Debug)]
 pub(super) struct Watch {
+    within: Duration,
     since: Instant,
     highest: BTreeMap<Track, u32>,
     has_grown: bool,
@@ -39,9 +34,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Media begins to leave at `now`.
-    pub(super) const fn new(now: Instant) -> Self {
+    /// Media begins to leave at `now`. A server that consents to our packets but sends no receiver report `within` so
+    /// long is taken at its word; reports that come but do not grow for so long mean that media no longer arrives.
+    pub(super) const fn new(now: Instant, within: Duration) -> Self {
         Self {
+            within,
             since: now,
             highest: BTreeMap::new(),
             has_grown: false,
@@ -65,11 +62,11 @@ impl Watch {
     /// The state of things at `now`.
     pub(super) fn acceptance(&self, now: Instant) -> Acceptance {
         match self.standing {
-            Some((first, latest)) if latest.saturating_duration_since(first) >= STUCK_AFTER => {
+            Some((first, latest)) if latest.saturating_duration_since(first) >= self.within => {
                 Acceptance::Stuck
             }
             _ if self.has_grown => Acceptance::Confirmed,
-            None if now.saturating_duration_since(self.since) >= UNCONFIRMED_AFTER => {
+            None if now.saturating_duration_since(self.since) >= self.within => {
                 Acceptance::Unconfirmed
             }
             Some(_) | None => Acceptance::Pending,
@@ -86,24 +83,27 @@ mod tests {
     #[test]
     fn the_first_report_of_our_packets_is_acceptance() {
         let t = Instant::now();
-        let mut watch = Watch::new(t);
+        let mut watch = Watch::new(t, 10 * S);
         assert_eq!(watch.acceptance(t + S), Acceptance::Pending);
         watch.report(t + S, Track::Video, 12);
         assert_eq!(watch.acceptance(t + S), Acceptance::Confirmed);
     }
 
     #[test]
-    fn a_server_without_reports_is_unconfirmed_after_ten_seconds() {
+    fn a_server_without_reports_is_unconfirmed_after_its_time() {
         let t = Instant::now();
-        let watch = Watch::new(t);
-        assert_eq!(watch.acceptance(t + 9 * S), Acceptance::Pending);
-        assert_eq!(watch.acceptance(t + 10 * S), Acceptance::Unconfirmed);
+        for seconds in 10..=20 {
+            let within = S * seconds;
+            let watch = Watch::new(t, within);
+            assert_eq!(watch.acceptance(t + within - S), Acceptance::Pending);
+            assert_eq!(watch.acceptance(t + within), Acceptance::Unconfirmed);
+        }
     }
 
     #[test]
     fn reports_that_never_grow_are_not_acceptance() {
         let t = Instant::now();
-        let mut watch = Watch::new(t);
+        let mut watch = Watch::new(t, 10 * S);
         for n in 1..=11 {
             watch.report(t + n * S, Track::Video, 0);
         }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn one_growing_track_is_enough_and_standing_still_is_noticed() {
         let t = Instant::now();
-        let mut watch = Watch::new(t);
+        let mut watch = Watch::new(t, 10 * S);
         for n in 1..=20 {
             watch.report(t + n * S, Track::Video, 7);
             watch.report(t + n * S, Track::Audio, 50 * n);
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn reports_that_stop_altogether_leave_the_judgement_to_ice() {
         let t = Instant::now();
-        let mut watch = Watch::new(t);
+        let mut watch = Watch::new(t, 10 * S);
         watch.report(t + S, Track::Video, 12);
         assert_eq!(watch.acceptance(t + 60 * S), Acceptance::Confirmed);
         // The first one after an outage may be older than the first packet after it.

@@ -14,6 +14,7 @@ use super::rate::Rate;
 use super::talk::{Heard, Talk};
 use super::{
     EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, note, now,
+    until_stopped,
 };
 use crate::feed::Subscription;
 use crate::media::access_unit::Track;
@@ -73,7 +74,7 @@ impl<'a> Live<'a> {
             telemetry,
             gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
             rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
-            acceptance: acceptance::Watch::new(now()),
+            acceptance: acceptance::Watch::new(now(), parameters.feed.budget().accepted),
             progress: Progress::Sending,
             frames_sent: 0,
             outage: Outage::none(dialect),
@@ -132,10 +133,11 @@ impl<'a> Live<'a> {
                     }
                     for unit in passed.units {
                         self.frames_sent += u64::from(unit.track == Track::Video);
-                        match peer.send(&unit).await {
+                        // A path that is full holds up no stop.
+                        match until_stopped(stop, peer.send(&unit)).await? {
                             // A TCP connection that takes nothing any more: often it is known here first.
-                            Err(peer::Error::Stalled) => {
-                                self.outage.full(now());
+                            Err(peer::Error::Stalled { after }) => {
+                                self.outage.full(now(), after);
                                 if self.is_lost() {
                                     self.move_on(peer, talk, EndReason::Lost).await?;
                                 }

@@ -285,6 +285,7 @@ async fn attempt(
         limits: peer::Limits {
             // How long silence is borne is decided here: the engine would forget the path for good.
             failed: Duration::ZERO,
+            send: parameters.feed.budget().send,
             ..peer::Limits::default()
         },
     };

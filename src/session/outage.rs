@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peer;
 use crate::signal::Dialect;
 
 /// Grace for a path that ICE calls disconnected, before the session is given up (protocols.md 1.6).
@@ -24,8 +23,8 @@ pub(super) struct Outage {
     grace: Duration,
     /// Nothing comes from the server.
     silent: Option<Instant>,
-    /// The connection takes no media.
-    full: Option<Instant>,
+    /// The connection takes no media, and had taken none for so long when that was said.
+    full: Option<(Instant, Duration)>,
     /// The connection is closed for good.
     broken: bool,
 }
@@ -51,10 +50,10 @@ impl Outage {
         self.silent.get_or_insert(now);
     }
 
-    /// The connection has taken nothing for [`peer::STALLED`].
-    pub(super) fn full(&mut self, now: Instant) {
-        let since = now.checked_sub(peer::STALLED).unwrap_or(now);
-        self.full.get_or_insert(since);
+    /// The connection has taken nothing for `long`.
+    pub(super) fn full(&mut self, now: Instant, long: Duration) {
+        let since = now.checked_sub(long).unwrap_or(now);
+        self.full.get_or_insert((since, long));
     }
 
     /// The connection broke.
@@ -75,8 +74,8 @@ impl Outage {
     /// There is a way out of this host again: what can heal gets the usual time from here on.
     pub(super) fn again(&mut self, now: Instant) {
         self.silent = self.silent.map(|_| now);
-        if self.full.take().is_some() {
-            self.full(now);
+        if let Some((_, long)) = self.full.take() {
+            self.full(now, long);
         }
     }
 
@@ -94,7 +93,9 @@ impl Outage {
     pub(super) fn is_loss(&self, now: Instant, stranded: bool) -> bool {
         let grace = if stranded { STRANDED_GRACE } else { self.grace };
         let long = |since| now.saturating_duration_since(since) >= grace;
-        self.broken && !stranded || self.silent.is_some_and(long) || self.full.is_some_and(long)
+        self.broken && !stranded
+            || self.silent.is_some_and(long)
+            || self.full.is_some_and(|(since, _)| long(since))
     }
 }
 
@@ -114,11 +115,11 @@ mod tests {
         let t = start();
         for dialect in OTHERS {
             let mut outage = Outage::none(dialect);
-            outage.full(t);
+            outage.full(t, 3 * S);
             assert!(outage.is_loss(t, false), "{dialect}");
         }
         let mut outage = Outage::none(Dialect::WowzaV1);
-        outage.full(t);
+        outage.full(t, 3 * S);
         assert!(!outage.takes_media() && outage.is_full());
         assert!(!outage.is_loss(t + 16 * S, false));
         assert!(outage.is_loss(t + 17 * S, false), "the 3 s before count");
@@ -128,9 +129,9 @@ mod tests {
     fn whichever_is_said_first_begins_the_wait_and_what_is_said_again_does_not() {
         let t = start();
         let mut outage = Outage::none(Dialect::WowzaV1);
-        outage.full(t);
+        outage.full(t, 3 * S);
         outage.silent(t + S);
-        outage.full(t + 10 * S);
+        outage.full(t + 10 * S, 3 * S);
         assert!(outage.is_loss(t + 17 * S, false));
         // The connection takes media again, the answers may be on their way.
         outage.drained();
@@ -154,7 +155,7 @@ mod tests {
             assert!(outage.is_loss(t + 32 * S, false), "{dialect}");
         }
         let mut outage = Outage::none(Dialect::WowzaV1);
-        outage.full(t);
+        outage.full(t, 3 * S);
         outage.again(t + 26 * S);
         assert!(!outage.is_loss(t + 42 * S, false));
         assert!(outage.is_loss(t + 43 * S, false));

@@ -8,6 +8,7 @@ use onair::config::{Status, secret::Secret};
 use onair::daemon::notify::Manager;
 use onair::daemon::reload::Files;
 use onair::daemon::{Daemon, Request};
+use onair::feed::Budget;
 use onair::lab::Profile;
 use onair::status::Server;
 use onair::supervisor::View;
@@ -114,7 +115,8 @@ pub(crate) async fn until(
 
 fn daemon(pair: &Pair) -> Daemon {
     let view = pair.agent.view();
-    Daemon::start(move || view.overview(), Manager::from_environment()).expect("a watchdog")
+    let manager = Manager::from_environment();
+    Daemon::start(move || view.overview(), manager, &Budget::default()).expect("a watchdog")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
