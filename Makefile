@@ -145,7 +145,7 @@ rig: toolchain packages
 	  $$root $$rig build --uml
 	fi
 	cargo build --locked
-	case " $(ARGS) " in "  " | *" service "*) $(MAKE) deb ;; esac
+	case " $(ARGS) " in "  " | *" service "* | *" boot "*) $(MAKE) deb ;; esac
 	tests/rig/run $(ARGS)
 
 .PHONY: toolchain

@@ -254,6 +254,21 @@ fn the_lab_says_where_its_relays_and_its_proxy_are_and_what_is_to_be_trusted() {
 }
 
 #[test]
+fn the_same_seed_gives_the_labs_platforms_the_same_streams() {
+    let streams = |seed| {
+        let output = onair(&["lab", "--rest", "--seed", seed, "--for", "1ms"]);
+        let said = text(&output.stdout).lines();
+        said.filter(|line| line.starts_with("stream "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let first = streams("7");
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(streams("7"), first);
+    assert_ne!(streams("8"), first);
+}
+
+#[test]
 fn a_stream_is_looked_after_at_a_platform_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("onair.toml");
