@@ -145,6 +145,30 @@ fn a_missing_configuration_ends_with_78() {
 }
 
 #[test]
+fn a_credential_that_is_missing_is_said_with_the_place_where_it_belongs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("onair.toml");
+    let text_of_it = MINIMAL.replace(
+        "\"ws://127.0.0.1:1/app/planted\"",
+        "{ credential = \"ome-url\" }",
+    );
+    std::fs::write(&config, text_of_it).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .arg("check")
+        .arg("--config")
+        .arg(&config)
+        .env("CREDENTIALS_DIRECTORY", folder.path())
+        .output()
+        .expect("the built binary runs");
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("/etc/credstore/ome-url") && said.contains("LoadCredential="),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_shipped_configuration_passes_the_check() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut n_checked = 0;

@@ -6,6 +6,7 @@
 # while the machine has no power.
 . /t/lib.sh
 agent_log=$work/agent.$BOOT.log
+: > "$agent_log"
 again=85 # the status by which tests/rig/run starts this machine once more
 
 prop() { systemctl show onair --property "$1" --value; }
@@ -28,7 +29,7 @@ came_up() {
 		lines = [json.loads(line) for line in open(sys.argv[1])]
 		def at(text):
 		    return next(int(line["__MONOTONIC_TIMESTAMP"]) / 1e6 for line in lines if text in line["MESSAGE"])
-		begun, on_air, way = at("Starting onair"), at("on air"), float(open(sys.argv[2]).read())
+		begun, on_air, way = at("Starting onair"), at(": on air: "), float(open(sys.argv[2]).read())
 		print("     started %.1f s, platform reachable %.1f s, on air %.1f s after the kernel" % (begun, way, on_air))
 		sys.exit(not begun < way < on_air)
 	PYTHON
@@ -133,7 +134,7 @@ case $BOOT in
         rig-power off $again;;
     *)
         step "boot after the shutdown"
-        grep '^bill qencode .* stopped$' "$work/lab.2.out" || fail "the shutdown left the stream running"
+        grep '^bill qencode .*, Stopped$' "$work/lab.2.out" || fail "the shutdown left the stream running"
         came_up
         said "starting the stream" || fail "it did not start the stream"
         never panicked
