@@ -131,7 +131,7 @@ deb: toolchain packages
 	dpkg-deb --info "$$target/onair.deb" | sed -n 's/^ \(Version\|Depends\|Installed-Size\)/\1/p'
 	echo "install it by: sudo apt install $$target/onair.deb"
 
-## rig: a real V4L2 camera, a USB webcam and the package under systemd in a guest machine, pulled, stalled and broken
+## rig: a real V4L2 camera, a USB webcam and the package under systemd in a guest machine: pulled, stalled, broken, booted
 .PHONY: rig
 rig: toolchain packages
 	@$(call say,rig: the machine)
@@ -145,7 +145,7 @@ rig: toolchain packages
 	  $$root $$rig build --uml
 	fi
 	cargo build --locked
-	case " $(ARGS) " in "  " | *" service "*) $(MAKE) deb ;; esac
+	case " $(ARGS) " in "  " | *" service "* | *" boot "*) $(MAKE) deb ;; esac
 	tests/rig/run $(ARGS)
 
 .PHONY: toolchain

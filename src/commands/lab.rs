@@ -21,11 +21,11 @@ use crate::media::time::MediaClock;
 const TURN_USER: &str = "lab";
 
 /// Serves until it is interrupted, or for `--for`; the verdict is on the publishers that came.
-pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCode> {
+pub async fn run(args: cli::Lab, global: cli::Global) -> anyhow::Result<ExitCode> {
     let stop = signals::watch()?;
     let (began, wall) = clocks();
     let mut run = Run::new(began, wall);
-    let (config, words) = configured(&args, MediaClock::new(began, wall))?;
+    let (config, words) = configured(&args, global.seed(), MediaClock::new(began, wall))?;
     let profiles = config.profiles.clone();
     let lab = Lab::start(config).await.context("cannot start the lab")?;
     let proxy = match args.proxy {
@@ -87,7 +87,11 @@ pub async fn run(args: cli::Lab, _global: cli::Global) -> anyhow::Result<ExitCod
 }
 
 /// The lab that `args` describe, and what is to be said of its secrets.
-fn configured(args: &cli::Lab, clock: MediaClock) -> anyhow::Result<(LabConfig, String)> {
+fn configured(
+    args: &cli::Lab,
+    seed: u64,
+    clock: MediaClock,
+) -> anyhow::Result<(LabConfig, String)> {
     let named = |names: &[String]| names.iter().map(|name| name.parse()).collect();
     let profiles: Result<Vec<Profile>, _> = named(&args.profiles);
     let mut config = LabConfig::new(profiles?, clock);
@@ -120,7 +124,7 @@ fn configured(args: &cli::Lab, clock: MediaClock) -> anyhow::Result<(LabConfig, 
     }
     config.time_scale = args.time_scale;
     if args.control.rest {
-        config.rest = Some(control(&args.control, &mut words)?);
+        config.rest = Some(control(&args.control, seed, &mut words)?);
     }
     if let Some(port) = args.turn {
         config.turn = Some(turn(args, port, &config, &mut words)?);
@@ -167,7 +171,7 @@ fn turn(
 }
 
 /// The control planes that `args` describe, and what is to be said of their secrets.
-fn control(args: &cli::Control, words: &mut String) -> anyhow::Result<RestConfig> {
+fn control(args: &cli::Control, seed: u64, words: &mut String) -> anyhow::Result<RestConfig> {
     let mut credential = |what: &str, file: &Option<PathBuf>| match file {
         Some(file) => read(file),
         None => {
@@ -183,7 +187,7 @@ fn control(args: &cli::Control, words: &mut String) -> anyhow::Result<RestConfig
         config.ports.insert(name.parse()?, *port);
     }
     config.streams.clone_from(&args.rest_streams);
-    config.seed = fastrand::u64(..);
+    config.seed = seed;
     Ok(config)
 }
 

@@ -233,6 +233,12 @@ fn listed(path: &Path, faults: &[Fault]) -> String {
 
 fn fetch(source: &SecretSource) -> Result<String, String> {
     match (source, place(source)?) {
+        (SecretSource::Credential(name), Some(path)) => secret_file(&path).map_err(|why| {
+            format!(
+                "{why}; put the secret into /etc/credstore/{name} (mode 0600, owned by root), where LoadCredential= \
+                 in the unit looks for it, and restart the unit"
+            )
+        }),
         (_, Some(path)) => secret_file(&path),
         (SecretSource::Env(name), None) => variable(name),
         (SecretSource::Credential(_) | SecretSource::File(_), None) => {

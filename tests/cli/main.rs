@@ -145,6 +145,30 @@ fn a_missing_configuration_ends_with_78() {
 }
 
 #[test]
+fn a_credential_that_is_missing_is_said_with_the_place_where_it_belongs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("onair.toml");
+    let text_of_it = MINIMAL.replace(
+        "\"ws://127.0.0.1:1/app/planted\"",
+        "{ credential = \"ome-url\" }",
+    );
+    std::fs::write(&config, text_of_it).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_onair"))
+        .arg("check")
+        .arg("--config")
+        .arg(&config)
+        .env("CREDENTIALS_DIRECTORY", folder.path())
+        .output()
+        .expect("the built binary runs");
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("/etc/credstore/ome-url") && said.contains("LoadCredential="),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_shipped_configuration_passes_the_check() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut n_checked = 0;
@@ -251,6 +275,21 @@ fn the_lab_says_where_its_relays_and_its_proxy_are_and_what_is_to_be_trusted() {
     let wildcard = onair(&["lab", "--listen", "0.0.0.0:0", "--for", "100ms"]);
     assert_eq!(wildcard.status.code(), Some(1));
     assert!(text(&wildcard.stderr).contains("--media-ip"));
+}
+
+#[test]
+fn the_same_seed_gives_the_labs_platforms_the_same_streams() {
+    let streams = |seed| {
+        let output = onair(&["lab", "--rest", "--seed", seed, "--for", "1ms"]);
+        let said = text(&output.stdout).lines();
+        said.filter(|line| line.starts_with("stream "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let first = streams("7");
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(streams("7"), first);
+    assert_ne!(streams("8"), first);
 }
 
 #[test]

@@ -7,7 +7,7 @@ export PATH=$PATH:/app
 scenario=$(basename "$0" .sh)
 work=/out/$scenario
 mkdir -p "$work"
-rm -f "$work"/*
+[ "${BOOT:-0}" -gt 0 ] || rm -f "$work"/*
 lab_log=$work/lab.log agent_log=$work/agent.log lab_out=$work/lab.out
 : > "$lab_log"; : > "$agent_log"; : > "$lab_out"
 mark=0

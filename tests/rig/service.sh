@@ -1,7 +1,8 @@
 #!/bin/bash
 # In the guest: the package is installed, given its one credential, and started as at boot; it is on air at a lab in the
 # other network namespace, while camera, microphone and network are pulled for longer than the watchdog waits. Healthy,
-# it is never ended by the watchdog; stopped by SIGSTOP or killed, it is ended and comes back.
+# it is never ended by the watchdog; stopped by SIGSTOP or killed, it is ended and comes back. It is the package of an
+# older version that is installed at first, and upgraded while on air.
 . /t/lib.sh
 watchdog=30
 
@@ -25,7 +26,7 @@ healthy() {
 }
 
 step "install"
-dpkg --install /app/onair.deb || fail "the package cannot be installed"
+dpkg --install /app/older.deb || fail "the package cannot be installed"
 getent passwd onair || fail "no user"
 [ "$(systemctl is-enabled onair)" = enabled ] || fail "it is not enabled"
 [ "$(systemctl is-active onair)" = inactive ] || fail "it was started without its credential"
@@ -136,6 +137,23 @@ stuck STOP $((watchdog + 20))
 said "Watchdog timeout" || fail "it was not the watchdog that ended it"
 step "killed"
 stuck KILL 20
+
+step "upgrade"
+changed=$(cat /etc/onair/onair.toml)
+before=$(pid)
+mark
+dpkg --force-confold --install /app/onair.deb || fail "the package cannot be upgraded"
+within 60 "on air" on_air
+passed "on air"
+[ "$(pid)" != "$before" ] || fail "the former program goes on"
+[ "$(cat /etc/onair/onair.toml)" = "$changed" ] || fail "the configuration is not as the administrator left it"
+[ "$(systemctl is-enabled onair)" = enabled ] || fail "it is not enabled any more"
+step "upgrade of one that was stopped"
+systemctl stop onair
+dpkg --force-confold --install /app/onair.deb || fail "the package cannot be upgraded"
+[ "$(systemctl is-active onair)" = inactive ] || fail "an upgrade starts what was stopped"
+systemctl start onair
+within 60 "on air" on_air
 
 step "status and flight recorder"
 for ask in healthz readyz metrics; do
