@@ -283,7 +283,7 @@ async fn what_a_crashed_agent_started_and_nobody_wants_is_stopped_at_the_next_st
             ..platform
         };
         let wanted = BTreeMap::from([("main".to_owned(), config(changed))]);
-        let swept = account::stop_orphans(&account, &wanted, &wanted);
+        let swept = account::stop_orphans(&account, &wanted, &[]);
         tokio::time::timeout(SOON, swept)
             .await
             .expect("it is stopped");
