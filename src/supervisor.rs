@@ -11,18 +11,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::account::{self, Account, Release};
+use crate::account::{self, Account, RELEASE_WITHIN, Release};
 use crate::config::{self, Config, Server};
 use crate::feed::{self, Feed, FeedHandle};
 use crate::media::time::MediaClock;
 use crate::net::{self, Dialer};
 use crate::network::Network;
-use crate::publisher::{Publisher, RELEASE_WITHIN, Snapshot, State};
+use crate::publisher::{Publisher, Snapshot, State};
 
 pub use plan::{Change, Plan};
 
 /// Longest time given to publishers to part from their servers.
 const PART_WITHIN: Duration = Duration::from_secs(5);
+
+/// Most publishers that are gone whose credentials are kept.
+const FORMER_MAX: usize = 16;
 
 /// Longest time given to the threads of feeds to end; one that hangs in a driver or an encoder is left behind.
 const FEED_WITHIN: Duration = Duration::from_secs(2);
@@ -83,6 +86,8 @@ pub struct Supervisor {
     held: BTreeMap<String, watch::Receiver<Snapshot>>,
     members: watch::Sender<Members>,
     account: Account,
+    /// Publishers at platforms that are gone, the latest last: what could not be stopped for them still may be.
+    former: Vec<config::Publisher>,
     /// Stops what was started and is not wanted any more; ends by itself.
     orphans: AbortOnDropHandle<()>,
 }
@@ -174,7 +179,7 @@ impl Supervisor {
                 "there is no state_dir: after a crash, streams that onair started go on, and go on costing"
             );
         }
-        let orphans = stopping_orphans::<()>(&account, config, &BTreeMap::new());
+        let orphans = stopping_orphans::<()>(&account, config, &BTreeMap::new(), &[]);
         let mut supervisor = Self {
             budget,
             config: config.clone(),
@@ -186,6 +191,7 @@ impl Supervisor {
             held: BTreeMap::new(),
             members: watch::Sender::default(),
             account,
+            former: Vec::new(),
             orphans,
         };
         for (name, feed) in &config.feeds {
@@ -216,7 +222,7 @@ impl Supervisor {
     }
 
     /// Puts `config` to work and touches only what differs (see [`Plan`]). `touched` are the files it names whose
-    /// content has changed. Bounded by seven seconds, for what ends is drained first: a camera opens only once.
+    /// content has changed. Bounded by [`DRAIN_WITHIN`], for what ends is drained first: a camera opens only once.
     ///
     /// What the table for the process as a whole says is not looked at: it holds from start to end.
     pub async fn reload(&mut self, config: &Config, touched: &BTreeSet<PathBuf>) -> Reloaded {
@@ -288,8 +294,9 @@ impl Supervisor {
                 None => drop(self.config.publishers.remove(&name)),
             }
         }
+        self.remember(&former);
         // What a publisher that is gone could not stop, one that has come may have the credential for.
-        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
+        self.stop_orphans();
         self.show();
         Reloaded { plan, failed }
     }
@@ -319,8 +326,8 @@ impl Supervisor {
         (config, failed)
     }
 
-    /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by five seconds. False if there
-    /// is none of that name, or it is held off air.
+    /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by [`DRAIN_WITHIN`]. False if
+    /// there is none of that name, or it is held off air.
     ///
     /// # Errors
     /// If it cannot begin again.
@@ -344,8 +351,8 @@ impl Supervisor {
         }
     }
 
-    /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by five seconds. False if none of
-    /// that name runs.
+    /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by [`DRAIN_WITHIN`]. False if none
+    /// of that name runs.
     pub async fn hold_publisher(&mut self, name: &str) -> bool {
         let Some(publisher) = self.publishers.get(name) else {
             return false;
@@ -359,7 +366,7 @@ impl Supervisor {
         };
         let held = watch::Sender::new(last).subscribe();
         self.held.insert(name.to_owned(), held);
-        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
+        self.stop_orphans();
         self.show();
         true
     }
@@ -377,8 +384,31 @@ impl Supervisor {
         }
         self.held.remove(name);
         // Its stream is wanted again.
-        self.orphans = stopping_orphans(&self.account, &self.config, &self.held);
+        self.stop_orphans();
         self.begin(name)
+    }
+
+    /// Keeps those of `former` publishers whose platform's credential is no longer configured.
+    fn remember(&mut self, former: &BTreeMap<String, config::Publisher>) {
+        let account = |publisher: &config::Publisher| match &publisher.server {
+            Server::Platform(platform) => Some((platform.api.clone(), platform.credential.clone())),
+            Server::Ome { .. }
+            | Server::Qencode { .. }
+            | Server::Whip { .. }
+            | Server::Wowza { .. } => None,
+        };
+        let now: Vec<_> = (self.config.publishers.values().chain(&self.former))
+            .filter_map(account)
+            .collect();
+        let gone = |p: &&config::Publisher| account(p).is_some_and(|a| !now.contains(&a));
+        let gone: Vec<_> = former.values().filter(gone).cloned().collect();
+        self.former.extend(gone);
+        let excess = self.former.len().saturating_sub(FORMER_MAX);
+        self.former.drain(..excess);
+    }
+
+    fn stop_orphans(&mut self) {
+        self.orphans = stopping_orphans(&self.account, &self.config, &self.held, &self.former);
     }
 
     /// Begins the publisher `name` as it is configured; false if it is not.
@@ -493,10 +523,18 @@ fn stopping_orphans<T>(
     account: &Account,
     config: &Config,
     held: &BTreeMap<String, T>,
+    former: &[config::Publisher],
 ) -> AbortOnDropHandle<()> {
-    let (account, all) = (account.clone(), config.publishers.clone());
-    let mut wanted = all.clone();
-    wanted.retain(|name, _| !held.contains_key(name));
-    let work = async move { account::stop_orphans(&account, &wanted, &all).await };
+    let account = account.clone();
+    let mut wanted = config.publishers.clone();
+    let mut others = former.to_vec();
+    wanted.retain(|name, publisher| {
+        let is_held = held.contains_key(name);
+        if is_held {
+            others.push(publisher.clone());
+        }
+        !is_held
+    });
+    let work = async move { account::stop_orphans(&account, &wanted, &others).await };
     AbortOnDropHandle::new(tokio::spawn(work))
 }

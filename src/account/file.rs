@@ -35,7 +35,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// It cannot be made or written.
-    #[error("{} cannot be used: {source}; make it writable for onair's user", path.display())]
+    #[error(
+        "{} cannot be written: {source}; make it writable for onair's user, and make room on its disk",
+        path.display()
+    )]
     Io {
         /// The folder.
         path: PathBuf,
@@ -84,10 +87,15 @@ impl Folder {
         let path = self.path.join(NAME);
         let why = match read(&path) {
             Ok(None) => return Ledger::default(),
-            Ok(Some(text)) => match serde_json::from_str::<Ledger>(&text) {
-                Ok(ledger) if ledger.is_known() => return ledger,
-                Ok(_) => "it is of another version of onair".to_owned(),
-                Err(error) => format!("it is damaged ({error})"),
+            Ok(Some(text)) => match Ledger::read(&text) {
+                Ok((ledger, is_former)) => {
+                    // What should not stand there any more is not left there until something happens.
+                    if is_former && let Err(error) = self.write(&ledger) {
+                        tracing::warn!("{} stays as it was: {error}", path.display());
+                    }
+                    return ledger;
+                }
+                Err(why) => why,
             },
             Err(error) => error.to_string(),
         };
@@ -104,10 +112,17 @@ impl Folder {
     }
 
     /// Replaces the ledger. Blocks until the disk has it.
-    pub(super) fn write(&self, ledger: &Ledger) -> io::Result<()> {
+    pub(super) fn write(&self, ledger: &Ledger) -> Result<(), Error> {
+        self.replace(ledger).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn replace(&self, ledger: &Ledger) -> io::Result<()> {
         let next = self.path.join(NEXT);
         let text = serde_json::to_vec_pretty(ledger)?;
-        // The address of an interface may be as good as a password.
+        // Whose streams run when is nobody else's business.
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -121,6 +136,13 @@ impl Folder {
         // The rename itself has to last too.
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// The ledger in a folder that cannot be used, as far as it can be read; nothing is touched there.
+pub(super) fn glimpsed(path: &Path) -> Ledger {
+    let text = read(&path.join(NAME)).ok().flatten();
+    let ledger = text.and_then(|text| Ledger::read(&text).ok());
+    ledger.map(|(ledger, _)| ledger).unwrap_or_default()
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
@@ -203,6 +225,25 @@ mod tests {
             fs::write(place.path().join(NAME), odd).unwrap();
             assert_eq!(folder.read(), Ledger::default());
         }
+    }
+
+    #[test]
+    fn a_file_of_the_former_form_is_replaced_when_it_is_read() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        folder.write(&filled(1)).unwrap();
+        let text = fs::read_to_string(place.path().join(NAME)).unwrap();
+        let former =
+            (text.replace("streams/2", "streams/1")).replace("https://api", "https://api/planted");
+        fs::write(place.path().join(NAME), former).unwrap();
+        let read = folder.read();
+        assert_eq!(read.orphans(|_| false).len(), 1);
+        let text = fs::read_to_string(place.path().join(NAME)).unwrap();
+        assert!(
+            !text.contains("planted") && text.contains("streams/2"),
+            "{text}"
+        );
+        assert_eq!(folder.read(), read);
     }
 
     #[test]

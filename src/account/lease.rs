@@ -9,6 +9,8 @@
 //! then, for a stream that somebody stopped need not be waited for. While a vendor cannot tell (out of
 //! reach, in trouble, our credential refused), the last known server is tried all the same: media needs no REST.
 
+mod release;
+
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,11 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
-use super::Account;
+pub use release::{RELEASE_WITHIN, Release};
+
 use super::ledger::Key;
-use crate::config::platform::{OnExit, Platform as Config, StreamRef, Vendor};
+use super::{Account, STALE_FOR};
+use crate::config::platform::{Platform as Config, StreamRef, Vendor};
 use crate::config::{self, Server};
 use crate::net;
 use crate::platform::{self, Error, Ingest, Platform, Refusal, State, Stream};
@@ -27,8 +31,6 @@ use crate::platform::{self, Error, Ingest, Platform, Refusal, State, Stream};
 const START_WITHIN: Duration = Duration::from_secs(300);
 /// Longest time for a look at a stream whose server should still be good.
 const GLANCE_WITHIN: Duration = Duration::from_secs(2);
-/// Time for which a stream just started may still be shown as stopped.
-const STALE_FOR: Duration = Duration::from_secs(15);
 /// Starts of one stream within an hour after which something must be wrong.
 const STARTS_MAX: usize = 8;
 /// Stops by others within an hour after which somebody else must want the stream.
@@ -42,9 +44,6 @@ const WITNESS_AFTER: Duration = Duration::from_secs(20);
 /// Time after a loss of media, and interval, at which a stream is looked at whose server should still be good.
 const GLANCE_AFTER: Duration = Duration::from_secs(10);
 const GLANCE_EVERY: Duration = Duration::from_secs(20);
-/// Tries of one stop, and the pause between them.
-const STOP_TRIES: u32 = 3;
-const STOP_AGAIN: Duration = Duration::from_secs(2);
 
 /// The vendor's clocks.
 struct Clocks {
@@ -86,17 +85,6 @@ pub struct Ready {
     pub doubt: Option<Error>,
 }
 
-/// Why a stream is given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// Its hours or its minutes end: it is stopped.
-    Close,
-    /// onair ends: `on_exit` decides.
-    Exit,
-    /// Another publisher goes on with it at once: it is left as it is.
-    HandOver,
-}
-
 /// What is known of a publisher's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -133,6 +121,15 @@ impl Status {
     }
 }
 
+/// A start that was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// When; or when it failed in a way that leaves open whether it was heard.
+    at: Instant,
+    /// Whether the vendor says that it took place.
+    took_place: bool,
+}
+
 /// One publisher's stream.
 pub struct Lease {
     platform: Box<dyn Platform>,
@@ -152,6 +149,10 @@ pub struct Lease {
     counted: Option<Instant>,
     /// When media was last accepted there, by this process.
     media: Option<Instant>,
+    /// The last start that was asked for.
+    asked: Option<Asked>,
+    /// Until when the vendor wants no stop, and in which words.
+    quiet: Option<(Instant, Error)>,
     /// Whether the witness has contradicted, so that it is said once.
     contradicted: bool,
 }
@@ -194,6 +195,8 @@ impl Lease {
             glance: None,
             counted: None,
             media: None,
+            asked: None,
+            quiet: None,
             contradicted: false,
         })
     }
@@ -210,10 +213,10 @@ impl Lease {
 
     /// The stream that has to be given back: before the first look at it, as the ledger knows it from a former onair.
     fn held(&self) -> Option<Key> {
-        let (vendor, api) = (self.config.vendor.name(), self.config.api.expose());
+        let vendor = self.config.vendor.name();
         self.account.read(|ledger| match self.key() {
             Some(key) => ledger.is_ours(&key).then_some(key),
-            None => ledger.held(&self.publisher, vendor, api).cloned(),
+            None => (ledger.held(&self.publisher, vendor, &api(&self.config))).cloned(),
         })
     }
 
@@ -292,49 +295,6 @@ impl Lease {
                 self.witness().await;
             }
         }
-    }
-
-    /// Gives the stream back: stops it if onair started it and nothing speaks against it. Bounded by the deadlines of
-    /// the vendor's interface; what could not be stopped stays written down.
-    pub async fn release(&mut self, release: Release) {
-        self.count().await;
-        self.good_until = None;
-        let Some(key) = self.held().filter(|_| release != Release::HandOver) else {
-            return;
-        };
-        if (release, self.config.on_exit) == (Release::Exit, OnExit::Leave) {
-            tracing::info!("the stream goes on, and goes on costing (on_exit = \"leave\")");
-            self.account.write(|ledger| ledger.leave(&key)).await;
-            return;
-        }
-        let mut tries = 0;
-        let failed = loop {
-            tries += 1;
-            match self.platform.stop(&key.id).await {
-                Ok(state) => {
-                    tracing::info!("the stream is stopped at {}", key.vendor);
-                    self.rests(&key, state, false).await;
-                    return;
-                }
-                Err(error) if error.is_gone() => {
-                    self.rests(&key, State::Stopped, false).await;
-                    return;
-                }
-                // A stream may not be stopped while it starts.
-                Err(error)
-                    if tries >= STOP_TRIES
-                        || !(cannot_tell(&error)
-                            || error.refusal() == Some(Refusal::WrongState)) =>
-                {
-                    break error;
-                }
-                Err(_) => tokio::time::sleep(STOP_AGAIN).await,
-            }
-        };
-        tracing::error!(
-            "the stream was not stopped and goes on costing: {failed}. onair stops it later or at its next start; \
-             `onair stream stop` does so now"
-        );
     }
 
     /// Asks until the stream takes media, starting it where it rests.
@@ -473,10 +433,17 @@ impl Lease {
                 status.starts += 1;
             });
             self.counted = Some(now());
+            self.asked(false);
             tracing::info!("starting the stream at {}", key.vendor);
         }
         match self.platform.start(stream).await {
-            Ok(started) => Ok(started),
+            Ok(started) => {
+                if !runs {
+                    self.asked(true);
+                    self.account.change(|ledger| ledger.came_up(&key));
+                }
+                Ok(started)
+            }
             Err(error) => {
                 // Where the vendor may have heard it all the same, it stays written down.
                 let surely_not = !matches!(
@@ -487,10 +454,13 @@ impl Lease {
                     self.account.write(|ledger| ledger.not_started(&key)).await;
                     self.status.send_modify(|status| status.ours = false);
                     self.counted = None;
+                    self.asked = None;
                 } else if !runs {
+                    self.asked(false);
+                    let wall = self.account.wall();
                     // A vendor in trouble is not one that others fight us for.
                     self.account
-                        .write(|ledger| ledger.start_in_doubt(&key))
+                        .write(|ledger| ledger.start_in_doubt(&key, wall))
                         .await;
                 }
                 Err(error)
@@ -498,12 +468,19 @@ impl Lease {
         }
     }
 
+    fn asked(&mut self, took_place: bool) {
+        self.asked = Some(Asked {
+            at: now(),
+            took_place,
+        });
+    }
+
     /// Takes note of a stream as it was found, before anything was asked for.
     async fn seen(&mut self, stream: &Stream) {
         let key = self.key_of(stream);
         let was_ours = self.account.read(|ledger| ledger.is_ours(&key));
         if stream.state == State::Stopped {
-            if was_ours {
+            if was_ours && !self.may_come_up(&key) {
                 let idle_stop = self.account.scaled(self.clocks.idle_stop).mul_f64(0.8);
                 let taken =
                     (self.media).is_some_and(|at| now().saturating_duration_since(at) < idle_stop);
@@ -539,6 +516,7 @@ impl Lease {
             .write(|ledger| ledger.stopped(key, taken, wall))
             .await;
         self.counted = None;
+        self.asked = None;
         if let Some(stream) = &mut self.stream {
             stream.state = state.clone();
         }
@@ -551,6 +529,12 @@ impl Lease {
     fn know(&mut self, stream: &Stream) {
         self.stream = Some(stream.clone());
         let key = self.key_of(stream);
+        if matches!(stream.state, State::Live | State::Ready | State::Starting) {
+            if let Some(asked) = &mut self.asked {
+                asked.took_place = true;
+            }
+            self.account.change(|ledger| ledger.came_up(&key));
+        }
         let day = self.today();
         let (ours, ran) =
             (self.account).read(|ledger| (ledger.is_ours(&key), ledger.ran(&key, day)));
@@ -643,9 +627,13 @@ impl Lease {
 pub(super) fn key(config: &Config, id: &str) -> Key {
     Key {
         vendor: config.vendor.name().to_owned(),
-        api: config.api.expose().to_owned(),
+        api: api(config),
         id: id.to_owned(),
     }
+}
+
+fn api(config: &Config) -> String {
+    net::masked(config.api.expose())
 }
 
 /// Whether an error says nothing about the stream itself.

@@ -8,8 +8,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::net;
+
 /// The form of the file.
-pub const SCHEMA: &str = "onair.streams/1";
+pub const SCHEMA: &str = "onair.streams/2";
+/// The form before, which held the whole address of an interface.
+const FORMER: &str = "onair.streams/1";
 /// Most streams kept; one kiosk has a handful in its life.
 const STREAMS_MAX: usize = 256;
 /// Most days of minutes kept of a stream.
@@ -25,7 +29,7 @@ const GAP_MAX: Duration = Duration::from_secs(86_400);
 pub struct Key {
     /// `wowza-video` or `qencode`.
     pub vendor: String,
-    /// Base address of the interface.
+    /// The interface, as [`net::masked`] writes its address: its path may be as good as a password.
     pub api: String,
     /// The vendor's identifier.
     pub id: String,
@@ -51,6 +55,9 @@ pub struct Entry {
     pub ours: bool,
     /// The configuration wanted it to go on when onair ended.
     pub left: bool,
+    /// When a start was asked for of which it is not known yet whether it took place; seconds since 1970.
+    #[serde(default)]
+    asked: Option<i64>,
     /// Up to when its minutes are counted, if it was running then; seconds since 1970.
     seen_running: Option<i64>,
     /// When onair started it lately; seconds since 1970.
@@ -71,9 +78,36 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Whether the file is of the form that is understood here.
-    pub fn is_known(&self) -> bool {
-        self.schema == SCHEMA && self.streams.len() <= STREAMS_MAX
+    /// Reads the file; the second value says that it was of the former form, and should be written again. An error says
+    /// why it cannot be understood, without a word of what stands there.
+    pub fn read(text: &str) -> Result<(Self, bool), String> {
+        // The parser's own words repeat what stands there.
+        let read: Self = serde_json::from_str(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            format!("it is damaged at line {line}, column {column}")
+        })?;
+        let is_former = read.schema == FORMER;
+        if !(is_former || read.schema == SCHEMA) || read.streams.len() > STREAMS_MAX {
+            return Err("it is of another version of onair".to_owned());
+        }
+        let mut ledger = read;
+        if is_former {
+            SCHEMA.clone_into(&mut ledger.schema);
+            for entry in &mut ledger.streams {
+                entry.key.api = net::masked(&entry.key.api);
+            }
+        }
+        Ok((ledger, is_former))
+    }
+
+    /// Takes over what `other` knows of streams that are not known here.
+    pub fn add(&mut self, other: Self) {
+        for entry in other.streams {
+            if self.entry(&entry.key).is_none() {
+                let key = entry.key.clone();
+                *self.entry_mut(&key) = entry;
+            }
+        }
     }
 
     /// What is kept of a stream.
@@ -122,6 +156,7 @@ impl Ledger {
         publisher.clone_into(&mut entry.publisher);
         entry.ours = true;
         entry.left = false;
+        entry.asked = Some(now.as_second());
         entry.seen_running = Some(now.as_second());
         entry.starts.retain(|at| is_recent(*at, now));
         entry.starts.push(now.as_second());
@@ -131,13 +166,33 @@ impl Ledger {
     pub fn not_started(&mut self, key: &Key) {
         let entry = self.entry_mut(key);
         entry.ours = false;
+        entry.asked = None;
         entry.seen_running = None;
         entry.starts.pop();
     }
 
-    /// The start just asked for may not have taken place. It stays ours, for it may have, and does not count.
-    pub fn start_in_doubt(&mut self, key: &Key) {
-        self.entry_mut(key).starts.pop();
+    /// The start just asked for may not have taken place. It stays ours, for it may have or may still do so, and does
+    /// not count.
+    pub fn start_in_doubt(&mut self, key: &Key, now: Timestamp) {
+        let entry = self.entry_mut(key);
+        entry.asked = Some(now.as_second());
+        entry.starts.pop();
+    }
+
+    /// The start that was asked for took place, as the vendor says.
+    pub fn came_up(&mut self, key: &Key) {
+        let entry = self.streams.iter_mut().find(|entry| entry.key == *key);
+        if let Some(entry) = entry {
+            entry.asked = None;
+        }
+    }
+
+    /// How long ago a start was asked for of which it is not known yet whether it took place. `None` too if a clock
+    /// was set since.
+    pub fn in_doubt_for(&self, key: &Key, now: Timestamp) -> Option<Duration> {
+        let asked = self.entry(key)?.asked?;
+        let ago = u64::try_from(now.as_second() - asked).ok()?;
+        Some(Duration::from_secs(ago))
     }
 
     /// It was seen to rest; `taken` if others stopped it under us.
@@ -145,6 +200,7 @@ impl Ledger {
         let entry = self.entry_mut(key);
         entry.ours = false;
         entry.left = false;
+        entry.asked = None;
         entry.seen_running = None;
         entry.taken.retain(|at| is_recent(*at, now));
         if taken {
@@ -192,6 +248,7 @@ impl Ledger {
                 publisher: String::new(),
                 ours: false,
                 left: false,
+                asked: None,
                 seen_running: None,
                 starts: Vec::new(),
                 taken: Vec::new(),
@@ -322,7 +379,7 @@ mod tests {
         for n in 0..1_000 {
             ledger.ran_for(&key(&n.to_string()), MINUTE, at(0), DAY);
         }
-        assert!(ledger.is_known() && ledger.is_ours(&key("ours")));
+        assert!(ledger.streams.len() <= STREAMS_MAX && ledger.is_ours(&key("ours")));
     }
 
     #[test]
@@ -331,8 +388,54 @@ mod tests {
         ledger.asking(&a, "main", at(0));
         ledger.ran_for(&a, MINUTE, at(1), DAY);
         let text = serde_json::to_string(&ledger).unwrap();
-        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
-        let other = text.replace("streams/1", "streams/2");
-        assert!(!serde_json::from_str::<Ledger>(&other).unwrap().is_known());
+        assert_eq!(Ledger::read(&text).unwrap(), (ledger, false));
+        let other = text.replace("streams/2", "streams/9");
+        assert!(Ledger::read(&other).unwrap_err().contains("version"));
+    }
+
+    #[test]
+    fn a_file_of_the_former_form_is_read_and_the_addresses_in_it_are_masked() {
+        let former = r#"{ "schema": "onair.streams/1", "streams": [{
+            "vendor": "qencode", "api": "https://gate.example/planted-path/v1", "id": "a", "publisher": "main",
+            "ours": true, "left": false, "seen_running": 1795000000, "starts": [1795000000], "taken": [],
+            "ran_ms": { "2026-11-21": 60000 } }] }"#;
+        let (ledger, is_former) = Ledger::read(former).unwrap();
+        let key = Key {
+            api: net::masked("https://gate.example/planted-path/v1"),
+            ..key("a")
+        };
+        assert!(is_former && ledger.is_ours(&key));
+        assert_eq!(ledger.ran(&key, DAY), MINUTE);
+        let text = serde_json::to_string(&ledger).unwrap();
+        assert!(
+            !text.contains("planted") && text.contains("gate.example"),
+            "{text}"
+        );
+        assert_eq!(Ledger::read(&text).unwrap(), (ledger, false));
+    }
+
+    #[test]
+    fn a_start_is_in_doubt_until_the_vendor_says_what_became_of_it() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        assert_eq!(ledger.in_doubt_for(&a, at(0)), None);
+        ledger.asking(&a, "main", at(0));
+        assert_eq!(ledger.in_doubt_for(&a, at(1)), Some(MINUTE));
+        assert_eq!(ledger.in_doubt_for(&a, at(-1)), None, "the clock was set");
+        ledger.start_in_doubt(&a, at(2));
+        assert_eq!(ledger.in_doubt_for(&a, at(3)), Some(MINUTE));
+        ledger.came_up(&a);
+        assert_eq!(ledger.in_doubt_for(&a, at(3)), None);
+        assert!(ledger.is_ours(&a));
+    }
+
+    #[test]
+    fn what_another_ledger_knows_is_added_and_what_is_known_stays() {
+        let (mut one, mut other) = (Ledger::default(), Ledger::default());
+        one.ran_for(&key("a"), MINUTE, at(0), DAY);
+        other.asking(&key("a"), "main", at(0));
+        other.asking(&key("b"), "main", at(0));
+        one.add(other);
+        assert!(!one.is_ours(&key("a")) && one.is_ours(&key("b")));
+        assert_eq!(one.ran(&key("a"), DAY), MINUTE);
     }
 }

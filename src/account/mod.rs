@@ -6,7 +6,15 @@
 //! host cannot use one folder of state; two agents on two hosts that fight over one stream are found out by the
 //! starts and foreign stops of the last hour, which are written down too.
 //!
-//! A disk that is full or read-only never keeps anything off the air: it is said, and the guard goes on in memory.
+//! A disk that is full or read-only keeps nothing off the air. Being on air is what onair is there for; what is at
+//! stake otherwise is the cost of one stream, and only if the process is killed before the disk takes state again: in
+//! memory the guard goes on as ever, an end in order stops what was started, and a stream without media is stopped by its
+//! vendor after two minutes (Qencode) or twenty (Wowza). So a start is asked for all the same, the failure is said once
+//! with what to do, and each later change is a new try. What a folder that cannot be written says of a former onair is
+//! read all the same.
+//!
+//! A start of which it is not known whether it took place may do so for another [`STALE_FOR`]: until then no vendor's
+//! word that the stream rests ends its being ours.
 
 mod file;
 mod hours;
@@ -14,7 +22,7 @@ mod lease;
 pub mod ledger;
 mod orphans;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +30,16 @@ use jiff::Timestamp;
 
 pub use file::Error;
 pub use hours::{Duty, Off, Why, duty};
-pub use lease::{Lease, Ready, Release, Status};
+pub use lease::{Lease, RELEASE_WITHIN, Ready, Release, Status};
 pub use orphans::stop_orphans;
 
 use crate::platform::Pace;
 use file::Folder;
 use ledger::{Key, Ledger};
+
+/// Time for which a stream just started may still be shown as stopped, and for which a request to start it that was cut
+/// off may still be carried out.
+const STALE_FOR: Duration = Duration::from_secs(15);
 
 /// Longest wait for the disk: one that hangs must neither keep anything off the air nor a stream from being stopped.
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
@@ -40,7 +52,9 @@ pub struct Account {
 
 struct Shared {
     ledger: Mutex<Ledger>,
-    /// Where the ledger is kept, if anywhere; also orders the writes.
+    /// Where the ledger is to be kept, if anywhere.
+    path: Option<PathBuf>,
+    /// That folder, once it can be used; also orders the writes.
     folder: Mutex<Option<Folder>>,
     /// Whether the last write failed, so that it is said once.
     failing: Mutex<bool>,
@@ -55,41 +69,46 @@ pub type Wall = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl Account {
     /// The guard with its ledger in `state_dir`, which is made and locked; without one it lasts as long as the
-    /// process. Reads and writes files, so it may block for a moment. Fails only if another process holds the folder.
+    /// process. Reads and writes files, so it may block for a moment. Fails only if another process holds the folder;
+    /// one that cannot be used for any other reason is tried again at each change.
     pub fn open(state_dir: Option<&Path>) -> Result<Self, Error> {
-        let folder = match state_dir.map(Folder::open).transpose() {
-            Err(error @ Error::Io { .. }) => {
-                tracing::error!("{error}. Until then a crash leaves streams running");
-                None
-            }
-            folder => folder?,
-        };
-        Ok(Self::with(folder, Box::new(Timestamp::now), 1))
+        Self::with(state_dir, Box::new(Timestamp::now), 1)
     }
 
     /// For a lab whose vendors' clocks are `speed` times as fast as real ones, and whose wall clock is `wall`.
     pub fn in_lab(state_dir: Option<&Path>, wall: Wall, speed: u32) -> Result<Self, Error> {
-        let folder = state_dir.map(Folder::open).transpose()?;
-        Ok(Self::with(folder, wall, speed.max(1)))
+        Self::with(state_dir, wall, speed.max(1))
     }
 
-    fn with(folder: Option<Folder>, wall: Wall, speed: u32) -> Self {
-        let ledger = folder.as_ref().map(Folder::read).unwrap_or_default();
-        Self {
+    fn with(state_dir: Option<&Path>, wall: Wall, speed: u32) -> Result<Self, Error> {
+        let (folder, ledger, failing) = match state_dir.map(|path| (path, Folder::open(path))) {
+            None => (None, Ledger::default(), false),
+            Some((_, Ok(folder))) => {
+                let ledger = folder.read();
+                (Some(folder), ledger, false)
+            }
+            Some((path, Err(error @ Error::Io { .. }))) => {
+                say_failing(&error);
+                (None, file::glimpsed(path), true)
+            }
+            Some((_, Err(error @ Error::InUse { .. }))) => return Err(error),
+        };
+        Ok(Self {
             shared: Arc::new(Shared {
                 ledger: Mutex::new(ledger),
+                path: state_dir.map(Path::to_owned),
                 folder: Mutex::new(folder),
-                failing: Mutex::new(false),
+                failing: Mutex::new(failing),
                 pace: Pace::default(),
                 wall,
                 speed,
             }),
-        }
+        })
     }
 
-    /// Whether what is written down outlives the process.
+    /// Whether what is written down is meant to outlive the process.
     pub fn is_kept(&self) -> bool {
-        locked(&self.shared.folder).is_some()
+        self.shared.path.is_some()
     }
 
     /// How fast each vendor may be asked.
@@ -141,22 +160,41 @@ impl Account {
 
 impl Shared {
     fn write(&self) {
-        let folder = locked(&self.folder);
-        let Some(folder) = folder.as_ref() else {
+        let Some(path) = &self.path else {
             return;
         };
-        let ledger = locked(&self.ledger).clone();
-        let written = folder.write(&ledger);
+        let mut folder = locked(&self.folder);
+        let written = self.folder(&mut folder, path).and_then(|folder| {
+            let ledger = locked(&self.ledger).clone();
+            folder.write(&ledger)
+        });
         let mut failing = locked(&self.failing);
         match (&written, *failing) {
-            (Err(error), false) => tracing::error!(
-                "the state cannot be written: {error}; make room on the disk. Until then a crash leaves streams running"
-            ),
+            (Err(error), false) => say_failing(error),
             (Ok(()), true) => tracing::info!("the state is written again"),
             (Err(_), true) | (Ok(()), false) => {}
         }
         *failing = written.is_err();
     }
+
+    /// The folder, opened now if it could not be used before.
+    fn folder<'f>(&self, folder: &'f mut Option<Folder>, path: &Path) -> Result<&'f Folder, Error> {
+        Ok(match folder {
+            Some(folder) => folder,
+            none => {
+                let opened = Folder::open(path)?;
+                locked(&self.ledger).add(opened.read());
+                none.insert(opened)
+            }
+        })
+    }
+}
+
+fn say_failing(error: &Error) {
+    tracing::error!(
+        "no state is kept: {error}. Streams are started all the same; until it is kept again, what runs when onair \
+         is killed goes on costing"
+    );
 }
 
 /// What is guarded is whole after any panic: each change is one call.

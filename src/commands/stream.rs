@@ -56,7 +56,7 @@ pub async fn run(args: cli::Stream, _globals: cli::Global) -> anyhow::Result<Exi
         StreamAction::Start => (vec![start(platform, &wanted).await?], false),
         StreamAction::Stop => {
             let stream = platform::find(platform, &wanted).await?;
-            let state = platform.stop(&stream.id).await?;
+            let state = platform.stop(&stream.id).await?.state;
             (vec![Stream { state, ..stream }], false)
         }
         StreamAction::Delete => {

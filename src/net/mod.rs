@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-pub use target::Target;
+pub use target::{Target, masked};
 
 use self::proxy::Proxies;
 use self::target::Endpoint;

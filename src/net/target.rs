@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use super::Error;
+use super::{Error, tls};
 
 /// A server as errors and logs name it: scheme, host and port, nothing that could be secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +160,15 @@ pub(super) fn host(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     url.host_str()
         .map(|host| host.trim_matches(['[', ']']).to_owned())
+}
+
+/// A URL as it may be kept in a file: scheme, host and port, and after `#` a digest of all of it, so that two
+/// addresses at one host are told apart and no secret in a path can be read back.
+pub fn masked(url: &str) -> String {
+    let origin = Url::parse(url).map(|url| url.origin().ascii_serialization());
+    let digest = tls::sha256(url.as_bytes()).unwrap_or_default();
+    let digest = u64::from_be_bytes(std::array::from_fn(|n| digest[n]));
+    format!("{}#{digest:016x}", origin.as_deref().unwrap_or("unknown"))
 }
 
 fn merge_query(old: &str, set: &[(&str, &str)]) -> String {

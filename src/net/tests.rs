@@ -102,6 +102,20 @@ fn a_url_prints_as_scheme_host_and_port() {
 }
 
 #[test]
+fn a_masked_url_tells_addresses_apart_and_shows_the_host_alone() {
+    let secret = "https://user:planted@gate.example:8443/planted/v1?key=planted";
+    let kept = masked(secret);
+    assert!(
+        kept.starts_with("https://gate.example:8443#") && !kept.contains("planted"),
+        "{kept}"
+    );
+    assert_eq!(kept, masked(secret));
+    assert_ne!(kept, masked("https://gate.example:8443/other/v1"));
+    assert_ne!(masked("planted"), masked("planted too"));
+    assert!(!masked("planted").contains("planted"));
+}
+
+#[test]
 fn each_use_has_its_schemes() {
     let whip = Target::parse_http("https://H.example:444/live?t=secret", &[("a", "b")]).unwrap();
     assert_eq!(whip.to_string(), "https://h.example:444");

@@ -16,6 +16,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub(super) use self::verify::sha256;
 use self::verify::{NotPinned, Verifier};
 use super::target::Endpoint;
 use super::{Error, Secured, Step, Stream, failed, within};

@@ -11,10 +11,13 @@ use super::error::{Call, Error, Refusal};
 use crate::config::load;
 use crate::config::secret::{Bearer, Secret};
 use crate::net::http::{self, Method, Reply, Request};
-use crate::net::{Dialer, Target};
+use crate::net::{self, Dialer, Step, Target};
 
 /// Longest wait for a reply once the connection stands.
 const REPLY_WITHIN: Duration = Duration::from_secs(15);
+/// Longest time for all of an urgent call: at the end there is time for some of them, and a vendor that hangs in one
+/// may answer the next.
+const URGENT_WITHIN: Duration = Duration::from_secs(5);
 /// Requests to one interface that may go out at once.
 const BURST: u32 = 10;
 /// Pace beyond the burst: together below the 60 connections a minute that Wowza's documents name (protocols.md 8.1.4).
@@ -46,6 +49,8 @@ impl Pace {
 /// What a call is.
 pub(super) struct Ask<'a> {
     pub(super) call: Call,
+    /// What costs as long as it is not said is said at once, and given up soon, to be said again.
+    pub(super) urgent: bool,
     pub(super) method: Method,
     /// Parts of the path after the base, escaped here.
     pub(super) path: &'a [&'a str],
@@ -106,8 +111,7 @@ impl Client {
             source: Arc::new(source),
         };
         let target = self.target(&ask).map_err(connect)?;
-        // What costs as long as it is not said is said at once.
-        if ask.call != Call::Stop {
+        if !ask.urgent {
             let wait = self.pace.with(&self.api, |bucket| bucket.wait(now()));
             if wait > WAIT_MAX {
                 return Err(Error::Refused {
@@ -137,14 +141,25 @@ impl Client {
             headers: &headers,
             body: &body,
         };
-        let stream = self.dialer.dial(&target).await.map_err(connect)?;
-        let reply = http::exchange(stream, &request, REPLY_WITHIN)
-            .await
-            .map_err(connect)?;
-        self.read(ask.call, &reply)
+        let exchanged = async {
+            let stream = self.dialer.dial(&target).await?;
+            http::exchange(stream, &request, REPLY_WITHIN).await
+        };
+        let reply = if ask.urgent {
+            let late = |_| net::Error::Timeout {
+                endpoint: target.to_string(),
+                step: Step::Http,
+                after: URGENT_WITHIN,
+            };
+            let within = tokio::time::timeout(URGENT_WITHIN, exchanged).await;
+            within.map_err(late).and_then(|exchanged| exchanged)
+        } else {
+            exchanged.await
+        };
+        self.read(ask.call, &reply.map_err(connect)?)
     }
 
-    fn target(&self, ask: &Ask<'_>) -> Result<Target, crate::net::Error> {
+    fn target(&self, ask: &Ask<'_>) -> Result<Target, net::Error> {
         let path: Vec<String> = ask.path.iter().map(|part| escaped(part)).collect();
         let query: Vec<String> = (ask.query.iter())
             .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
@@ -229,9 +244,11 @@ impl Credential {
         }
     }
 
-    /// The value to show now. A refused one is read again, and shown again only after a while if it is still the same.
-    pub(super) fn value(&mut self) -> Result<Secret, Error> {
+    /// The value to show now. A refused one is read again, and shown again only after a while if it is still the same,
+    /// unless that is `urgent`: whoever refused it may have changed his mind.
+    pub(super) fn value(&mut self, urgent: bool) -> Result<Secret, Error> {
         if !self.renewed()
+            && !urgent
             && let Some((at, error)) = &self.refused
             && now().saturating_duration_since(*at) < REFUSED_RECHECK
         {
@@ -244,6 +261,11 @@ impl Credential {
     pub(super) fn refused(&mut self, error: &Error) -> bool {
         self.refused = Some((now(), error.clone()));
         self.renewed()
+    }
+
+    /// Notes that it was taken.
+    pub(super) fn taken(&mut self) {
+        self.refused = None;
     }
 
     fn renewed(&mut self) -> bool {

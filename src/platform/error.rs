@@ -225,6 +225,21 @@ impl Error {
         }
     }
 
+    /// How long the vendor wants to be left alone, if it said so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Ambiguous { .. }
+            | Self::Connect { .. }
+            | Self::DailyLimit { .. }
+            | Self::NoSuchStream { .. }
+            | Self::NotWebrtc { .. }
+            | Self::Reply { .. }
+            | Self::StartTimeout { .. }
+            | Self::StartsTooOften { .. } => None,
+        }
+    }
+
     /// Whether the vendor says that there is no such stream, now or any more.
     pub const fn is_gone(&self) -> bool {
         matches!(self, Self::NoSuchStream { .. })

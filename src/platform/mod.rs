@@ -87,6 +87,15 @@ pub struct Stream {
     pub ingest: Ingest,
 }
 
+/// What came of a stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Where the stream stands.
+    pub state: State,
+    /// The vendor took the stop. Otherwise it refused, and showed a stream that rests or is on its way there.
+    pub obeyed: bool,
+}
+
 /// What a vendor says of the media that arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witness {
@@ -117,8 +126,9 @@ pub trait Platform: Send {
     /// Asks for the newest state of a stream, in the cheapest way; what else is known of it stays.
     async fn refresh(&mut self, stream: &Stream) -> Result<Stream, Error>;
 
-    /// Stops a stream. Success if it rests already.
-    async fn stop(&mut self, id: &str) -> Result<State, Error>;
+    /// Stops a stream, at once: no pacing holds this back, and no refusal of the credential that is known. Success if it
+    /// rests already.
+    async fn stop(&mut self, id: &str) -> Result<Rest, Error>;
 
     /// Removes a stream for good; it should rest.
     async fn delete(&mut self, id: &str) -> Result<(), Error>;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::{Ask, Client, Credential, now};
 use super::error::{Call, Error, Refusal};
-use super::{Ingest, Pace, Platform, State, Stream, Witness};
+use super::{Ingest, Pace, Platform, Rest, State, Stream, Witness};
 use crate::config::platform::Platform as Config;
 use crate::config::secret::Secret;
 use crate::net::Dialer;
@@ -53,17 +53,18 @@ impl Qencode {
     }
 
     /// The access token, a new one if there is none or it is old.
-    async fn token(&mut self) -> Result<Secret, Error> {
+    async fn token(&mut self, urgent: bool) -> Result<Secret, Error> {
         if let Some((token, since)) = &self.token
             && now().saturating_duration_since(*since) < TOKEN_FOR
         {
             return Ok(token.clone());
         }
         loop {
-            let api_key = self.api_key.value()?;
+            let api_key = self.api_key.value(urgent)?;
             self.client.hide(&api_key);
             let ask = Ask {
                 call: Call::Login,
+                urgent,
                 method: Method::Post,
                 path: &["access_token", api_key.expose()],
                 query: &[],
@@ -95,11 +96,13 @@ impl Qencode {
         path: &[&str],
         body: Option<Value>,
     ) -> Result<Value, Error> {
+        let urgent = call == Call::Stop;
         let mut renewed = false;
         loop {
-            let token = self.token().await?;
+            let token = self.token(urgent).await?;
             let ask = Ask {
                 call,
+                urgent,
                 method,
                 path,
                 query: &[],
@@ -107,11 +110,23 @@ impl Qencode {
                 body: body.clone(),
             };
             match self.client.ask(ask).await {
-                Err(error) if error.refusal() == Some(Refusal::Credential) && !renewed => {
-                    renewed = true;
+                Err(error) if error.refusal() == Some(Refusal::Credential) => {
+                    // What is not vital is no verdict on the key.
+                    if renewed && call == Call::Update {
+                        return Err(error);
+                    }
                     self.token = None;
+                    // A token that was just given is refused as well, so it is the key that is.
+                    if renewed && !self.api_key.refused(&error) {
+                        return Err(error);
+                    }
+                    renewed = !renewed;
                 }
-                got => return got,
+                Ok(json) => {
+                    self.api_key.taken();
+                    return Ok(json);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -229,14 +244,22 @@ impl Platform for Qencode {
         Ok(shown)
     }
 
-    async fn stop(&mut self, id: &str) -> Result<State, Error> {
+    async fn stop(&mut self, id: &str) -> Result<Rest, Error> {
         let path = ["live-streams", id, "stop"];
         match self.ask(Call::Stop, Method::Post, &path, None).await {
             // It stops at once.
-            Ok(_) => Ok(State::Stopped),
+            Ok(_) => Ok(Rest {
+                state: State::Stopped,
+                obeyed: true,
+            }),
             Err(error) if error.refusal() == Some(Refusal::WrongState) => {
-                match self.show(id).await?.state {
-                    rests @ (State::Stopped | State::Stopping) => Ok(rests),
+                let path = ["live-streams", id];
+                let shown = self.stream(Call::Stop, Method::Get, &path, None).await?;
+                match shown.state {
+                    state @ (State::Stopped | State::Stopping) => Ok(Rest {
+                        state,
+                        obeyed: false,
+                    }),
                     State::Live | State::Other(_) | State::Ready | State::Starting => Err(error),
                 }
             }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Ask, Client, Credential};
 use super::error::{Call, Error, Refusal};
-use super::{Ingest, Pace, Platform, State, Stream, Witness};
+use super::{Ingest, Pace, Platform, Rest, State, Stream, Witness};
 use crate::config::WowzaDialect;
 use crate::config::platform::{Create, Platform as Config};
 use crate::net::Dialer;
@@ -52,11 +52,13 @@ impl WowzaVideo {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<Value, Error> {
+        let urgent = call == Call::Stop;
         loop {
-            let token = self.token.value()?;
+            let token = self.token.value(urgent)?;
             self.client.hide(&token);
             let ask = Ask {
                 call,
+                urgent,
                 method,
                 path,
                 query,
@@ -69,7 +71,11 @@ impl WowzaVideo {
                         return Err(error);
                     }
                 }
-                got => return got,
+                Ok(json) => {
+                    self.token.taken();
+                    return Ok(json);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -85,10 +91,11 @@ impl WowzaVideo {
         words::stream(&json, self.dialect).map_err(|why| self.client.useless(call, why))
     }
 
-    async fn state(&mut self, id: &str) -> Result<State, Error> {
+    /// The state, asked for as a part of `call`.
+    async fn state(&mut self, call: Call, id: &str) -> Result<State, Error> {
         let path = ["live_streams", id, "state"];
-        let json = (self.ask(Call::Show, Method::Get, &path, &[], None)).await?;
-        words::state(&json).map_err(|why| self.client.useless(Call::Show, why))
+        let json = (self.ask(call, Method::Get, &path, &[], None)).await?;
+        words::state(&json).map_err(|why| self.client.useless(call, why))
     }
 }
 
@@ -105,14 +112,17 @@ impl Platform for WowzaVideo {
             let query = [("page", page.as_str()), ("per_page", per_page.as_str())];
             let path = ["live_streams"];
             let json = (self.ask(Call::List, Method::Get, &path, &query, None)).await?;
-            let found =
-                words::streams(&json).map_err(|why| self.client.useless(Call::List, why))?;
-            let is_last = found.len() < PER_PAGE;
+            let (found, is_last) = words::streams(&json, PER_PAGE)
+                .map_err(|why| self.client.useless(Call::List, why))?;
             streams.extend(found);
             if is_last {
-                break;
+                return Ok(streams);
             }
         }
+        tracing::warn!(
+            "the account has more than {} streams; only these were looked at, so name one by its stream_id",
+            PAGES_MAX * PER_PAGE
+        );
         Ok(streams)
     }
 
@@ -140,7 +150,7 @@ impl Platform for WowzaVideo {
         let state = match self.ask(Call::Start, Method::Put, &path, &[], None).await {
             Ok(json) => words::state(&json).unwrap_or(State::Starting),
             Err(error) if error.refusal() == Some(Refusal::WrongState) => {
-                match self.state(&stream.id).await? {
+                match self.state(Call::Show, &stream.id).await? {
                     runs @ (State::Live | State::Ready | State::Starting) => runs,
                     State::Other(_) | State::Stopped | State::Stopping => return Err(error),
                 }
@@ -158,18 +168,24 @@ impl Platform for WowzaVideo {
             return self.show(&stream.id).await;
         }
         Ok(Stream {
-            state: self.state(&stream.id).await?,
+            state: self.state(Call::Show, &stream.id).await?,
             ..stream.clone()
         })
     }
 
-    async fn stop(&mut self, id: &str) -> Result<State, Error> {
+    async fn stop(&mut self, id: &str) -> Result<Rest, Error> {
         let path = ["live_streams", id, "stop"];
         match self.ask(Call::Stop, Method::Put, &path, &[], None).await {
-            Ok(json) => Ok(words::state(&json).unwrap_or(State::Stopping)),
+            Ok(json) => Ok(Rest {
+                state: words::state(&json).unwrap_or(State::Stopping),
+                obeyed: true,
+            }),
             Err(error) if error.refusal() == Some(Refusal::WrongState) => {
-                match self.state(id).await? {
-                    rests @ (State::Stopped | State::Stopping) => Ok(rests),
+                match self.state(Call::Stop, id).await? {
+                    state @ (State::Stopped | State::Stopping) => Ok(Rest {
+                        state,
+                        obeyed: false,
+                    }),
                     State::Live | State::Other(_) | State::Ready | State::Starting => Err(error),
                 }
             }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::RELEASE_WITHIN;
 use super::server::Signallers;
 use crate::account::{Lease, Ready, Release};
 use crate::config::Server;
@@ -57,7 +56,7 @@ impl Attempt {
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
             if self.part.is_cancelled() {
-                give(lease, &self.ends).await;
+                lease.release(release(&self.ends)).await;
             }
         }
         Outcome {
@@ -159,20 +158,9 @@ pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> O
         idle.close(Parting::Stop).await;
     }
     if let Some(lease) = &mut kept.lease {
-        give(lease, &ends).await;
+        lease.release(release(&ends)).await;
     }
     Outcome { kept, ended: None }
-}
-
-/// Gives the stream back, bounded: what could not be stopped stays written down, and is stopped later.
-async fn give(lease: &mut Lease, ends: &OnceLock<Release>) {
-    let given = lease.release(release(ends));
-    if tokio::time::timeout(RELEASE_WITHIN, given).await.is_err() {
-        tracing::error!(
-            "the platform did not say within {} s that the stream is stopped; onair asks again later or at its next start",
-            RELEASE_WITHIN.as_secs()
-        );
-    }
 }
 
 /// A publisher that does not end is off the air for a while.

@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::account::{self, Account, Duty, Lease, Off, Release};
+use crate::account::{self, Account, Duty, Lease, Off, RELEASE_WITHIN, Release};
 use crate::config::platform::Vendor;
 use crate::config::{self, Server};
 use crate::feed::FeedHandle;
@@ -42,8 +42,6 @@ use renewal::Renewal;
 
 use server::Signallers;
 
-/// Longest time given to the platform to stop a stream, after the session has parted.
-pub const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 /// Interval at which a stream that could not be stopped is stopped again while it is off the air.
 const RELEASE_AGAIN: Duration = Duration::from_secs(60);
 /// Longest and shortest wait for a time of the wall clock, which may be set meanwhile.
@@ -185,8 +183,8 @@ impl Publisher {
         self.snapshots.clone()
     }
 
-    /// Parts from the server and ends. Bounded by `deadline`, and by ten seconds more where a stream has to be stopped
-    /// at its platform; what is not done by then is aborted.
+    /// Parts from the server and ends. Bounded by `deadline`, and by [`RELEASE_WITHIN`] more where a stream has to be
+    /// stopped at its platform; what is not done by then is aborted.
     pub async fn drain(self, deadline: Duration) {
         self.part(deadline, Release::Exit).await;
     }

@@ -5,6 +5,7 @@ mod contract;
 mod corpus;
 mod devices;
 mod dialects;
+mod guard;
 mod lab;
 mod ladder;
 mod layering;

@@ -25,24 +25,24 @@ use tokio::sync::watch;
 
 use crate::support::{SOON, clock, small_feed};
 
-const TOKEN: &str = "planted-token";
-const KEY: &str = "planted-key";
+pub(crate) const TOKEN: &str = "planted-token";
+pub(crate) const KEY: &str = "planted-key";
 /// By which the vendors' clocks are fast.
 const SPEED: u32 = 20;
 
 /// A vendor's account with the stream `front`, and an agent's host.
-struct World {
-    lab: Lab,
-    clock: MediaClock,
-    feed: Feed,
-    network: watch::Sender<Network>,
-    state: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) clock: MediaClock,
+    pub(crate) feed: Feed,
+    pub(crate) network: watch::Sender<Network>,
+    pub(crate) state: tempfile::TempDir,
     /// By how many seconds the host's wall clock was set.
     set: Arc<AtomicI64>,
 }
 
 impl World {
-    async fn new(change: impl FnOnce(&mut RestConfig)) -> Self {
+    pub(crate) async fn new(change: impl FnOnce(&mut RestConfig)) -> Self {
         let clock = clock();
         let mut rest = RestConfig::new(Secret::new(TOKEN), Secret::new(KEY));
         rest.time_scale = Some(1.0 / f64::from(SPEED));
@@ -79,11 +79,11 @@ impl World {
         }
     }
 
-    fn qencode(&self) -> Platform {
+    pub(crate) fn qencode(&self) -> Platform {
         self.platform(Vendor::Qencode { callback_url: None })
     }
 
-    fn wowza(&self) -> Platform {
+    pub(crate) fn wowza(&self) -> Platform {
         self.platform(Vendor::WowzaVideo {
             dialect: WowzaDialect::V1,
             create: Some(Create::at("eu_germany")),
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// The guard of this host's account, once the one before has let go of it.
-    async fn account(&self) -> Account {
+    pub(crate) async fn account(&self) -> Account {
         let freed = async {
             let mut every = tokio::time::interval(Duration::from_millis(10));
             loop {
@@ -105,15 +105,20 @@ impl World {
     }
 
     fn open(&self) -> Result<Account, account::Error> {
+        self.open_at(self.state.path())
+    }
+
+    /// The guard of the account on a host whose folder of state is `place`.
+    pub(crate) fn open_at(&self, place: &Path) -> Result<Account, account::Error> {
         let set = Arc::clone(&self.set);
         let wall: Wall = Box::new(move || {
             let now = Timestamp::now().as_second() + set.load(Ordering::Relaxed);
             Timestamp::from_second(now).expect("within the calendar")
         });
-        Account::in_lab(Some(self.state.path()), wall, SPEED)
+        Account::in_lab(Some(place), wall, SPEED)
     }
 
-    fn start(&self, config: &Config, account: &Account) -> Publisher {
+    pub(crate) fn start(&self, config: &Config, account: &Account) -> Publisher {
         let (feed, network) = (self.feed.handle(), self.network.subscribe());
         Publisher::start("main", config, feed, self.clock, network, account, 1).expect("it starts")
     }
@@ -151,7 +156,7 @@ api = "{qencode}"
     }
 
     /// The bill of the one stream that was ever started.
-    fn bill(&self) -> Bill {
+    pub(crate) fn bill(&self) -> Bill {
         let mut bills = self.lab.bills();
         bills.retain(|bill| bill.starts > 0);
         assert_eq!(bills.len(), 1, "{bills:?}");
@@ -159,7 +164,7 @@ api = "{qencode}"
     }
 
     /// Waits until nothing costs any more: Wowza says `stopped` before it is.
-    async fn rests(&self) {
+    pub(crate) async fn rests(&self) {
         let rest = async {
             let mut every = tokio::time::interval(Duration::from_millis(20));
             while self.lab.bills().iter().any(|bill| bill.running) {
@@ -171,7 +176,7 @@ api = "{qencode}"
     }
 
     /// What the file of state says of the one stream, as JSON.
-    fn written(&self) -> serde_json::Value {
+    pub(crate) fn written(&self) -> serde_json::Value {
         let text = std::fs::read_to_string(self.state.path().join("streams.json"));
         let json: serde_json::Value =
             serde_json::from_str(&text.expect("it is there")).expect("it is JSON");
@@ -179,11 +184,11 @@ api = "{qencode}"
     }
 }
 
-fn config(platform: Platform) -> Config {
+pub(crate) fn config(platform: Platform) -> Config {
     Config::new("feed", Server::Platform(Box::new(platform)))
 }
 
-async fn until(
+pub(crate) async fn until(
     publisher: &Publisher,
     what: &str,
     wanted: impl FnMut(&Snapshot) -> bool,
@@ -194,7 +199,7 @@ async fn until(
     reached.unwrap_or_else(|| panic!("{what}: not in time; {:?}", publisher.watch().borrow()))
 }
 
-const PART: Duration = Duration::from_secs(5);
+pub(crate) const PART: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qencode_is_started_resumed_at_the_same_url_started_again_and_stopped() {
@@ -283,7 +288,7 @@ async fn what_a_crashed_agent_started_and_nobody_wants_is_stopped_at_the_next_st
             ..platform
         };
         let wanted = BTreeMap::from([("main".to_owned(), config(changed))]);
-        let swept = account::stop_orphans(&account, &wanted, &wanted);
+        let swept = account::stop_orphans(&account, &wanted, &[]);
         tokio::time::timeout(SOON, swept)
             .await
             .expect("it is stopped");

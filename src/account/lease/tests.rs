@@ -8,9 +8,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::config::WowzaDialect;
-use crate::config::platform::Create;
+use crate::config::platform::{Create, OnExit};
 use crate::config::secret::{Bearer, Secret};
-use crate::platform::{Call, Witness};
+use crate::platform::{Call, Rest, Witness};
 
 /// What the vendor has been asked, and what it says.
 #[derive(Default)]
@@ -21,12 +21,20 @@ struct Script {
     comes_to: Option<State>,
     /// What refuses the next calls.
     refusals: VecDeque<Refusal>,
+    /// When it wants to be asked again.
+    retry_after: Option<Duration>,
+    /// Nothing is answered any more.
+    hangs: bool,
     /// What refuses each start.
     start_refused: Option<Refusal>,
     missing: bool,
     foreign: bool,
     /// What the ledger said of the stream when the start was asked for.
     ours_at_start: Option<bool>,
+    /// Starts are never answered, and take effect so much later, if at all.
+    late: Option<Option<Duration>>,
+    /// When that is.
+    up_at: Option<tokio::time::Instant>,
 }
 
 #[derive(Clone)]
@@ -37,6 +45,10 @@ struct Scripted {
 }
 
 fn refused(call: Call, refusal: Refusal) -> Error {
+    refused_until(call, refusal, None)
+}
+
+fn refused_until(call: Call, refusal: Refusal, retry_after: Option<Duration>) -> Error {
     Error::Refused {
         vendor: "qencode",
         call,
@@ -44,7 +56,7 @@ fn refused(call: Call, refusal: Refusal) -> Error {
         status: 500,
         code: String::new(),
         text: "words".to_owned(),
-        retry_after: None,
+        retry_after,
     }
 }
 
@@ -53,11 +65,22 @@ impl Scripted {
         work(&mut self.script.lock().unwrap())
     }
 
+    /// A late start takes effect once its time has come.
+    fn late(&self) {
+        self.with(|script| {
+            let due = |at: &mut tokio::time::Instant| *at <= tokio::time::Instant::now();
+            if script.up_at.take_if(due).is_some() {
+                script.state = Some(State::Ready);
+            }
+        });
+    }
+
     fn ask(&self, call: Call) -> Result<Stream, Error> {
+        self.late();
         self.with(|script| {
             script.asked.push(format!("{call:?}"));
             if let Some(refusal) = script.refusals.pop_front() {
-                return Err(refused(call, refusal));
+                return Err(refused_until(call, refusal, script.retry_after));
             }
             if script.missing {
                 return Err(refused(call, Refusal::NotFound));
@@ -109,6 +132,13 @@ impl Platform for Scripted {
         if let Some(refusal) = self.with(|script| script.start_refused) {
             return Err(refused(Call::Start, refusal));
         }
+        if let Some(late) = self.with(|script| script.late) {
+            self.with(|script| {
+                script.asked.push("Start".to_owned());
+                script.up_at = late.map(|late| tokio::time::Instant::now() + late);
+            });
+            return std::future::pending().await;
+        }
         let mut started = self.ask(Call::Start)?;
         started.state = self.with(|script| {
             let state = script.comes_to.clone().unwrap_or(State::Ready);
@@ -122,10 +152,19 @@ impl Platform for Scripted {
         self.ask(Call::Show)
     }
 
-    async fn stop(&mut self, _: &str) -> Result<State, Error> {
+    async fn stop(&mut self, _: &str) -> Result<Rest, Error> {
+        if self.with(|script| script.hangs) {
+            std::future::pending::<()>().await;
+        }
         self.ask(Call::Stop)?;
-        self.with(|script| script.state = Some(State::Stopped));
-        Ok(State::Stopped)
+        let obeyed = self.with(|script| {
+            let before = script.state.replace(State::Stopped);
+            before.is_some_and(|state| state != State::Stopped)
+        });
+        Ok(Rest {
+            state: State::Stopped,
+            obeyed,
+        })
     }
 
     async fn delete(&mut self, _: &str) -> Result<(), Error> {
@@ -449,7 +488,186 @@ async fn what_a_former_onair_started_is_given_back_before_the_first_look_at_it()
         .write(|ledger| ledger.asking(&ours, "main", wall))
         .await;
     assert!(lease.is_ours());
+    // The former one did not live to see what became of its start.
+    pass(STALE_FOR.as_secs()).await;
     lease.release(Release::Close).await;
     assert_eq!(vendor.asked(), "Stop");
     assert!(!lease.is_ours());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_wants_to_be_left_alone_is_asked_to_stop_when_it_says() {
+    let (mut lease, vendor, account) = lease(qencode(), |_| {});
+    lease.ready().await.unwrap();
+    vendor.asked();
+    let wait = |vendor: &Scripted, seconds: u64| {
+        let after = Some(Duration::from_secs(seconds));
+        vendor.with(|script| script.retry_after = after);
+        vendor.with(|script| script.refusals.push_back(Refusal::TooOften));
+    };
+    wait(&vendor, 90);
+    let began = tokio::time::Instant::now();
+    lease.release(Release::Close).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it waits in vain");
+    assert_eq!(vendor.asked(), "Stop");
+    assert_eq!(account.orphans(|_| false), [vendor.key.clone()]);
+    // Off the air it is tried again each minute.
+    pass(60).await;
+    lease.release(Release::Close).await;
+    assert_eq!(vendor.asked(), "", "not before the 90 s are over");
+    pass(25).await;
+    wait(&vendor, 10);
+    let began = tokio::time::Instant::now();
+    lease.release(Release::Exit).await;
+    assert!(began.elapsed() >= Duration::from_secs(10));
+    assert!(began.elapsed() < RELEASE_WITHIN, "{:?}", began.elapsed());
+    assert!(!lease.is_ours(), "{}", vendor.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_hangs_ends_in_time_and_stays_written_down() {
+    let (mut lease, vendor, account) = lease(qencode(), |_| {});
+    lease.ready().await.unwrap();
+    vendor.with(|script| script.hangs = true);
+    let began = tokio::time::Instant::now();
+    lease.release(Release::Exit).await;
+    assert!(began.elapsed() <= RELEASE_WITHIN, "{:?}", began.elapsed());
+    assert_eq!(account.orphans(|_| false), [vendor.key]);
+}
+
+/// Cuts a start off that was asked for `after` ago, as a signal does.
+async fn cut_off(lease: &mut Lease, after: Duration) {
+    let cut = tokio::time::timeout(after, lease.ready()).await;
+    assert!(cut.is_err(), "it was not cut off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_was_cut_off_and_comes_up_late_is_stopped_all_the_same() {
+    for late in [0, 1, 5, 14] {
+        let (mut lease, vendor, _) = lease(qencode(), |_| {});
+        vendor.with(|script| script.late = Some(Some(Duration::from_secs(late))));
+        cut_off(&mut lease, Duration::from_millis(100)).await;
+        let began = tokio::time::Instant::now();
+        lease.release(Release::Exit).await;
+        assert!(began.elapsed() < RELEASE_WITHIN, "{:?}", began.elapsed());
+        assert!(!lease.is_ours());
+        pass(60).await;
+        vendor.late();
+        let state = vendor.with(|script| script.state.clone());
+        assert_eq!(state, Some(State::Stopped), "{late} s late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_when_onair_ends_stays_written_down() {
+    let (mut lease, vendor, account) = lease(qencode(), |_| {});
+    vendor.with(|script| script.late = Some(None));
+    cut_off(&mut lease, Duration::from_millis(100)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(3), lease.release(Release::Exit)).await;
+    assert!(ended.is_err(), "it is not certain by then");
+    assert_eq!(account.orphans(|_| false), [vendor.key.clone()]);
+    // Not even a look at it by the next publisher makes it certain.
+    lease.stream = None;
+    assert!(lease.may_come_up(&vendor.key));
+    let rest = platform::find(lease.platform.as_mut(), &StreamRef::Id("s1".to_owned())).await;
+    lease.seen(&rest.unwrap()).await;
+    assert!(lease.is_ours());
+    pass(16).await;
+    lease.release(Release::Exit).await;
+    assert!(!lease.is_ours());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_took_place_is_stopped_at_once_but_an_old_word_is_not_believed() {
+    let (mut lease, vendor, _) = lease(wowza(false), |_| {});
+    lease.ready().await.unwrap();
+    let began = tokio::time::Instant::now();
+    lease.release(Release::Exit).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(!lease.is_ours());
+
+    pass(60).await;
+    lease.ready().await.unwrap();
+    vendor.asked();
+    // As a vendor shows it that answers from before the start.
+    vendor.with(|script| script.state = Some(State::Stopped));
+    let shown = vendor.clone();
+    let later = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        shown.with(|script| script.state = Some(State::Ready));
+    });
+    lease.release(Release::Exit).await;
+    later.await.unwrap();
+    assert_eq!(vendor.asked(), "Stop Stop");
+    assert_eq!(
+        vendor.with(|script| script.state.clone()),
+        Some(State::Stopped)
+    );
+    assert!(!lease.is_ours());
+}
+
+/// A guard whose folder of state takes nothing, and the lease that it guards.
+fn without_state(place: &std::path::Path) -> (Lease, Scripted, Account) {
+    let (mut lease, vendor, _) = lease(qencode(), |_| {});
+    let wall = Box::new(|| Timestamp::from_second(1_795_000_000).unwrap());
+    let account = Account::in_lab(Some(place), wall, 1).unwrap();
+    lease.account = account.clone();
+    let vendor = Scripted {
+        account: account.clone(),
+        ..vendor
+    };
+    lease.platform = Box::new(vendor.clone());
+    (lease, vendor, account)
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_state_keeps_nothing_off_the_air_and_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("state");
+    let kept = place.join("streams.json");
+    // Its parent is a file; then the file beside it cannot be made.
+    std::fs::write(&place, "").unwrap();
+    let (mut lease, vendor, account) = without_state(&place);
+    assert!(account.is_kept(), "it is meant to be");
+    lease.ready().await.unwrap();
+    assert_eq!(vendor.with(|script| script.ours_at_start), Some(true));
+    lease.release(Release::Exit).await;
+    assert_eq!(vendor.asked(), "Show Start Stop");
+
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir_all(place.join("streams.json.new")).unwrap();
+    lease.ready().await.unwrap();
+    assert!(lease.is_ours() && !kept.exists());
+    lease.release(Release::Exit).await;
+    assert!(!lease.is_ours());
+
+    std::fs::remove_dir(place.join("streams.json.new")).unwrap();
+    lease.ready().await.unwrap();
+    let text = std::fs::read_to_string(&kept).unwrap();
+    assert!(text.contains("\"ours\": true"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_former_onair_wrote_is_known_though_its_folder_takes_nothing_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lease, vendor, account) = without_state(folder.path());
+    let wall = account.wall();
+    let key = vendor.key.clone();
+    account
+        .write(|ledger| ledger.asking(&key, "main", wall))
+        .await;
+    drop((lease, vendor, account));
+    // Whose lock cannot be opened, as on a disk that became read-only.
+    std::fs::remove_file(folder.path().join("lock")).unwrap();
+    std::fs::create_dir(folder.path().join("lock")).unwrap();
+    let (_, _, account) = without_state(folder.path());
+    assert_eq!(account.orphans(|_| false), [key.clone()]);
+    // Where it can be used again, what is known by then counts.
+    std::fs::remove_dir(folder.path().join("lock")).unwrap();
+    account
+        .write(|ledger| ledger.stopped(&key, false, wall))
+        .await;
+    drop(account);
+    let (_, _, account) = without_state(folder.path());
+    assert_eq!(account.orphans(|_| false), []);
 }

@@ -112,14 +112,13 @@ impl std::error::Error for NotPinned {}
 /// SHA-256 of the certificate's SubjectPublicKeyInfo (RFC 7469, section 2.4).
 pub(super) fn digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], rustls::Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
-    let sha256 = TLS13_AES_128_GCM_SHA256
-        .tls13()
-        .ok_or_else(|| rustls::Error::General("no SHA-256".to_owned()))?
-        .common
-        .hash_provider
-        .hash(&parsed.subject_public_key_info());
-    sha256
-        .as_ref()
-        .try_into()
-        .map_err(|_| rustls::Error::General("SHA-256 of another length".to_owned()))
+    sha256(&parsed.subject_public_key_info())
+        .ok_or_else(|| rustls::Error::General("no SHA-256".to_owned()))
+}
+
+/// SHA-256 of `bytes`; `None` only if the provider of cryptography lacks it.
+pub(in crate::net) fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13()?;
+    let digest = suite.common.hash_provider.hash(bytes);
+    digest.as_ref().try_into().ok()
 }

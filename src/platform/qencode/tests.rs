@@ -29,6 +29,13 @@ fn resting() -> Stream {
     known(State::Stopped, Ingest::Unsaid)
 }
 
+const fn rest(obeyed: bool) -> Rest {
+    Rest {
+        state: State::Stopped,
+        obeyed,
+    }
+}
+
 #[tokio::test]
 async fn one_token_serves_all_calls() {
     let script: &[Said] = &[
@@ -43,7 +50,7 @@ async fn one_token_serves_all_calls() {
     assert_eq!(shown, resting());
     let started = platform.start(&shown).await.unwrap();
     assert_eq!(started, known(State::Ready, at()));
-    assert_eq!(platform.stop("s1").await.unwrap(), State::Stopped);
+    assert_eq!(platform.stop("s1").await.unwrap(), rest(true));
     let heard = vendor.heard().await;
     let lines: Vec<&str> = heard.iter().map(|h| h.line.as_str()).collect();
     let expected = [
@@ -101,6 +108,48 @@ async fn errors_401_and_403_renew_the_token_once() {
 }
 
 #[tokio::test]
+async fn a_key_whose_fresh_tokens_are_refused_is_shown_again_only_when_it_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "first").unwrap();
+    let refused: Said = (403, "", "");
+    let (stopped, done): (Said, Said) = ((200, "", STOPPED), (200, "", r#"{"error":0}"#));
+    for changes in [true, false] {
+        std::fs::write(&path, "first").unwrap();
+        let last = if changes { stopped } else { done };
+        let vendor = Scripted::new(&[TOKEN, refused, TOKEN, refused, TOKEN, last]).await;
+        let source = Some(SecretSource::File(path.clone()));
+        let qencode = Vendor::Qencode { callback_url: None };
+        let mut platform = vendor.platform(qencode, "first", source);
+        for _ in 0..5 {
+            let error = platform.show("s1").await.unwrap_err();
+            assert_eq!(error.refusal(), Some(Refusal::Credential));
+        }
+        if changes {
+            std::fs::write(&path, "second").unwrap();
+            platform.show("s1").await.unwrap();
+        } else {
+            // What costs as long as it is not said is said all the same.
+            assert_eq!(platform.stop("s1").await.unwrap(), rest(true));
+        }
+        let lines = vendor.lines().await;
+        let shown = if changes { "second" } else { "first" };
+        assert_eq!(lines[4], format!("POST /api/access_token/{shown}"));
+    }
+}
+
+#[tokio::test]
+async fn a_callback_that_may_not_be_set_is_no_verdict_on_the_key() {
+    let callback_url = Some(Secret::new("https://studio.example/planted-callback"));
+    let refused: Said = (403, "", "");
+    let script: &[Said] = &[TOKEN, refused, TOKEN, refused, (200, "", STARTED)];
+    let vendor = Scripted::new(script).await;
+    let mut platform = vendor.platform(Vendor::Qencode { callback_url }, "key", None);
+    platform.start(&resting()).await.unwrap();
+    assert_eq!(vendor.lines().await.len(), 5);
+}
+
+#[tokio::test]
 async fn a_refused_key_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
@@ -132,7 +181,7 @@ async fn a_start_of_a_started_stream_and_a_stop_of_a_stopped_one_are_successes()
         let started = vendor.qencode().start(&resting()).await.unwrap();
         assert_eq!(started, known(State::Ready, at()), "{status} {body}");
         let vendor = Scripted::new(&[TOKEN, (status, "", body), (200, "", STOPPED)]).await;
-        assert_eq!(vendor.qencode().stop("s1").await.unwrap(), State::Stopped);
+        assert_eq!(vendor.qencode().stop("s1").await.unwrap(), rest(false));
         let vendor = Scripted::new(&[TOKEN, (status, "", body), (200, "", STOPPED)]).await;
         let error = vendor.qencode().start(&resting()).await.unwrap_err();
         assert_eq!(error.refusal(), Some(Refusal::WrongState));

@@ -29,6 +29,13 @@ fn known() -> Stream {
     }
 }
 
+const fn rest(obeyed: bool) -> Rest {
+    Rest {
+        state: State::Stopped,
+        obeyed,
+    }
+}
+
 #[tokio::test]
 async fn a_stream_is_shown_with_its_server() {
     let vendor = Scripted::new(&[(200, "", SHOWN)]).await;
@@ -65,7 +72,7 @@ async fn a_stream_is_started_looked_at_and_stopped() {
     assert_eq!(started.state, State::Starting);
     let up = platform.refresh(&started).await.unwrap();
     assert_eq!((up.state, up.ingest), (State::Ready, known().ingest));
-    assert_eq!(platform.stop("1234abcd").await.unwrap(), State::Stopped);
+    assert_eq!(platform.stop("1234abcd").await.unwrap(), rest(true));
     let expected = [
         "PUT /api/live_streams/1234abcd/start",
         "GET /api/live_streams/1234abcd/state",
@@ -87,7 +94,7 @@ async fn row_422_state_a_start_of_a_started_stream_and_a_stop_of_a_stopped_one_a
         State::Starting
     );
     let vendor = Scripted::new(&[(422, "", WRONG_STATE), (200, "", STOPPED)]).await;
-    assert_eq!(vendor.wowza().stop("a").await.unwrap(), State::Stopped);
+    assert_eq!(vendor.wowza().stop("a").await.unwrap(), rest(false));
     for (start, state) in [(true, STOPPED), (false, STARTED)] {
         let vendor = Scripted::new(&[(422, "", WRONG_STATE), (200, "", state)]).await;
         let refused = match start {
@@ -107,7 +114,7 @@ async fn row_422_state_a_start_of_a_started_stream_and_a_stop_of_a_stopped_one_a
 async fn row_423_a_stream_already_stopped_is_stopped() {
     let already = r#"{"meta":{"code":"ERR-423-StreamAlreadyStopped"}}"#;
     let vendor = Scripted::new(&[(423, "", already), (200, "", STOPPED)]).await;
-    assert_eq!(vendor.wowza().stop("a").await.unwrap(), State::Stopped);
+    assert_eq!(vendor.wowza().stop("a").await.unwrap(), rest(false));
 }
 
 async fn refused(status: u16, headers: &'static str, code: &str) -> Error {
@@ -292,7 +299,7 @@ proptest::proptest! {
             let json = json!({ &key: inner });
             let read = words::stream(&json, WowzaDialect::Auto).map(|stream| stream.id);
             proptest::prop_assert!(read.is_err() || read.is_ok_and(|id| !id.contains('/')));
-            let listed = words::streams(&json).map_or(0, |all| all.len());
+            let listed = words::streams(&json, 200).map_or(0, |(all, _)| all.len());
             proptest::prop_assert!(listed <= 1 && words::witness(&json).warnings.is_empty());
         }
     }

@@ -67,12 +67,13 @@ pub(super) fn stream(json: &Value, dialect: WowzaDialect) -> Result<Stream, Stri
     Ok(read)
 }
 
-/// The streams of a list.
-pub(super) fn streams(json: &Value) -> Result<Vec<Stream>, String> {
+/// The streams of a page of a list, and whether it is the last one: it holds fewer than `per_page`, whatever they are.
+pub(super) fn streams(json: &Value, per_page: usize) -> Result<(Vec<Stream>, bool), String> {
     let list = json["live_streams"]
         .as_array()
         .ok_or("it has no list live_streams")?;
-    Ok(list.iter().filter_map(listed).collect())
+    let streams = list.iter().filter_map(listed).collect();
+    Ok((streams, list.len() < per_page))
 }
 
 fn listed(stream: &Value) -> Option<Stream> {
