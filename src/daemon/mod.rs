@@ -470,7 +470,7 @@ mod tests {
             0..3 => Overview::default(),
             _ => panic!("this one is meant"),
         };
-        let mut daemon = Daemon::start(look, Manager::default()).unwrap();
+        let mut daemon = Daemon::start(look, Manager::default(), &feed::Budget::default()).unwrap();
         let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
         let (mut supervisor, stop) = (idle(), CancellationToken::new());
         let files = Files::new("/no/such/file".into());

@@ -57,7 +57,7 @@ async fn a_vendor_that_hangs_makes_nobody_stuck_and_is_asked_seldom() {
     ] {
         world.lab.faults().commit(None, silent(None));
         let publisher = start_in_real_time(&world, &platform);
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(&onair::feed::Budget::default());
         for second in 0..3_600 {
             tokio::time::sleep(S).await;
             let now = tokio::time::Instant::now().into_std();
