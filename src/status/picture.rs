@@ -22,14 +22,26 @@ const WIDTH_MAX: usize = 320;
 /// Of the file in front of its pixels.
 const HEADER: u32 = 54;
 
-/// A picture.
+/// What became of a key frame.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
+struct Shown {
     /// When it was encoded.
-    pub(super) of: Instant,
-    made: Instant,
-    /// A Windows bitmap.
-    pub(super) bitmap: Bytes,
+    of: Instant,
+    /// When it was decoded.
+    at: Instant,
+    bitmap: Result<Bytes, Missing>,
+}
+
+impl Shown {
+    /// Whether it will do at `now`, when the last key frame is one that was encoded at `of`.
+    fn will_do(&self, of: Instant, now: Instant) -> bool {
+        self.of == of || now.saturating_duration_since(self.at) < EVERY
+    }
+
+    fn picture(self) -> Result<(Instant, Bytes), Missing> {
+        let of = self.of;
+        self.bitmap.map(|bitmap| (of, bitmap))
+    }
 }
 
 /// Why there is none.
@@ -53,26 +65,29 @@ pub(super) struct Pictures {
 }
 
 impl Pictures {
-    /// The last picture of the feed `name` of `view`.
-    pub(super) async fn latest(&self, view: &View, name: &str) -> Result<Shown, Missing> {
+    /// The last picture of the feed `name` of `view`, as a Windows bitmap, and when it was encoded.
+    pub(super) async fn latest(
+        &self,
+        view: &View,
+        name: &str,
+    ) -> Result<(Instant, Bytes), Missing> {
         let feeds = view.feeds();
         let feed = feeds.get(name).ok_or(Missing::Feed)?;
         let (of, unit) = feed.key_frame().ok_or(Missing::Picture)?;
         let mut shown = Arc::clone(&self.shown).lock_owned().await;
         shown.retain(|name, _| feeds.contains_key(name));
-        let made = now();
-        if let Some(last) = shown.get(name)
-            && (last.of == of || made.saturating_duration_since(last.made) < EVERY)
-        {
-            return Ok(last.clone());
+        let at = now();
+        if let Some(last) = shown.get(name).filter(|last| last.will_do(of, at)) {
+            return last.clone().picture();
         }
         let name = name.to_owned();
         // Whoever asked may go meanwhile: the lock is given back only when the work is done.
         let work = tokio::task::spawn_blocking(move || {
-            let bitmap = bitmap(&unit).map_err(Missing::Undecodable)?.into();
-            let picture = Shown { of, made, bitmap };
-            shown.insert(name, picture.clone());
-            Ok(picture)
+            let bitmap = bitmap(&unit).map(Bytes::from);
+            let bitmap = bitmap.map_err(Missing::Undecodable);
+            let made = Shown { of, at, bitmap };
+            shown.insert(name, made.clone());
+            made.picture()
         });
         let failed = |_| Missing::Undecodable("see the log".to_owned());
         work.await.map_err(failed)?
@@ -193,6 +208,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_picture_is_decoded_once_and_another_not_too_soon() {
+        let began = Instant::now();
+        let shown = Shown {
+            of: began,
+            at: began,
+            bitmap: Err(Missing::Picture),
+        };
+        let later = began + EVERY;
+        assert!(shown.will_do(began, later + EVERY), "the same picture");
+        let ms = Duration::from_millis(1);
+        assert!(shown.will_do(later, later - ms) && !shown.will_do(later, later));
     }
 
     #[test]

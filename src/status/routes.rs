@@ -174,13 +174,13 @@ async fn picture(State(shared): State<Arc<Shared>>, Path(name): Path<String>) ->
         return (StatusCode::FORBIDDEN, words).into_response();
     };
     match pictures.latest(&shared.view, &name).await {
-        Ok(shown) => {
-            let age = now().saturating_duration_since(shown.of).as_secs();
+        Ok((of, bitmap)) => {
+            let age = now().saturating_duration_since(of).as_secs();
             let headers = [
                 (header::CONTENT_TYPE, "image/bmp".to_owned()),
                 (header::AGE, age.to_string()),
             ];
-            (headers, shown.bitmap).into_response()
+            (headers, bitmap).into_response()
         }
         Err(missing) => {
             let status = match missing {

@@ -327,6 +327,7 @@ fn file_of_all_keys_states_the_defaults() {
         "listen",
         "low_latency",
         "on_exit",
+        "picture",
         "pins",
         "proxy",
         "recording",
