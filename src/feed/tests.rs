@@ -447,6 +447,97 @@ async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_a
     drop(stage.feed);
 }
 
+/// A camera that delivers so many pictures of one kind.
+struct Kind {
+    card: TestCard,
+    format: PixelFormat,
+    size: Size,
+    left: u32,
+}
+
+impl Source for Kind {
+    type Frame = VideoFrame;
+
+    fn read(&mut self) -> Result<VideoFrame, capture::Error> {
+        if self.left == 0 {
+            let (device, what) = ("scripted".into(), "unplugged".into());
+            return Err(capture::Error::Lost { device, what });
+        }
+        self.left -= 1;
+        let Size { width, height } = self.size;
+        // Grey in each of the layouts, and enough of it.
+        let data = vec![128; (width * height * 2) as usize];
+        let picture = Picture {
+            format: self.format,
+            width,
+            height,
+            data: data.into(),
+        };
+        Ok(VideoFrame {
+            captured: self.card.read()?.captured,
+            picture,
+        })
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?} {}", self.format, self.size)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_comes_back_with_other_pictures_goes_on_in_the_same_stream() {
+    let clock = clock();
+    let kinds = [
+        (PixelFormat::I420, 320, 180),
+        (PixelFormat::Yuyv, 640, 480),
+        (PixelFormat::Nv12, 160, 120),
+        (PixelFormat::Yuyv, 320, 180),
+    ];
+    let opened = AtomicU32::new(0);
+    let open: Open<VideoFrame> = Arc::new(move |_| {
+        let n = opened.fetch_add(1, Ordering::SeqCst) as usize;
+        let (format, width, height) = kinds[n.min(kinds.len() - 1)];
+        boxed(Kind {
+            card: TestCard::new(SIZE, 30, clock, Pace::RealTime),
+            format,
+            size: Size { width, height },
+            left: if n < kinds.len() - 1 { 5 } else { u32::MAX },
+        })
+    });
+    let config = config::Feed {
+        audio: None,
+        ..both()
+    };
+    let sources = Sources {
+        video: Some(origin(open, QUICK)),
+        audio: None,
+        encoder: h264,
+    };
+    let feed = assemble("t15", &config, clock, sources);
+    let handle = feed.handle();
+    let mut subscription = handle.subscribe();
+    let mut decoder = openh264::decoder::Decoder::new().expect("a decoder");
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = None;
+    loop {
+        let unit = next(&mut subscription).await;
+        assert!(last.is_none_or(|last| unit.captured > last));
+        last = Some(unit.captured);
+        let size = decoded_size(&mut decoder, &unit);
+        assert_eq!(size, Some((SIZE.width, SIZE.height)));
+        let status = handle.status();
+        let video = status.video.as_ref().expect("video");
+        assert_eq!(video.ledger.broken, 0, "{status:?}");
+        if live(&status) && video.opened as usize == kinds.len() && unit.key {
+            let negotiated = video.negotiated.as_deref();
+            assert_eq!(negotiated, Some("Yuyv 320x180"));
+            break;
+        }
+        subscription.request_key_frame();
+        assert!(Instant::now() < deadline, "{status:?}");
+    }
+}
+
 /// A camera that takes long for a picture, and longer to hand it over.
 struct Slow {
     card: TestCard,
