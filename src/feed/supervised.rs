@@ -339,12 +339,13 @@ impl<F: Send + 'static> Supervised<F> {
 
     /// Why the source is away, for people.
     fn words(&self, reason: &capture::Error) -> String {
-        let mut words = match reason {
-            capture::Error::Busy { device } if !self.left.is_empty() => {
-                format!("{device} is still held by an earlier opening of ours that does not end")
-            }
-            _ => reason.to_string(),
-        };
+        let mut words = reason.to_string();
+        if let capture::Error::Busy { device } = reason
+            && !self.left.is_empty()
+        {
+            words =
+                format!("{device} is still held by an earlier opening of ours that does not end");
+        }
         if self.life.is_silenced() {
             words.push_str(
                 "; silent until its publisher is restarted or started by order (after_loss = \"silence\")",
