@@ -17,7 +17,7 @@ use super::mailbox::{Mail, Mailbox};
 use super::pump::{self, Open, Reset};
 use super::track::{Action, Input, Life, Limits, State};
 use super::watch::Conditions;
-use crate::capture::{Devices, Stage};
+use crate::capture::{self, Devices, Stage};
 use crate::media::time::{MediaClock, MediaTime};
 
 /// How often the device nodes are looked at while a source is away.
@@ -228,14 +228,7 @@ impl<F: Send + 'static> Supervised<F> {
             State::Opening(_) => SourceState::Opening,
             State::Slate { since, reason, .. } => SourceState::Slate {
                 since: self.clock.at(*since),
-                reason: if self.life.is_silenced() {
-                    format!(
-                        "{reason}; silent until its publisher is restarted or started by order \
-                         (after_loss = \"silence\")"
-                    )
-                } else {
-                    reason.to_string()
-                },
+                reason: self.words(reason),
             },
         };
         if changed {
@@ -340,7 +333,24 @@ impl<F: Send + 'static> Supervised<F> {
                     (self.clock.at(attempt.since), reason)
                 })
             }
-            State::Slate { since, reason, .. } => Some((self.clock.at(*since), reason.to_string())),
+            State::Slate { since, reason, .. } => Some((self.clock.at(*since), self.words(reason))),
         }
+    }
+
+    /// Why the source is away, for people.
+    fn words(&self, reason: &capture::Error) -> String {
+        let mut words = reason.to_string();
+        if let capture::Error::Busy { device } = reason
+            && !self.left.is_empty()
+        {
+            words =
+                format!("{device} is still held by an earlier opening of ours that does not end");
+        }
+        if self.life.is_silenced() {
+            words.push_str(
+                "; silent until its publisher is restarted or started by order (after_loss = \"silence\")",
+            );
+        }
+        words
     }
 }

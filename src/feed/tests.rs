@@ -1,5 +1,6 @@
 //! Feeds with real encoders, and sources that fail as devices do.
 
+mod back;
 mod replug;
 mod stuck;
 
@@ -447,68 +448,6 @@ async fn while_a_camera_pauses_its_last_picture_is_repeated_and_key_frames_are_a
     drop(stage.feed);
 }
 
-/// A camera that takes long for a picture, and longer to hand it over.
-struct Slow {
-    card: TestCard,
-    clock: MediaClock,
-    due: Instant,
-}
-
-impl Source for Slow {
-    type Frame = VideoFrame;
-
-    fn read(&mut self) -> Result<VideoFrame, capture::Error> {
-        let captured = self.due;
-        self.due += Duration::from_millis(420);
-        let there = captured + Duration::from_millis(100);
-        std::thread::sleep(there.saturating_duration_since(Instant::now()));
-        Ok(VideoFrame {
-            captured: self.clock.at(captured),
-            picture: self.card.read()?.picture,
-        })
-    }
-
-    fn describe(&self) -> String {
-        "slow".into()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_picture_of_a_slow_camera_is_seen_though_the_one_before_was_repeated() {
-    let clock = clock();
-    let open: Open<VideoFrame> = Arc::new(move |_| {
-        boxed(Slow {
-            card: TestCard::new(SIZE, 30, clock, Pace::Free),
-            clock,
-            due: Instant::now(),
-        })
-    });
-    let limits = Limits {
-        frames: PATIENCE,
-        ..QUICK
-    };
-    let config = config::Feed {
-        audio: None,
-        ..both()
-    };
-    let sources = Sources {
-        video: Some(origin(open, limits)),
-        audio: None,
-        encoder: h264,
-    };
-    let feed = assemble("t14", &config, clock, sources);
-    let handle = feed.handle();
-    let mut subscription = handle.subscribe();
-    let mut last = None;
-    let repeated = |s: &Status| {
-        let ledger = s.video.as_ref().map(|v| v.ledger).unwrap_or_default();
-        ledger.captured >= 6 && ledger.filled >= 4
-    };
-    watch(&mut subscription, &handle, &mut last, repeated).await;
-    let ledger = handle.status().video.expect("video").ledger;
-    assert_eq!(ledger.late, 0, "{ledger:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_pictures_are_counted_and_the_slate_is_shown() {
     let stage = stage("t6", [Act::Pictures(5), Act::Broken]);
@@ -556,84 +495,6 @@ async fn a_missing_microphone_is_silence_without_a_gap() {
         "{audio:?}"
     );
     assert_eq!(audio.ledger.captured, 0);
-}
-
-/// A microphone that is unplugged while `gone` is set.
-struct Unpluggable {
-    tone: Tone,
-    gone: Arc<AtomicBool>,
-}
-
-impl Source for Unpluggable {
-    type Frame = AudioFrame;
-
-    fn read(&mut self) -> Result<AudioFrame, capture::Error> {
-        if self.gone.load(Ordering::SeqCst) {
-            let (device, what) = ("scripted".into(), "unplugged".into());
-            return Err(capture::Error::Lost { device, what });
-        }
-        self.tone.read()
-    }
-
-    fn describe(&self) -> String {
-        "microphone".into()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_microphone_that_was_lost_is_silent_until_it_is_wanted_where_that_is_configured() {
-    let clock = clock();
-    let gone = Arc::new(AtomicBool::new(false));
-    let plug = Arc::clone(&gone);
-    let open: Open<AudioFrame> = Arc::new(move |_| {
-        boxed(Unpluggable {
-            tone: Tone::new(2, clock, Pace::RealTime),
-            gone: Arc::clone(&plug),
-        })
-    });
-    let silent = Limits {
-        after_loss: AfterLoss::Silence,
-        ..QUICK
-    };
-    let config = config::Feed {
-        video: None,
-        audio: Some(audio()),
-    };
-    let sources = Sources {
-        video: None,
-        audio: Some(origin(open, silent)),
-        encoder: h264,
-    };
-    let feed = assemble("t13", &config, clock, sources);
-    let handle = feed.handle();
-    let _subscription = handle.subscribe();
-    let sound = |s: &Status| s.audio.clone().expect("audio");
-    let live = |s: &Status| sound(s).state == SourceState::Live;
-    until(&handle, "live", live).await;
-    gone.store(true, Ordering::SeqCst);
-    let silenced = |s: &Status| {
-        let state = sound(s).state;
-        matches!(state, SourceState::Slate { reason, .. } if reason.contains("silent until its publisher"))
-    };
-    let lost = until(&handle, "lost", silenced).await;
-    gone.store(false, Ordering::SeqCst);
-    // Longer than every pause before a reopening.
-    let filled = sound(&lost).ledger.filled;
-    let later = |s: &Status| sound(s).ledger.filled > filled + 100;
-    let status = until(&handle, "silence goes on", later).await;
-    assert!(silenced(&status), "{status:?}");
-    assert_eq!(sound(&status).opened, 1);
-    handle.want_sound();
-    until(&handle, "live again", live).await;
-    // To one that is there it is nothing, and no loss later is forgiven for it.
-    handle.want_sound();
-    let captured = sound(&handle.status()).ledger.captured;
-    until(&handle, "it is heard", |s| {
-        sound(s).ledger.captured > captured + 5
-    })
-    .await;
-    gone.store(true, Ordering::SeqCst);
-    until(&handle, "lost again", silenced).await;
 }
 
 #[tokio::test]

@@ -610,6 +610,7 @@ async fn a_server_that_stops_reading_is_an_error_and_holds_nothing_up() {
         matches!(error, onair::peer::Error::Stalled { .. }),
         "{error}"
     );
+    assert!(!peer.has_room());
     let closing = Instant::now();
     peer.close(true).await;
     assert!(closing.elapsed() < Duration::from_secs(4));

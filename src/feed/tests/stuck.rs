@@ -47,6 +47,47 @@ async fn a_device_that_holds_every_thread_is_reset_reported_and_left_alone_until
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_our_own_hanging_thread_holds_is_not_said_to_be_in_use_by_others() {
+    let clock = clock();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let opened = AtomicU32::new(0);
+    let open: Open<VideoFrame> = Arc::new(move |_| {
+        if opened.fetch_add(1, Ordering::SeqCst) == 0 {
+            // An error means that the test is over.
+            let _over = released.lock().expect("not poisoned").recv();
+        }
+        let device = "held".into();
+        Err(capture::Error::Busy { device })
+    });
+    let quick = Limits {
+        open: Duration::from_millis(50),
+        first_frame: Duration::from_millis(50),
+        ..QUICK
+    };
+    let config = config::Feed {
+        audio: None,
+        ..both()
+    };
+    let sources = Sources {
+        video: Some(origin(open, quick)),
+        audio: None,
+        encoder: h264,
+    };
+    let feed = assemble("t24", &config, clock, sources);
+    let handle = feed.handle();
+    let says = |what: &'static str| {
+        move |s: &Status| {
+            let state = &video_of(s).state;
+            matches!(state, SourceState::Slate { reason, .. } if reason.contains(what))
+        }
+    };
+    until(&handle, "held by us", says("earlier opening of ours")).await;
+    release.send(()).expect("it waits");
+    until(&handle, "held by others", says("another program")).await;
+}
+
 /// Set to let the hanging encoder go on.
 static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
