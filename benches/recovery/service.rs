@@ -19,9 +19,6 @@ use crate::pair::LONGEST;
 /// The unit, so that the figures are those of the service as it is installed.
 const UNIT: &str = include_str!("../../config/onair.service");
 
-/// Longest life of a child, should nothing else end it.
-const LIFE: &str = "20min";
-
 /// How often it is looked whether the child has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -214,15 +211,10 @@ impl Unit {
             .append(true)
             .create(true)
             .open(folder.join("log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_onair"))
-            .args([
-                "run",
-                "--for",
-                LIFE,
-                "--seed",
-                &seed.to_string(),
-                "--config",
-            ])
+        // The system ends it too, should this process not come to that.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_onair")])
+            .args(["run", "--seed", &seed.to_string(), "--config"])
             .arg(folder.join("onair.toml"))
             .env("NOTIFY_SOCKET", folder.join("notify"))
             .env("WATCHDOG_USEC", self.watchdog.as_micros().to_string())

@@ -180,7 +180,9 @@ impl<F: Send + 'static> Supervised<F> {
                 }
                 Mail::Nothing => {
                     if away {
-                        self.count_left();
+                        if self.count_left() {
+                            self.turn(Input::Answered);
+                        }
                         let seen = self.origin.devices.present();
                         if !seen.is_subset(&self.seen) {
                             self.turn(Input::Appeared);
@@ -277,7 +279,9 @@ impl<F: Send + 'static> Supervised<F> {
         gone
     }
 
-    fn count_left(&mut self) {
+    /// Looks who of the left behind has returned; true if somebody has.
+    fn count_left(&mut self) -> bool {
+        let before = self.left.len();
         self.left.retain(|thread| !thread.is_finished());
         let was_stuck = self.life.is_stuck();
         self.life.set_left_behind(self.left.len());
@@ -293,6 +297,7 @@ impl<F: Send + 'static> Supervised<F> {
         let mut report = lock(&self.report);
         report.left_behind = self.left.len() as u64;
         report.stuck = stuck;
+        self.left.len() < before
     }
 
     /// Enters the conditions that hold now, and says once what has come and what is over.

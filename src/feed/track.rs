@@ -39,7 +39,7 @@ pub(super) struct Limits {
     pub(super) last_retry: Duration,
     /// Live for this long counts as cured: the next loss begins with the first pause again.
     pub(super) cured: Duration,
-    /// Pause after a device has appeared: its permissions are set a moment after its node.
+    /// Pause after a device has appeared, whose permissions are set a moment after its node, or answers again.
     pub(super) settle: Duration,
     /// What becomes of a source that was live and was lost.
     pub(super) after_loss: AfterLoss,
@@ -105,6 +105,8 @@ pub(super) enum State {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Input {
+    /// A thread that was left behind has returned: the device answers again.
+    Answered,
     /// The devices of this kind have changed.
     Appeared,
     /// The source's thread has ended.
@@ -275,6 +277,17 @@ impl Life {
                     retry: Retry::At(at),
                     ..
                 },
+                Input::Answered,
+            ) => {
+                // The pauses grow on: it may answer so late each time.
+                *at = (*at).min(now + self.limits.settle);
+                Action::Nothing
+            }
+            (
+                State::Slate {
+                    retry: Retry::At(at),
+                    ..
+                },
                 Input::Tick,
             ) if due && stuck => {
                 *at = now + self.limits.first_retry;
@@ -311,7 +324,14 @@ impl Life {
                 let (since, Attempt { stage, entered, .. }) = (*since, *attempt);
                 self.stall(now, since, stage, now.saturating_duration_since(entered))
             }
-            (_, Input::Appeared | Input::Reached(_) | Input::Tick | Input::Wanted) => {
+            (
+                _,
+                Input::Answered
+                | Input::Appeared
+                | Input::Reached(_)
+                | Input::Tick
+                | Input::Wanted,
+            ) => {
                 Action::Nothing
             }
         }
@@ -497,6 +517,31 @@ mod tests {
         life.set_left_behind(MOST_LEFT_BEHIND - 1);
         assert!(!life.is_stuck());
         assert_eq!(next(&mut life).0, OPEN);
+    }
+
+    #[test]
+    fn a_device_that_answers_again_is_opened_at_once() {
+        let t0 = Instant::now();
+        let mut life = Life::new(LIMITS, t0);
+        for left in 1..=MOST_LEFT_BEHIND {
+            assert_eq!(next(&mut life).0, Action::Abandon);
+            life.set_left_behind(left);
+            if left < MOST_LEFT_BEHIND {
+                next(&mut life);
+            }
+        }
+        let now = life.deadline() - S;
+        life.set_left_behind(MOST_LEFT_BEHIND - 1);
+        assert_eq!(life.on(now, Input::Answered), Action::Nothing);
+        assert_eq!(life.deadline(), now + LIMITS.settle);
+        let (action, now) = next(&mut life);
+        assert_eq!(action, OPEN);
+        // Another one's return says nothing of the one that opens it now.
+        let deadline = life.deadline();
+        life.on(now, Input::Answered);
+        assert_eq!(life.deadline(), deadline);
+        assert_eq!(next(&mut life).0, Action::Abandon);
+        assert!(life.deadline() > now + S * 8, "the pauses grow on");
     }
 
     #[test]
