@@ -111,6 +111,16 @@ rig-net heal
 within 60 "on air" on_air
 passed "on air"
 
+step "the clock goes a year ahead, and back"
+sessions=$(grep -c "media accepted" "$agent_log")
+date --set "1 year" > "$work/said"
+healthy $((watchdog + 10))
+on_air || fail "a clock that goes ahead took it off air"
+date --set "1 year ago" > "$work/said"
+healthy 10
+on_air || fail "a clock that goes back took it off air"
+[ "$(grep -c "media accepted" "$agent_log")" = "$sessions" ] || fail "it took another session"
+
 step "reload"
 mark
 sed -i 's/source = "camera" /source = "camera", bitrate = "1 Mbit\/s" /' /etc/onair/onair.toml
