@@ -538,3 +538,6 @@ fn stopping_orphans<T>(
     let work = async move { account::stop_orphans(&account, &wanted, &others).await };
     AbortOnDropHandle::new(tokio::spawn(work))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ mod release;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
@@ -147,6 +148,8 @@ pub struct Lease {
     glance: Option<Instant>,
     /// Up to when its minutes are counted; `None` while it does not run.
     counted: Option<Instant>,
+    /// When it was last known to run: asked to start, shown so, or taking our media.
+    runs: Option<Instant>,
     /// When media was last accepted there, by this process.
     media: Option<Instant>,
     /// The last start that was asked for.
@@ -155,6 +158,8 @@ pub struct Lease {
     quiet: Option<(Instant, Error)>,
     /// Whether the witness has contradicted, so that it is said once.
     contradicted: bool,
+    /// Whether the credential is refused while on air, so that it is said once.
+    locked_out: bool,
 }
 
 impl Lease {
@@ -194,10 +199,12 @@ impl Lease {
             good_until: None,
             glance: None,
             counted: None,
+            runs: None,
             media: None,
             asked: None,
             quiet: None,
             contradicted: false,
+            locked_out: false,
         })
     }
 
@@ -267,6 +274,7 @@ impl Lease {
         let now = now();
         if was_on_air {
             self.media = Some(now);
+            self.runs = self.media;
             let good_for = self.account.scaled(self.clocks.after_loss);
             self.good_until = Some(now + good_for);
             self.glance = Some(now + self.account.scaled(GLANCE_AFTER));
@@ -290,6 +298,7 @@ impl Lease {
                 continue;
             }
             self.media = Some(now());
+            self.runs = self.media;
             if witnessed.is_none_or(|at| now().saturating_duration_since(at) >= witness_every) {
                 witnessed = Some(now());
                 self.witness().await;
@@ -433,6 +442,7 @@ impl Lease {
                 status.starts += 1;
             });
             self.counted = Some(now());
+            self.runs = self.counted;
             self.asked(false);
             tracing::info!("starting the stream at {}", key.vendor);
         }
@@ -489,6 +499,12 @@ impl Lease {
                 }
                 // Once for each time that media flowed: what fails after that is no new stop by others.
                 self.media = None;
+                if self.counted.is_none() {
+                    let (wall, zone) = (self.account.wall(), self.zone.clone());
+                    let most = self.clocks.idle_stop;
+                    self.account
+                        .change(|ledger| ledger.lapsed(&key, most, wall, &zone));
+                }
                 self.rests(&key, State::Stopped, taken).await;
             }
             self.counted = None;
@@ -501,9 +517,9 @@ impl Lease {
                 );
             }
             let (publisher, wall) = (self.publisher.clone(), self.account.wall());
-            let day = self.today();
+            let zone = self.zone.clone();
             self.account
-                .write(|ledger| ledger.adopted(&key, &publisher, wall, day))
+                .write(|ledger| ledger.adopted(&key, &publisher, wall, &zone))
                 .await;
             self.counted = Some(now());
         }
@@ -528,6 +544,9 @@ impl Lease {
 
     fn know(&mut self, stream: &Stream) {
         self.stream = Some(stream.clone());
+        if stream.state.is_charged() {
+            self.runs = Some(now());
+        }
         let key = self.key_of(stream);
         if matches!(stream.state, State::Live | State::Ready | State::Starting) {
             if let Some(asked) = &mut self.asked {
@@ -537,7 +556,7 @@ impl Lease {
         }
         let day = self.today();
         let (ours, ran) =
-            (self.account).read(|ledger| (ledger.is_ours(&key), ledger.ran(&key, day)));
+            (self.account).read(|ledger| (ledger.is_ours(&key), ledger.ran_on(&key, day)));
         self.status.send_if_modified(|status| {
             let before = status.clone();
             status.stream_id = Some(stream.id.clone());
@@ -548,19 +567,28 @@ impl Lease {
         });
     }
 
-    /// Adds the time since the last count, if the stream runs, and writes it down.
+    /// Adds the time since the last count, if the stream runs, and writes it down. What the vendor would have stopped
+    /// meanwhile is not taken to run on, unless it is seen to.
     async fn count(&mut self) {
         let (Some(since), Some(key)) = (self.counted, self.key()) else {
             return;
         };
         let now = now();
-        let time = now.saturating_duration_since(since) * self.account.shared.speed;
-        self.counted = Some(now);
-        let (wall, day) = (self.account.wall(), self.today());
+        let idle_stop = self.account.scaled(self.clocks.idle_stop);
+        let until = self.runs.map_or(now, |seen| now.min(seen + idle_stop));
+        let time = until.saturating_duration_since(since) * self.account.shared.speed;
+        if time.is_zero() {
+            return;
+        }
+        self.counted = Some(until);
+        let ago = SignedDuration::try_from(now - until).unwrap_or_default();
+        let wall = self.account.wall();
+        let (end, day) = (wall.checked_sub(ago).unwrap_or(wall), self.today());
+        let zone = self.zone.clone();
         self.account
-            .write(|ledger| ledger.ran_for(&key, time, wall, day))
+            .write(|ledger| ledger.ran(&key, time, end, &zone))
             .await;
-        let ran = self.account.read(|ledger| ledger.ran(&key, day));
+        let ran = self.account.read(|ledger| ledger.ran_on(&key, day));
         self.status
             .send_modify(|status| (status.day, status.ran) = (day, ran));
     }
@@ -571,7 +599,21 @@ impl Lease {
         };
         // Whatever a vendor cannot say now it may say in a minute; media does not wait for it.
         match self.platform.refresh(&stream).await {
-            Ok(shown) => self.seen(&shown).await,
+            Ok(shown) => {
+                self.locked_out = false;
+                self.seen(&shown).await;
+            }
+            Err(error)
+                if matches!(
+                    error.refusal(),
+                    Some(Refusal::Credential | Refusal::Forbidden)
+                ) && !self.locked_out =>
+            {
+                self.locked_out = true;
+                tracing::error!(
+                    "{error}. Media goes on, but until then onair can neither stop the stream nor start it again"
+                );
+            }
             Err(error) => tracing::debug!("no state of the stream: {error}"),
         }
         let seen = match self.platform.witness(&stream.id).await {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::hours::by_day;
 use crate::net;
 
 /// The form of the file.
@@ -17,7 +19,7 @@ const FORMER: &str = "onair.streams/1";
 /// Most streams kept; one kiosk has a handful in its life.
 const STREAMS_MAX: usize = 256;
 /// Most days of minutes kept of a stream.
-const DAYS_MAX: usize = 62;
+pub(super) const DAYS_MAX: usize = 62;
 /// How far back starts count as one series.
 const SERIES: Duration = Duration::from_secs(3_600);
 /// Longest unattended time that is added to the minutes when a stream is found running again: beyond it a clock is
@@ -77,6 +79,14 @@ impl Default for Ledger {
     }
 }
 
+impl Entry {
+    /// Time since it was last seen running; `None` if it was not, or if a clock was set since.
+    fn unseen(&self, now: Timestamp) -> Option<Duration> {
+        let gap = now.as_second().checked_sub(self.seen_running?)?;
+        u64::try_from(gap).ok().map(Duration::from_secs)
+    }
+}
+
 impl Ledger {
     /// Reads the file; the second value says that it was of the former form, and should be written again. An error says
     /// why it cannot be understood, without a word of what stands there.
@@ -121,7 +131,7 @@ impl Ledger {
     }
 
     /// Time that it ran on `day`.
-    pub fn ran(&self, key: &Key, day: Date) -> Duration {
+    pub fn ran_on(&self, key: &Key, day: Date) -> Duration {
         let ms = (self.entry(key)).and_then(|entry| entry.ran_ms.get(&day.to_string()));
         Duration::from_millis(ms.copied().unwrap_or(0))
     }
@@ -213,19 +223,41 @@ impl Ledger {
         self.entry_mut(key).left = true;
     }
 
-    /// It was found running at the start of onair: it is used again, and the time since it was last seen counts.
-    pub fn adopted(&mut self, key: &Key, publisher: &str, now: Timestamp, day: Date) {
+    /// It was found running at the start of onair: it is used again, and the time since it was last seen counts, by
+    /// the days of `zone`.
+    pub fn adopted(&mut self, key: &Key, publisher: &str, now: Timestamp, zone: &TimeZone) {
         let entry = self.entry_mut(key);
         publisher.clone_into(&mut entry.publisher);
         entry.left = false;
-        let gap = entry.seen_running.map_or(0, |seen| now.as_second() - seen);
-        let gap = Duration::from_secs(u64::try_from(gap).unwrap_or(0));
-        let counted = entry.ours && gap <= GAP_MAX;
-        self.ran_for(key, if counted { gap } else { Duration::ZERO }, now, day);
+        let gap = entry.unseen(now).filter(|gap| *gap <= GAP_MAX);
+        let counted = gap.filter(|_| entry.ours).unwrap_or_default();
+        entry.seen_running = Some(now.as_second());
+        self.ran(key, counted, now, zone);
+    }
+
+    /// It was found at rest, and nobody looked since it was last seen running: it ran on for as long as its vendor lets
+    /// it without media, which is `idle_stop`, or until somebody stopped it, which cannot be told from that.
+    pub fn lapsed(&mut self, key: &Key, idle_stop: Duration, now: Timestamp, zone: &TimeZone) {
+        let entry = self.entry_mut(key);
+        let (Some(gap), Some(seen)) = (entry.unseen(now), entry.seen_running.take()) else {
+            return;
+        };
+        let time = gap.min(idle_stop);
+        let end = i64::try_from(time.as_secs()).ok();
+        let end = end.and_then(|time| Timestamp::from_second(seen.checked_add(time)?).ok());
+        self.ran(key, time, end.unwrap_or(now), zone);
+        self.entry_mut(key).seen_running = None;
+    }
+
+    /// It ran for `time` up to `end`, by the days of `zone`.
+    pub fn ran(&mut self, key: &Key, time: Duration, end: Timestamp, zone: &TimeZone) {
+        for (day, time) in by_day(time, end, zone) {
+            self.ran_for(key, time, end, day);
+        }
     }
 
     /// It ran for `time` up to `now`, on `day`.
-    pub fn ran_for(&mut self, key: &Key, time: Duration, now: Timestamp, day: Date) {
+    fn ran_for(&mut self, key: &Key, time: Duration, now: Timestamp, day: Date) {
         let entry = self.entry_mut(key);
         entry.seen_running = Some(now.as_second());
         let ms = entry.ran_ms.entry(day.to_string()).or_default();
@@ -271,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: Date = jiff::civil::date(2026, 11, 21);
+    const DAY: Date = jiff::civil::date(2026, 11, 18);
 
     fn key(id: &str) -> Key {
         Key {
@@ -316,7 +348,7 @@ mod tests {
         ledger.asking(&a, "main", at(0));
         ledger.leave(&a);
         assert!(ledger.is_ours(&a) && ledger.orphans(|_| false).is_empty());
-        ledger.adopted(&a, "main", at(1), DAY);
+        ledger.adopted(&a, "main", at(1), &TimeZone::UTC);
         assert_eq!(
             ledger.orphans(|_| false).len(),
             1,
@@ -331,8 +363,8 @@ mod tests {
         ledger.ran_for(&a, 4 * MINUTE, at(1), DAY);
         ledger.ran_for(&a, MINUTE, at(2), DAY + 1.day());
         ledger.ran_for(&key("b"), MINUTE, at(2), DAY);
-        assert_eq!(ledger.ran(&a, DAY), 7 * MINUTE);
-        assert_eq!(ledger.ran(&a, DAY + 1.day()), MINUTE);
+        assert_eq!(ledger.ran_on(&a, DAY), 7 * MINUTE);
+        assert_eq!(ledger.ran_on(&a, DAY + 1.day()), MINUTE);
         for n in 0..100 {
             ledger.ran_for(&a, MINUTE, at(3), DAY + (n + 2).days());
         }
@@ -344,16 +376,43 @@ mod tests {
     fn the_time_nobody_looked_counts_when_ours_is_found_running() {
         let (mut ledger, a) = (Ledger::default(), key("a"));
         ledger.asking(&a, "main", at(0));
-        ledger.adopted(&a, "main", at(10), DAY);
-        assert_eq!(ledger.ran(&a, DAY), 10 * MINUTE);
+        ledger.adopted(&a, "main", at(10), &TimeZone::UTC);
+        assert_eq!(ledger.ran_on(&a, DAY), 10 * MINUTE);
         // A clock that stepped by a year, in either direction, makes no bill.
-        ledger.adopted(&a, "main", at(525_600), DAY);
-        ledger.adopted(&a, "main", at(-525_600), DAY);
-        assert_eq!(ledger.ran(&a, DAY), 10 * MINUTE);
+        ledger.adopted(&a, "main", at(525_600), &TimeZone::UTC);
+        ledger.adopted(&a, "main", at(-525_600), &TimeZone::UTC);
+        assert_eq!(ledger.ran_on(&a, DAY), 10 * MINUTE);
         // Another's time is another's bill.
-        ledger.adopted(&key("b"), "main", at(0), DAY);
-        ledger.adopted(&key("b"), "main", at(10), DAY);
-        assert_eq!(ledger.ran(&key("b"), DAY), Duration::ZERO);
+        ledger.adopted(&key("b"), "main", at(0), &TimeZone::UTC);
+        ledger.adopted(&key("b"), "main", at(10), &TimeZone::UTC);
+        assert_eq!(ledger.ran_on(&key("b"), DAY), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_night_that_nobody_looked_belongs_to_both_its_days() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        // From 23:06 to 01:06.
+        ledger.asking(&a, "main", at(12 * 60));
+        ledger.adopted(&a, "main", at(14 * 60), &TimeZone::UTC);
+        let (day, next) = (ledger.ran_on(&a, DAY), ledger.ran_on(&a, DAY + 1.day()));
+        assert_eq!(day + next, 120 * MINUTE);
+        assert!(day > 50 * MINUTE && next > 50 * MINUTE, "{day:?} {next:?}");
+    }
+
+    #[test]
+    fn what_lapsed_while_nobody_looked_ran_for_the_vendors_time_at_most() {
+        for (back_after, ran) in [(1, 1), (2, 2), (300, 2), (5_000_000, 2)] {
+            let (mut ledger, a) = (Ledger::default(), key("a"));
+            ledger.asking(&a, "main", at(0));
+            ledger.lapsed(&a, 2 * MINUTE, at(back_after), &TimeZone::UTC);
+            assert_eq!(ledger.ran_on(&a, DAY), ran * MINUTE, "{back_after}");
+            ledger.lapsed(&a, 2 * MINUTE, at(back_after + 1), &TimeZone::UTC);
+            assert_eq!(ledger.ran_on(&a, DAY), ran * MINUTE, "once is enough");
+        }
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        ledger.lapsed(&a, 2 * MINUTE, at(-10), &TimeZone::UTC);
+        assert_eq!(ledger.ran_on(&a, DAY), Duration::ZERO, "the clock was set");
     }
 
     #[test]
@@ -398,14 +457,14 @@ mod tests {
         let former = r#"{ "schema": "onair.streams/1", "streams": [{
             "vendor": "qencode", "api": "https://gate.example/planted-path/v1", "id": "a", "publisher": "main",
             "ours": true, "left": false, "seen_running": 1795000000, "starts": [1795000000], "taken": [],
-            "ran_ms": { "2026-11-21": 60000 } }] }"#;
+            "ran_ms": { "2026-11-18": 60000 } }] }"#;
         let (ledger, is_former) = Ledger::read(former).unwrap();
         let key = Key {
             api: net::masked("https://gate.example/planted-path/v1"),
             ..key("a")
         };
         assert!(is_former && ledger.is_ours(&key));
-        assert_eq!(ledger.ran(&key, DAY), MINUTE);
+        assert_eq!(ledger.ran_on(&key, DAY), MINUTE);
         let text = serde_json::to_string(&ledger).unwrap();
         assert!(
             !text.contains("planted") && text.contains("gate.example"),
@@ -436,6 +495,6 @@ mod tests {
         other.asking(&key("b"), "main", at(0));
         one.add(other);
         assert!(!one.is_ours(&key("a")) && one.is_ours(&key("b")));
-        assert_eq!(one.ran(&key("a"), DAY), MINUTE);
+        assert_eq!(one.ran_on(&key("a"), DAY), MINUTE);
     }
 }

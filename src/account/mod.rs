@@ -13,7 +13,7 @@
 //! with what to do, and each later change is a new try. What a folder that cannot be written says of a former onair is
 //! read all the same.
 //!
-//! A start of which it is not known whether it took place may do so for another [`STALE_FOR`]: until then no vendor's
+//! A start of which it is not known whether it took place may do so for another fifteen seconds: until then no vendor's
 //! word that the stream rests ends its being ours.
 
 mod file;

@@ -37,17 +37,23 @@ pub async fn run(args: cli::Stream, _globals: cli::Global) -> anyhow::Result<Exi
     let mut platform = platform::connect(account, publisher, &Pace::default())?;
     let platform = platform.as_mut();
     let (streams, is_list) = match args.action {
-        StreamAction::List => (platform.list().await?, true),
+        StreamAction::List => {
+            let streams = platform.list().await?;
+            if streams.is_empty() {
+                tracing::info!("the account has no streams; `onair stream create` makes one");
+            }
+            (streams, true)
+        }
         StreamAction::Create => {
             let StreamRef::Name(name) = &wanted else {
                 bail!("name the stream to create by --name");
             };
             // By its name neither of two could be found any more.
-            let there = platform.list().await?;
-            if let Some(same) = there.iter().find(|stream| stream.name == *name) {
+            if let Some(known) = platform.list().await?.iter().find(|s| s.name == *name) {
                 bail!(
-                    "there is a stream {name:?} already, {}; it can be used, or deleted first",
-                    same.id
+                    "there is a stream {name:?} already, with the id {}; use that one, or give another --name, for \
+                     two of one name cannot be told apart",
+                    known.id
                 );
             }
             (vec![platform.create(name).await?], false)

@@ -367,7 +367,7 @@ mod tests {
         let mut announcer = Announcer::new(t0, Some(S * 20));
         let words = announcer.stopping("asked to stop");
         assert_eq!(words[0], Word::Stopping);
-        assert_eq!(words[1], Word::ExtendTimeout(S * 22));
+        assert_eq!(words[1], Word::ExtendTimeout(DRAIN_WITHIN + EXIT_WITHIN));
         let words = announcer.look(t0, &on_air(t0), &good(t0));
         assert_eq!(words, [Word::Watchdog], "neither ready nor another status");
     }

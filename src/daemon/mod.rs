@@ -170,8 +170,8 @@ impl Daemon {
     }
 
     /// Carries out what has to be done to `supervisor` until `stop`; also what `hangup` asks for and, if `watch` says
-    /// so, a change of `files`. What was begun is finished, within fourteen seconds, so that nobody is cut off while
-    /// parting. Returns why the process must end by itself, if that came first.
+    /// so, a change of `files`. What was begun is finished, within [`DRAIN_WITHIN`], so that nobody is cut off
+    /// while parting. Returns why the process must end by itself, if that came first.
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,

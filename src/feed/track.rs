@@ -326,14 +326,8 @@ impl Life {
             }
             (
                 _,
-                Input::Answered
-                | Input::Appeared
-                | Input::Reached(_)
-                | Input::Tick
-                | Input::Wanted,
-            ) => {
-                Action::Nothing
-            }
+                Input::Answered | Input::Appeared | Input::Reached(_) | Input::Tick | Input::Wanted,
+            ) => Action::Nothing,
         }
     }
 

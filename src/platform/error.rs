@@ -99,14 +99,18 @@ impl Refusal {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// Several streams have this name.
-    #[error("{vendor} has {n} streams {stream}; name one of them by its stream_id")]
+    #[error(
+        "{vendor} has {} streams {stream}, with the ids {}; name one of them by its id",
+        ids.len(),
+        listed(ids)
+    )]
     Ambiguous {
         /// Whose.
         vendor: &'static str,
         /// Which.
         stream: StreamRef,
-        /// How many.
-        n: usize,
+        /// Their identifiers.
+        ids: Vec<String>,
     },
     /// The interface could not be reached.
     #[error("{vendor} cannot be asked to {call}")]
@@ -152,7 +156,12 @@ pub enum Error {
         encoder: String,
     },
     /// The vendor refused.
-    #[error("{vendor} did not {call} (HTTP {status}{}): {text}; {}", coded(code), refusal.advice())]
+    #[error(
+        "{vendor} did not {call} (HTTP {status}{}): {text}; {}{}",
+        coded(code),
+        refusal.advice(),
+        later(retry_after)
+    )]
     Refused {
         /// Whose.
         vendor: &'static str,
@@ -200,6 +209,22 @@ pub enum Error {
         /// Times it was stopped by others within the hour.
         stops: usize,
     },
+}
+
+/// Most identifiers that are listed.
+const LISTED: usize = 10;
+
+fn listed(ids: &[String]) -> String {
+    let more = if ids.len() > LISTED { ", ..." } else { "" };
+    let first: Vec<&str> = ids.iter().take(LISTED).map(String::as_str).collect();
+    format!("{}{more}", first.join(", "))
+}
+
+fn later(retry_after: &Option<Duration>) -> String {
+    match retry_after {
+        Some(after) => format!("; it wants to be asked again in {} s", after.as_secs()),
+        None => String::new(),
+    }
 }
 
 fn coded(code: &str) -> String {

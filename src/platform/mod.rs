@@ -189,7 +189,7 @@ pub async fn find(platform: &mut dyn Platform, stream: &StreamRef) -> Result<Str
         several => Err(Error::Ambiguous {
             vendor,
             stream: stream.clone(),
-            n: several.len(),
+            ids: several.iter().map(|stream| stream.id.clone()).collect(),
         }),
     }
 }

@@ -20,6 +20,8 @@ use crate::net::http::Method;
 const VENDOR: &str = "qencode";
 /// An access token lives 24 hours; it is renewed before.
 const TOKEN_FOR: Duration = Duration::from_secs(23 * 3600);
+/// How a stream may have to be started; the documents show only its path, and POST for a stop.
+const START_VERBS: [Method; 2] = [Method::Post, Method::Put];
 /// How a stream may have to be changed; which of them is unsaid.
 const UPDATE_VERBS: [Method; 3] = [Method::Patch, Method::Put, Method::Post];
 
@@ -211,7 +213,15 @@ impl Platform for Qencode {
     async fn start(&mut self, stream: &Stream) -> Result<Stream, Error> {
         self.tell_callback(&stream.id).await;
         let path = ["live-streams", &stream.id, "start"];
-        let json = match self.ask(Call::Start, Method::Post, &path, None).await {
+        let [first, second] = START_VERBS;
+        let mut answer = self.ask(Call::Start, first, &path, None).await;
+        if let Err(Error::Refused {
+            status: 405 | 501, ..
+        }) = &answer
+        {
+            answer = self.ask(Call::Start, second, &path, None).await;
+        }
+        let json = match answer {
             Ok(json) => json,
             Err(error) if error.refusal() == Some(Refusal::WrongState) => {
                 let shown = self.show(&stream.id).await?;

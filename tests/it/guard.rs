@@ -159,12 +159,15 @@ async fn a_stream_that_is_stopped_again_and_again_is_no_longer_started() {
     let world = World::new(|_| {}).await;
     let account = world.account().await;
     let publisher = world.start(&config(world.qencode()), &account);
-    let given_up = |p: &Snapshot| match &p.state {
-        State::Waiting {
+    let given_up = |p: &Snapshot| {
+        let State::Waiting {
             verdict: Verdict::Operator { advice, every },
             ..
-        } => advice.contains("another onair") && *every >= 100 * S,
-        _ => false,
+        } = &p.state
+        else {
+            return false;
+        };
+        advice.contains("another onair") && *every >= 100 * S
     };
     let mut stops = 0;
     loop {

@@ -21,6 +21,8 @@ use onair::media::time::MediaClock;
 use onair::network::Network;
 use onair::platform::Pace;
 use onair::publisher::{Cause, Publisher, Snapshot, State, Verdict};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::{SOON, clock, small_feed};
@@ -612,6 +614,42 @@ impl Drop for Daemon {
     }
 }
 
+/// Where a vendor's interface is behind a [`gate`].
+const GATE: &str = "/planted-path";
+
+/// Hands on what is asked for below [`GATE`] to `url`, as a company's gate to the world might; nothing else gets through.
+async fn gate(url: &str) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    let vendor = url.strip_prefix("http://").expect("plain HTTP").to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut inside, _)) = listener.accept().await {
+            let vendor = vendor.clone();
+            tokio::spawn(async move {
+                let mut head = String::new();
+                while !head.contains("\r\n\r\n") {
+                    let mut piece = [0; 4096];
+                    let n = inside.read(&mut piece).await.unwrap_or(0);
+                    if n == 0 {
+                        return;
+                    }
+                    head.push_str(&String::from_utf8_lossy(&piece[..n]));
+                }
+                let asked = format!(" {GATE}/");
+                if let Ok(mut outside) = TcpStream::connect(vendor).await
+                    && head.contains(&asked)
+                {
+                    let head = head.replacen(&asked, " /", 1);
+                    // Whoever hangs up has what he wanted.
+                    drop(outside.write_all(head.as_bytes()).await);
+                    drop(tokio::io::copy_bidirectional(&mut inside, &mut outside).await);
+                }
+            });
+        }
+    });
+    at
+}
+
 /// Waits until `n` lines of the log say that media is accepted.
 async fn accepted(log: &Path, n: usize) {
     let seen = async {
@@ -635,6 +673,14 @@ async fn a_daemon_killed_at_both_vendors_adopts_its_streams_and_stops_them_when_
     let world = World::new(|rest| rest.time_scale = Some(0.25)).await;
     let (config, log) = world.write_config();
     let folder = world.state.path();
+    // As of an interface behind a gate, whose address is as good as a password.
+    let mut text = std::fs::read_to_string(&config).expect("it is there");
+    for vendor in onair::lab::Vendor::ALL {
+        let url = world.lab.rest(vendor).expect("control planes");
+        let gate = gate(url.strip_suffix(vendor.root()).expect("its root")).await;
+        text = text.replace(&url, &format!("http://{gate}{GATE}{}", vendor.root()));
+    }
+    std::fs::write(&config, text).expect("written");
     let daemon = Daemon::start(&config, &log);
     accepted(&log, 2).await;
     drop(daemon);
@@ -651,7 +697,7 @@ async fn a_daemon_killed_at_both_vendors_adopts_its_streams_and_stops_them_when_
     let logged = std::fs::read_to_string(&log).expect("a log");
     assert!(logged.contains("which onair had started; going on with it"));
     // What the vendors handed out is as secret as what was configured.
-    let mut secrets: Vec<String> = [TOKEN, KEY].map(str::to_owned).into();
+    let mut secrets: Vec<String> = [TOKEN, KEY, &GATE[1..]].map(str::to_owned).into();
     for session in world.lab.hub().sessions() {
         let (_, stream) = session.name.split_once('/').expect("a full name");
         secrets.push(stream.to_owned());

@@ -449,6 +449,35 @@ async fn minutes_are_counted_while_it_runs_and_the_limit_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_night_without_the_vendor_counts_only_as_long_as_it_lets_a_stream_run() {
+    let minutes = |lease: &Lease| lease.watch().borrow().ran.as_secs() / 60;
+    for stopped in [true, false] {
+        let (mut lease, vendor, _) = lease(qencode(), |_| {});
+        lease.ready().await.unwrap();
+        lease.session_ended(true);
+        // The interface is out of reach, and so is the server.
+        for _ in 0..8 {
+            pass(3_600).await;
+            vendor.with(|script| script.refusals.push_back(Refusal::Trouble));
+            assert!(lease.ready().await.unwrap().doubt.is_some());
+            lease.session_ended(false);
+        }
+        assert_eq!(minutes(&lease), 2, "the vendor stops it after two");
+        if stopped {
+            vendor.with(|script| script.state = Some(State::Stopped));
+        }
+        pass(60).await;
+        lease.ready().await.unwrap();
+        pass(1).await;
+        lease.count().await;
+        let counted = minutes(&lease);
+        // Who pays for it otherwise?
+        let expected = if stopped { 2 } else { 8 * 60 + 1 };
+        assert_eq!(counted, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_is_tried_thrice_and_what_was_not_stopped_stays_written_down() {
     let (mut lease, vendor, account) = lease(qencode(), |_| {});
     lease.ready().await.unwrap();
@@ -510,7 +539,10 @@ async fn a_vendor_that_wants_to_be_left_alone_is_asked_to_stop_when_it_says() {
     lease.release(Release::Close).await;
     assert!(began.elapsed() < Duration::from_secs(5), "it waits in vain");
     assert_eq!(vendor.asked(), "Stop");
-    assert_eq!(account.orphans(|_| false), [vendor.key.clone()]);
+    assert_eq!(
+        account.orphans(|_| false),
+        std::slice::from_ref(&vendor.key)
+    );
     // Off the air it is tried again each minute.
     pass(60).await;
     lease.release(Release::Close).await;
@@ -565,7 +597,10 @@ async fn what_is_in_doubt_when_onair_ends_stays_written_down() {
     cut_off(&mut lease, Duration::from_millis(100)).await;
     let ended = tokio::time::timeout(Duration::from_secs(3), lease.release(Release::Exit)).await;
     assert!(ended.is_err(), "it is not certain by then");
-    assert_eq!(account.orphans(|_| false), [vendor.key.clone()]);
+    assert_eq!(
+        account.orphans(|_| false),
+        std::slice::from_ref(&vendor.key)
+    );
     // Not even a look at it by the next publisher makes it certain.
     lease.stream = None;
     assert!(lease.may_come_up(&vendor.key));
@@ -661,7 +696,7 @@ async fn what_a_former_onair_wrote_is_known_though_its_folder_takes_nothing_now(
     std::fs::remove_file(folder.path().join("lock")).unwrap();
     std::fs::create_dir(folder.path().join("lock")).unwrap();
     let (_, _, account) = without_state(folder.path());
-    assert_eq!(account.orphans(|_| false), [key.clone()]);
+    assert_eq!(account.orphans(|_| false), std::slice::from_ref(&key));
     // Where it can be used again, what is known by then counts.
     std::fs::remove_dir(folder.path().join("lock")).unwrap();
     account

@@ -173,7 +173,10 @@ async fn a_flood_is_cut_off() {
         .await
         .1
         .unwrap_err();
-    assert!(error.to_string().contains("longer than 4096 KiB"), "{error}");
+    assert!(
+        error.to_string().contains("longer than 4096 KiB"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -189,6 +189,14 @@ async fn a_start_of_a_started_stream_and_a_stop_of_a_stopped_one_are_successes()
 }
 
 #[tokio::test]
+async fn a_start_that_wants_another_verb_gets_it() {
+    let vendor = Scripted::new(&[TOKEN, (405, "", ""), (200, "", STARTED)]).await;
+    vendor.qencode().start(&resting()).await.unwrap();
+    let lines = vendor.lines().await;
+    assert_eq!(lines[2], "PUT /api/live-streams/s1/start");
+}
+
+#[tokio::test]
 async fn the_server_is_found_wherever_a_reply_holds_it() {
     for reply in [
         format!(r#"{{"server_urls":{{"webrtc":"{URL}"}}}}"#),

@@ -248,7 +248,11 @@ async fn a_name_is_found_page_by_page_and_must_be_unique() {
     assert_eq!(vendor.lines().await, expected);
     let vendor = Scripted::new(&pages[..2]).await;
     let twice = find(&mut *vendor.wowza(), &name("n1")).await.unwrap_err();
-    assert!(matches!(twice, Error::Ambiguous { n: 2, .. }), "{twice}");
+    assert!(
+        matches!(&twice, Error::Ambiguous { ids, .. } if ids.len() == 2),
+        "{twice}"
+    );
+    assert!(twice.to_string().contains("with the ids"), "{twice}");
     let vendor = Scripted::new(&pages[..2]).await;
     let none = find(&mut *vendor.wowza(), &name("n201")).await.unwrap_err();
     assert!(

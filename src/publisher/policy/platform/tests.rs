@@ -135,7 +135,7 @@ fn what_only_a_person_can_mend_is_told_at_once() {
         Error::Ambiguous {
             vendor,
             stream: stream.clone(),
-            n: 2,
+            ids: Vec::new(),
         },
         Error::NoSuchStream { vendor, stream },
         Error::NotWebrtc {
