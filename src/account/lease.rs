@@ -313,6 +313,8 @@ impl Lease {
             match self.platform.stop(&key.id).await {
                 Ok(state) => {
                     tracing::info!("the stream is stopped at {}", key.vendor);
+                    // Nobody fights for a stream that onair itself stops.
+                    self.account.change(|ledger| ledger.ends_in_order(&key));
                     self.rests(&key, state, false).await;
                     return;
                 }
