@@ -32,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) kept: Kept,
     /// How the session ended; `None` if there was none to begin with.
     pub(super) ended: Option<Ended>,
+    /// The stream was given back, or it was tried.
+    pub(super) given: bool,
 }
 
 /// What an attempt needs, besides what is kept.
@@ -54,15 +56,17 @@ impl Attempt {
         self.telemetry
             .send_modify(|t| t.progress = Progress::Signalling);
         let ended = self.session(&mut kept).await;
+        let given = self.part.is_cancelled();
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
-            if self.part.is_cancelled() {
+            if given {
                 give(lease, &self.ends).await;
             }
         }
         Outcome {
             kept,
             ended: Some(ended),
+            given,
         }
     }
 
@@ -161,7 +165,11 @@ pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> O
     if let Some(lease) = &mut kept.lease {
         give(lease, &ends).await;
     }
-    Outcome { kept, ended: None }
+    Outcome {
+        kept,
+        ended: None,
+        given: true,
+    }
 }
 
 /// Gives the stream back, bounded: what could not be stopped stays written down, and is stopped later.
