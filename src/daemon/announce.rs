@@ -32,6 +32,8 @@ pub(super) struct Announcer {
     began: Instant,
     watchdog: Option<Duration>,
     ready: bool,
+    /// The word that the start or a reload is over did not reach the manager.
+    ready_untold: bool,
     stopping: bool,
     petted: Option<Instant>,
     status: String,
@@ -46,6 +48,7 @@ impl Announcer {
             began: now,
             watchdog,
             ready: false,
+            ready_untold: false,
             stopping: false,
             petted: None,
             status: String::new(),
@@ -66,6 +69,9 @@ impl Announcer {
                 words.push(Word::ExtendTimeout(EXTENSION));
             }
         }
+        if std::mem::take(&mut self.ready_untold) && !self.stopping {
+            words.push(Word::Ready);
+        }
         let due = |every: Duration| {
             let last = self.petted;
             last.is_none_or(|last| now.saturating_duration_since(last) >= every / 4)
@@ -80,6 +86,19 @@ impl Announcer {
             self.status = status;
         }
         words
+    }
+
+    /// These words did not reach the manager, who had no room for them: what it must hear is said again.
+    pub(super) fn untold(&mut self, words: &[Word]) {
+        for word in words {
+            match word {
+                Word::Ready => self.ready_untold = true,
+                Word::Status(_) => self.status.clear(),
+                Word::Watchdog => self.petted = None,
+                // Said again by itself, or of no consequence.
+                Word::ExtendTimeout(_) | Word::Reloading | Word::Stopping => {}
+            }
+        }
     }
 
     /// The configuration is about to be read again. A manager that waits for the start must not take the word that
@@ -116,6 +135,7 @@ impl Announcer {
         let stuck = health.stuck.iter();
         said.extend(stuck.map(|stuck| format!("{} is stuck {}", stuck.part, stuck.doing)));
         said.extend(self.note.clone());
+        said.extend(overview.unwritten.clone());
         let publishers = overview.publishers.iter();
         said.extend(publishers.map(|(name, publisher)| format!("{name} {}", place(publisher))));
         for (name, feed) in &overview.feeds {
@@ -306,6 +326,26 @@ mod tests {
         assert!(!late.contains(&Word::Watchdog), "an old judgement");
         let words = announcer.look(now, &overview, &good(now));
         assert!(words.contains(&Word::Watchdog), "well again");
+    }
+
+    #[test]
+    fn what_did_not_reach_the_manager_is_said_again_until_it_does() {
+        let t0 = Instant::now();
+        let mut announcer = Announcer::new(t0, Some(S * 20));
+        let all = announcer.look(t0, &on_air(t0), &good(t0));
+        assert_eq!(all.len(), 3, "{all:?}");
+        for _ in 0..3 {
+            announcer.untold(&all);
+            assert_eq!(announcer.look(t0, &on_air(t0), &good(t0)), all);
+        }
+        assert_eq!(announcer.look(t0, &on_air(t0), &good(t0)), []);
+        announcer.reloading();
+        let over = announcer.reloaded(None);
+        announcer.untold(&over);
+        assert_eq!(announcer.look(t0, &on_air(t0), &good(t0)), [Word::Ready]);
+        announcer.untold(&[Word::Ready]);
+        announcer.stopping("asked to stop");
+        assert_eq!(announcer.look(t0, &on_air(t0), &good(t0)), []);
     }
 
     #[test]

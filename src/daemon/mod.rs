@@ -85,7 +85,10 @@ impl Voice {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         // Told under the lock, so that words come in the order in which they were decided.
-        self.manager.tell(&words(&mut announcer));
+        let words = words(&mut announcer);
+        if !self.manager.tell(&words) {
+            announcer.untold(&words);
+        }
     }
 }
 

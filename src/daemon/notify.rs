@@ -78,14 +78,23 @@ impl Manager {
         self.watchdog
     }
 
-    /// Tells `words` in one message.
-    pub fn tell(&self, words: &[Word]) {
+    /// Whether there is a manager, which starts the process anew when it has failed.
+    pub const fn is_there(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// Tells `words` in one message. False if the manager had no room for it, so that it was not told.
+    pub fn tell(&self, words: &[Word]) -> bool {
         let Some((from, to)) = self.to.as_ref().filter(|_| !words.is_empty()) else {
-            return;
+            return true;
         };
         let message: String = words.iter().map(line).collect();
-        if let Err(error) = from.send_to_addr(message.as_bytes(), to) {
-            tracing::debug!(%error, "the service manager was not told");
+        match from.send_to_addr(message.as_bytes(), to) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "the service manager was not told");
+                false
+            }
         }
     }
 }
@@ -135,7 +144,7 @@ mod tests {
         ] {
             let manager = Manager::new(&name, Some(Duration::from_secs(30))).unwrap();
             assert_eq!(manager.watchdog(), Some(Duration::from_secs(30)));
-            manager.tell(&[Word::Ready, Word::Status("on air".to_owned())]);
+            assert!(manager.tell(&[Word::Ready, Word::Status("on air".to_owned())]));
             assert_eq!(received(&socket), "READY=1\nSTATUS=on air\n");
             manager.tell(&[Word::ExtendTimeout(Duration::from_secs(20)), Word::Watchdog]);
             assert_eq!(
@@ -172,13 +181,16 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let manager = Manager::new(path.as_os_str(), None).unwrap();
         // It does not read: what no longer fits is dropped.
-        for _ in 0..10_000 {
-            manager.tell(&[Word::Watchdog]);
-        }
+        let told = (0..10_000).filter(|_| manager.tell(&[Word::Watchdog]));
+        let told = told.count();
+        assert!(told > 0 && told < 10_000, "{told}");
         drop(socket);
         std::fs::remove_file(&path).unwrap();
-        manager.tell(&[Word::Stopping]);
-        Manager::default().tell(&[Word::Stopping]);
+        assert!(!manager.tell(&[Word::Stopping]));
+        assert!(
+            Manager::default().tell(&[Word::Stopping]),
+            "there is nobody to tell"
+        );
         assert!(Manager::new(OsStr::new("vsock:2:1"), None).is_err());
         // A manager that is executed anew binds another socket at the same place.
         let socket = UnixDatagram::bind(&path).unwrap();
