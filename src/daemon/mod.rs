@@ -12,6 +12,7 @@ mod announce;
 mod escalation;
 pub mod notify;
 pub mod pressure;
+mod relapse;
 mod relief;
 pub mod reload;
 mod watchdog;
@@ -29,9 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::load;
 use crate::health::{self, Budget, Health, Judge, Part};
-use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor, View};
+use crate::supervisor::{
+    AGAIN_EVERY, CHANGE_WITHIN, DRAIN_WITHIN, Overview, Supervisor, View, chain,
+};
 
 pub use announce::READY_WITHIN;
+pub use relapse::Relapse;
 
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
@@ -112,6 +116,18 @@ impl Daemon {
         look: impl Fn() -> Overview + Send + 'static,
         manager: Manager,
     ) -> std::io::Result<Self> {
+        Self::start_after(0, look, manager)
+    }
+
+    /// [`Self::start`] after so many processes in a row that ended because they were stuck (see [`Relapse`]).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_after(
+        ends: u32,
+        look: impl Fn() -> Overview + Send + 'static,
+        manager: Manager,
+    ) -> std::io::Result<Self> {
         let watchdog = Watchdog::start(RUNTIME_WITHIN, bite)?;
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
@@ -126,7 +142,7 @@ impl Daemon {
         let (remedy, remedies) = mpsc::channel(QUEUE);
         let watchman = Watchman {
             look: Box::new(look),
-            judge: Judge::new(Budget::default()),
+            judge: Judge::new(Budget::default()).after_ends(ends),
             escalation: Escalation::new(every),
             voice: Arc::clone(&voice),
             watchdog,
@@ -369,17 +385,6 @@ fn done(
         )),
         Err(error) => Err(chain(&error)),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn now() -> Instant {
