@@ -47,8 +47,11 @@ use watchdog::Watchdog;
 /// Exit code of a process that was stuck: `EX_TEMPFAIL`, for another one may do better at once.
 pub const STUCK: u8 = 75;
 
-/// Time without a sign of life of the runtime after which the process ends; an orderly end fits in.
-const RUNTIME_WITHIN: Duration = DRAIN_WITHIN.saturating_add(Duration::from_secs(15));
+/// Time without a sign of life of the runtime after which the process ends. An orderly end fits in, also one that is
+/// decided on while a change is under way, for which it waits.
+const RUNTIME_WITHIN: Duration = CHANGE_WITHIN
+    .saturating_add(DRAIN_WITHIN)
+    .saturating_add(Duration::from_secs(10));
 
 /// Commands and remedies that may wait; more are refused.
 const QUEUE: usize = 8;
@@ -180,7 +183,7 @@ impl Daemon {
     }
 
     /// Carries out what has to be done to `supervisor` until `stop`; also what `hangup` asks for and, if `watch` says
-    /// so, a change of `files`. What was begun is finished, within fourteen seconds, so that nobody is cut off while
+    /// so, a change of `files`. What was begun is finished, within [`CHANGE_WITHIN`], so that nobody is cut off while
     /// parting. Returns why the process must end by itself, if that came first.
     pub async fn tend(
         &mut self,
@@ -192,6 +195,9 @@ impl Daemon {
     ) -> Option<String> {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(AGAIN_EVERY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        again.reset();
         loop {
             let request = tokio::select! {
                 biased;
@@ -202,20 +208,33 @@ impl Daemon {
                 },
                 Some(()) = hangup.recv() => Some((Command::Reload, None)),
                 Some(request) = self.requests.1.recv() => Some((request.command, Some(request.reply))),
+                _ = again.tick() => {
+                    supervisor.start_absent();
+                    continue;
+                }
                 _ = poll.tick(), if watch => None,
             };
             let (command, reply) = match request {
                 Some(request) => request,
                 None => match blocking(stop, &mut files, Files::changed).await? {
-                    true => (Command::Reload, None),
-                    false => continue,
+                    Ok(true) => (Command::Reload, None),
+                    Ok(false) => continue,
+                    Err(why) => {
+                        tracing::error!("the files cannot be looked at: {why}");
+                        continue;
+                    }
                 },
             };
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
-                    let reading = blocking(stop, &mut files, Files::read).await?;
-                    let outcome = reload(supervisor, reading).await;
+                    let outcome = match blocking(stop, &mut files, Files::read).await? {
+                        Ok(reading) => reload(supervisor, reading).await,
+                        Err(why) => Err(format!(
+                            "reading the configuration failed ({why}), which is a fault of onair; what it said before \
+                             runs on"
+                        )),
+                    };
                     let note = outcome.as_ref().err().cloned();
                     self.voice.say(|announcer| announcer.reloaded(note));
                     outcome
@@ -317,12 +336,12 @@ impl Watchman {
     }
 }
 
-/// Does what may block with the files, elsewhere; `None` if `stop` came first.
+/// Does what may block with the files, elsewhere; `None` if `stop` came first, and why if it panicked.
 async fn blocking<T: Send + 'static>(
     stop: &CancellationToken,
     files: &mut Files,
     work: fn(&mut Files) -> T,
-) -> Option<T> {
+) -> Option<Result<T, String>> {
     let mut theirs = files.clone();
     let work = tokio::task::spawn_blocking(move || {
         let done = work(&mut theirs);
@@ -331,9 +350,11 @@ async fn blocking<T: Send + 'static>(
     tokio::select! {
         () = stop.cancelled() => None,
         worked = work => {
-            let (theirs, done) = worked.ok()?;
-            *files = theirs;
-            Some(done)
+            let done = worked.map(|(theirs, done)| {
+                *files = theirs;
+                done
+            });
+            Some(done.map_err(|error| error.to_string()))
         }
     }
 }
@@ -367,7 +388,7 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
     match reloaded.failed.first() {
         None => Ok(format!("the configuration was read: {}", reloaded.plan)),
         Some(error) => Err(format!(
-            "the configuration was taken in part: {}; what could not begin anew goes on as it was",
+            "the configuration was taken in part: {}; what could not begin anew goes on as it was, if it can",
             chain(error)
         )),
     }
@@ -473,5 +494,17 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(watchdogs(&socket), 0);
         assert!(daemon.remedies.try_recv().is_err(), "said once");
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_the_files_are_read_is_a_fault_of_one_reading() {
+        let (stop, mut files) = (CancellationToken::new(), Files::new("onair.toml".into()));
+        let boom = |_: &mut Files| -> bool { panic!("on purpose") };
+        let failed = blocking(&stop, &mut files, boom).await.unwrap();
+        assert!(failed.unwrap_err().contains("panic"));
+        assert_eq!(blocking(&stop, &mut files, |_| 7).await, Some(Ok(7)));
+        stop.cancel();
+        let work = |_: &mut Files| std::thread::park_timeout(Duration::from_millis(50));
+        assert_eq!(blocking(&stop, &mut files, work).await, None);
     }
 }
