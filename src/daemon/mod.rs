@@ -319,6 +319,9 @@ impl Watchman {
                     tracing::error!(
                         "{why}; the process ends with code {STUCK}, to be started anew"
                     );
+                    // It hears no more that all is well, and must not lose patience before a change that is under way
+                    // is over, for which the end waits.
+                    self.voice.say(|announcer| announcer.stopping(why));
                 }
                 Some(Remedy::Restart(name)) => {
                     self.judge.forget(&Part::Publisher(name.clone()));
