@@ -25,8 +25,11 @@ const SUSPENDED: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(10);
 
 /// How old a process must be before a device that hangs in its driver ends it. If a new process does not free the
-/// device, the slate stays on air for so long between two of them.
+/// device, the slate stays on air for so long between two of them, and from each to the next for twice as long.
 const DEVICE_AFTER: Duration = Duration::from_secs(600);
+
+/// Longest such time.
+const DEVICE_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
 // How long each part may stand still before it counts as stuck: longer than all the deadlines together that the part
 // has for itself, for this is for when those failed. A feed's are shares of the service's watchdog, and so is the
@@ -154,6 +157,8 @@ impl Mark {
 pub struct Judge {
     encoding: Duration,
     seen: BTreeMap<Part, (Mark, Instant)>,
+    /// Processes in a row that ended because they were stuck.
+    ended: u32,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -164,9 +169,16 @@ impl Judge {
         Self {
             encoding: budget.encoded(),
             seen: BTreeMap::new(),
+            ended: 0,
             first: None,
             last: None,
         }
+    }
+
+    /// Before it `n` processes in a row ended because they were stuck: as much longer a device may hang now.
+    pub fn after_ends(mut self, n: u32) -> Self {
+        self.ended = n;
+        self
     }
 
     /// Looks at everything at `now` and judges. To be called every [`LOOK_EVERY`].
@@ -176,7 +188,7 @@ impl Judge {
             .replace(now)
             .is_some_and(|last| now.saturating_duration_since(last) >= SUSPENDED);
         let first = *self.first.get_or_insert(now);
-        let young = now.saturating_duration_since(first) < DEVICE_AFTER;
+        let young = now.saturating_duration_since(first) < device_after(self.ended);
         let mut seen = BTreeMap::new();
         let mut stuck = Vec::new();
         for (part, mark) in marks(now, overview) {
@@ -207,6 +219,13 @@ impl Judge {
     }
 }
 
+/// How old a process must be before a device that hangs ends it, after `ends` of them in a row.
+fn device_after(ends: u32) -> Duration {
+    DEVICE_AFTER
+        .saturating_mul(2_u32.saturating_pow(ends))
+        .min(DEVICE_AFTER_MAX)
+}
+
 /// A mark for each part that has to move.
 fn marks(now: Instant, overview: &Overview) -> Vec<(Part, Mark)> {
     let publishers = overview.publishers.iter().filter_map(|(name, publisher)| {
@@ -222,7 +241,9 @@ fn marks(now: Instant, overview: &Overview) -> Vec<(Part, Mark)> {
             let encoding = wanted.then_some(Mark::Encoding {
                 units: track.ledger.units,
             });
-            track.stuck.map(Mark::Hung).or(encoding)
+            // A device that nobody wants the picture of is no reason to end what others are on air with.
+            let hung = (track.stuck).filter(|stuck| wanted || *stuck != feed::Stuck::Device);
+            hung.map(Mark::Hung).or(encoding)
         };
         let video = mark(&feed.video).map(|mark| (Part::Video(name.clone()), mark));
         let audio = mark(&feed.audio).map(|mark| (Part::Audio(name.clone()), mark));
@@ -443,6 +464,34 @@ mod tests {
         }
         let (second, _) = first_stuck(3_600, hung(feed::Stuck::Encoder, 5)).unwrap();
         assert_eq!(second, 5);
+    }
+
+    #[test]
+    fn a_device_that_a_new_process_does_not_free_ends_ever_fewer_and_one_that_nobody_wants_none() {
+        let t0 = Instant::now();
+        let hung = |subscriptions| {
+            let mut status = feed(subscriptions, 7);
+            status.video.as_mut().unwrap().stuck = Some(feed::Stuck::Device);
+            Overview {
+                feeds: [("front".to_owned(), status)].into(),
+                ..Overview::default()
+            }
+        };
+        let age_at_end = |ends| {
+            let mut judge = Judge::new(&feed::Budget::default()).after_ends(ends);
+            let second = (0..).find(|second| {
+                let health = judge.look(t0 + S * *second, &hung(1));
+                health
+                    .stuck
+                    .iter()
+                    .any(|s| s.doing == "in its device's driver")
+            });
+            second.unwrap()
+        };
+        for (ends, expected) in [(0, 600), (1, 1_200), (3, 4_800), (30, 86_400)] {
+            assert_eq!(age_at_end(ends), expected, "{ends}");
+        }
+        assert_eq!(first_stuck(3_600, |_| hung(0)), None);
     }
 
     #[test]

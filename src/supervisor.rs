@@ -1,11 +1,12 @@
 //! The supervisor owns the feeds and the publishers: starts them from the configuration, follows a change of it, and
 //! drains them.
 
+mod absent;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,7 +20,10 @@ use crate::net::{self, Dialer};
 use crate::network::Network;
 use crate::publisher::{Publisher, Snapshot, State};
 
+pub use absent::AGAIN_EVERY;
 pub use plan::{Change, Plan};
+
+use absent::Absent;
 
 /// Longest time given to publishers to part from their servers.
 const PART_WITHIN: Duration = Duration::from_secs(5);
@@ -34,6 +38,9 @@ const FEED_WITHIN: Duration = Duration::from_secs(2);
 pub const DRAIN_WITHIN: Duration = PART_WITHIN
     .saturating_add(RELEASE_WITHIN)
     .saturating_add(FEED_WITHIN);
+
+/// Longest time that a change of what runs takes: [`Supervisor::reload`], or one publisher that is begun anew or held.
+pub const CHANGE_WITHIN: Duration = DRAIN_WITHIN;
 
 /// Why a part of the configuration could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +58,17 @@ pub enum Error {
         source: feed::Error,
     },
     /// A publisher's feed did not start.
-    #[error("publisher {name} cannot start: its feed {feed} does not run")]
+    #[error(
+        "publisher {name} cannot start: its feed {feed} does not run{}",
+        why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+    )]
     NoFeed {
         /// Its name.
         name: String,
         /// That of the feed.
         feed: String,
+        /// Why that does not run, where there is such a feed.
+        why: Option<String>,
     },
     /// A publisher's certificate authorities cannot be read.
     #[error("publisher {name} cannot start")]
@@ -84,6 +96,10 @@ pub struct Supervisor {
     publishers: BTreeMap<String, Publisher>,
     /// Publishers that somebody wants off air, with the last that was seen of them.
     held: BTreeMap<String, watch::Receiver<Snapshot>>,
+    /// Publishers that cannot be started.
+    absent: Absent,
+    /// Feeds that cannot be started, and why.
+    barren: BTreeMap<String, String>,
     members: watch::Sender<Members>,
     account: Account,
     /// Publishers at platforms that are gone, the latest last: what could not be stopped for them still may be.
@@ -98,7 +114,7 @@ pub struct Supervisor {
 pub struct Reloaded {
     /// What was to change.
     pub plan: Plan,
-    /// What could not be started as it is configured now; it goes on as it was, if it was there before.
+    /// What could not be started as it is configured now; it goes on as it was, if it can. If not, it is tried again.
     pub failed: Vec<Error>,
 }
 
@@ -113,6 +129,8 @@ struct Members {
 #[derive(Clone)]
 pub struct View {
     members: watch::Receiver<Members>,
+    /// Why what the next process should know is not written down.
+    unwritten: watch::Receiver<Option<String>>,
 }
 
 /// Everything that runs at one instant, by name.
@@ -122,6 +140,8 @@ pub struct Overview {
     pub feeds: BTreeMap<String, feed::Status>,
     /// The publishers.
     pub publishers: BTreeMap<String, Snapshot>,
+    /// Why the state that the next process should know is not written down, while that is so.
+    pub unwritten: Option<String>,
 }
 
 impl View {
@@ -137,6 +157,7 @@ impl View {
             publishers: publishers
                 .map(|(name, publisher)| (name.clone(), publisher.borrow().clone()))
                 .collect(),
+            unwritten: self.unwritten.borrow().clone(),
         }
     }
 
@@ -152,9 +173,13 @@ impl View {
 }
 
 impl Supervisor {
-    /// Starts all feeds and publishers of `config`. `seed` makes all jitter.
+    /// Starts all feeds and publishers of `config`. `seed` makes all jitter. What cannot be started is shown as such and
+    /// tried again by [`Self::start_absent`].
     ///
     /// `network` is the network this host is in, as it changes. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the folder of state is in use, or if nothing at all can be started.
     pub fn start(
         config: &Config,
         clock: MediaClock,
@@ -189,19 +214,34 @@ impl Supervisor {
             feeds: BTreeMap::new(),
             publishers: BTreeMap::new(),
             held: BTreeMap::new(),
+            absent: Absent::default(),
+            barren: BTreeMap::new(),
             members: watch::Sender::default(),
             account,
             former: Vec::new(),
             orphans,
         };
+        let mut failed = Vec::new();
         for (name, feed) in &config.feeds {
-            supervisor.start_feed(name, feed)?;
+            failed.extend(supervisor.start_feed(name, feed).err());
         }
         for (name, publisher) in &config.publishers {
-            supervisor.start_publisher(name, publisher)?;
+            failed.extend(supervisor.start_or_note(name, publisher).err());
         }
-        supervisor.show();
-        Ok(supervisor)
+        let nothing = match config.publishers.is_empty() {
+            true => supervisor.feeds.is_empty(),
+            false => supervisor.publishers.is_empty(),
+        };
+        for error in &failed {
+            tracing::error!("{}; it is tried again", chain(error));
+        }
+        match failed.into_iter().next() {
+            Some(error) if nothing => Err(error),
+            _ => {
+                supervisor.show();
+                Ok(supervisor)
+            }
+        }
     }
 
     /// The guard of the account, which outlives any publisher.
@@ -213,6 +253,7 @@ impl Supervisor {
     pub fn view(&self) -> View {
         View {
             members: self.members.subscribe(),
+            unwritten: self.account.trouble(),
         }
     }
 
@@ -222,7 +263,7 @@ impl Supervisor {
     }
 
     /// Puts `config` to work and touches only what differs (see [`Plan`]). `touched` are the files it names whose
-    /// content has changed. Bounded by [`DRAIN_WITHIN`], for what ends is drained first: a camera opens only once.
+    /// content has changed. Bounded by [`CHANGE_WITHIN`], for what ends is drained first: a camera opens only once.
     ///
     /// What the table for the process as a whole says is not looked at: it holds from start to end.
     pub async fn reload(&mut self, config: &Config, touched: &BTreeSet<PathBuf>) -> Reloaded {
@@ -232,6 +273,18 @@ impl Supervisor {
             found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
         };
         let (config, mut failed) = self.startable(config, &mut plan);
+        // What differs from the configuration is what should run and does not.
+        for (name, change) in &mut plan.feeds {
+            if matches!(change, Change::Keep | Change::Retune) && !self.feeds.contains_key(name) {
+                *change = Change::Start;
+            }
+        }
+        for (name, change) in &mut plan.publishers {
+            let there = self.publishers.contains_key(name) || self.held.contains_key(name);
+            if *change == Change::Keep && !there {
+                *change = Change::Start;
+            }
+        }
         let gone = named(&plan.publishers, &[Change::End, Change::Replace]);
         let stream = |publishers: &BTreeMap<String, config::Publisher>, name: &str| {
             let server = publishers.get(name).map(|publisher| &publisher.server);
@@ -256,6 +309,8 @@ impl Supervisor {
         self.part(&gone, release).await;
         self.held
             .retain(|name, _| config.publishers.contains_key(name));
+        (self.absent).retain(|name| config.publishers.contains_key(name));
+        (self.barren).retain(|name, _| config.feeds.contains_key(name));
         let gone = named(&plan.feeds, &[Change::End, Change::Replace]);
         self.end(&gone).await;
 
@@ -265,12 +320,11 @@ impl Supervisor {
                 continue;
             };
             failed.push(error);
-            match before.feeds.remove(&name) {
-                Some(old) => {
-                    failed.extend(self.start_feed(&name, &old).err());
-                    self.config.feeds.insert(name, old);
-                }
-                None => drop(self.config.feeds.remove(&name)),
+            // What cannot go on as it was is still wanted as it is configured now.
+            if let Some(old) = before.feeds.remove(&name)
+                && self.start_feed(&name, &old).is_ok()
+            {
+                self.config.feeds.insert(name, old);
             }
         }
         for name in named(&plan.feeds, &[Change::Retune]) {
@@ -282,16 +336,14 @@ impl Supervisor {
             if self.held.contains_key(&name) {
                 continue;
             }
-            let Err(error) = self.start_publisher(&name, &config.publishers[&name]) else {
+            let Err(error) = self.start_or_note(&name, &config.publishers[&name]) else {
                 continue;
             };
             failed.push(error);
-            match before.publishers.remove(&name) {
-                Some(old) => {
-                    failed.extend(self.start_publisher(&name, &old).err());
-                    self.config.publishers.insert(name, old);
-                }
-                None => drop(self.config.publishers.remove(&name)),
+            if let Some(old) = before.publishers.remove(&name)
+                && self.start_publisher(&name, &old).is_ok()
+            {
+                self.config.publishers.insert(name, old);
             }
         }
         self.remember(&former);
@@ -301,38 +353,80 @@ impl Supervisor {
         Reloaded { plan, failed }
     }
 
-    /// `config` without what could not be started by it, which `plan` then leaves as it is: whoever is on air must not
-    /// be parted from its server for a file that turns out to be of no use.
+    /// `config` as it was for those who run and could not be started by it, which `plan` then leaves as they are: whoever
+    /// is on air must not be parted from its server for a file that turns out to be of no use.
     fn startable(&self, config: &Config, plan: &mut Plan) -> (Config, Vec<Error>) {
         let mut config = config.clone();
         let mut failed = Vec::new();
         for (name, change) in &mut plan.publishers {
-            let wanted = config.publishers.get(name);
-            let replaced = wanted
-                .is_some_and(|publisher| plan.feeds.get(&publisher.feed) == Some(&Change::Replace));
-            if replaced || !matches!(change, Change::Start | Change::Replace) {
+            let old = self.config.publishers.get(name);
+            let (Change::Replace, Some(old), Some(wanted)) =
+                (*change, old, config.publishers.get(name))
+            else {
+                continue;
+            };
+            // Without its feed it cannot go on.
+            let ends = |feed: &str| {
+                matches!(
+                    plan.feeds.get(feed),
+                    Some(Change::End | Change::Replace) | None
+                )
+            };
+            let runs = self.publishers.contains_key(name) || self.held.contains_key(name);
+            if !runs || ends(&old.feed) || plan.feeds.get(&wanted.feed) == Some(&Change::Replace) {
                 continue;
             }
-            let Some(Err(error)) = wanted.map(|publisher| startable(name, publisher)) else {
+            let Err(error) = startable(name, wanted) else {
                 continue;
             };
             failed.push(error);
             *change = Change::Keep;
-            match self.config.publishers.get(name) {
-                Some(old) => drop(config.publishers.insert(name.clone(), old.clone())),
-                None => drop(config.publishers.remove(name)),
-            }
+            config.publishers.insert(name.clone(), old.clone());
         }
         (config, failed)
     }
 
-    /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by [`DRAIN_WITHIN`]. False if
-    /// there is none of that name, or it is held off air.
+    /// Starts what is configured and could not be started before, where that is possible now. To be called every
+    /// [`AGAIN_EVERY`]. Reads certificate authorities.
+    pub fn start_absent(&mut self) {
+        self.account.write_again();
+        let config = self.config.clone();
+        let mut changed = false;
+        for (name, feed) in &config.feeds {
+            if !self.feeds.contains_key(name) {
+                match self.start_feed(name, feed) {
+                    Ok(()) => {
+                        changed = true;
+                        tracing::info!("feed {name} begins, which could not before");
+                    }
+                    Err(error) => tracing::debug!("{}", chain(&error)),
+                }
+            }
+        }
+        for (name, publisher) in &config.publishers {
+            if self.publishers.contains_key(name) || self.held.contains_key(name) {
+                continue;
+            }
+            let known = self.absent.why(name);
+            changed = true;
+            match self.start_or_note(name, publisher) {
+                Ok(()) => tracing::info!("publisher {name} begins, which could not before"),
+                Err(error) if known == Some(chain(&error)) => {}
+                Err(error) => tracing::error!("{}; it is tried again", chain(&error)),
+            }
+        }
+        if changed {
+            self.show();
+        }
+    }
+
+    /// Ends the publisher `name`, whatever it is stuck in, and begins it anew. Bounded by [`CHANGE_WITHIN`]. False if there
+    /// is none of that name, or it is held off air.
     ///
     /// # Errors
     /// If it cannot begin again.
     pub async fn restart_publisher(&mut self, name: &str) -> Result<bool, Error> {
-        if !self.publishers.contains_key(name) {
+        if self.held.contains_key(name) {
             return Ok(false);
         }
         if let Some(publisher) = self.config.publishers.get(name) {
@@ -351,18 +445,24 @@ impl Supervisor {
         }
     }
 
-    /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by [`DRAIN_WITHIN`]. False if none
-    /// of that name runs.
+    /// Takes the publisher `name` off air until [`Self::resume_publisher`]. Bounded by [`CHANGE_WITHIN`]. False if none of
+    /// that name runs or is to run.
     pub async fn hold_publisher(&mut self, name: &str) -> bool {
-        let Some(publisher) = self.publishers.get(name) else {
+        let seen = match self.publishers.get(name) {
+            Some(publisher) => {
+                let watch = publisher.watch();
+                self.part(&[name.to_owned()], |_| Release::Close).await;
+                Some(watch.borrow().clone())
+            }
+            None => self.absent.forget(name),
+        };
+        let Some(seen) = seen else {
             return false;
         };
-        let watch = publisher.watch();
-        self.part(&[name.to_owned()], |_| Release::Close).await;
         // However its task ended, it is off the air now.
         let last = Snapshot {
             state: State::Stopped,
-            ..watch.borrow().clone()
+            ..seen
         };
         let held = watch::Sender::new(last).subscribe();
         self.held.insert(name.to_owned(), held);
@@ -416,21 +516,36 @@ impl Supervisor {
         let Some(publisher) = self.config.publishers.get(name).cloned() else {
             return Ok(false);
         };
-        let started = self.start_publisher(name, &publisher);
+        let started = self.start_or_note(name, &publisher);
         self.show();
         started.map(|()| true)
     }
 
+    /// Starts a publisher; one that cannot start is shown with the reason.
+    fn start_or_note(&mut self, name: &str, publisher: &config::Publisher) -> Result<(), Error> {
+        let started = self.start_publisher(name, publisher);
+        if let Err(error) = &started {
+            (self.absent).note(name, publisher, chain(error), now());
+        }
+        started
+    }
+
     fn start_feed(&mut self, name: &str, feed: &config::Feed) -> Result<(), Error> {
-        let started =
-            Feed::start_within(name, feed, self.clock, self.budget).map_err(|source| {
-                Error::Feed {
+        let started = Feed::start_within(name, feed, self.clock, self.budget);
+        match started {
+            Ok(started) => {
+                self.barren.remove(name);
+                self.feeds.insert(name.to_owned(), started);
+                Ok(())
+            }
+            Err(source) => {
+                self.barren.insert(name.to_owned(), chain(&source));
+                Err(Error::Feed {
                     name: name.to_owned(),
                     source,
-                }
-            })?;
-        self.feeds.insert(name.to_owned(), started);
-        Ok(())
+                })
+            }
+        }
     }
 
     fn start_publisher(&mut self, name: &str, publisher: &config::Publisher) -> Result<(), Error> {
@@ -438,6 +553,7 @@ impl Supervisor {
             return Err(Error::NoFeed {
                 name: name.to_owned(),
                 feed: publisher.feed.clone(),
+                why: self.barren.get(&publisher.feed).cloned(),
             });
         };
         let started = Publisher::start(
@@ -453,6 +569,7 @@ impl Supervisor {
             name: name.to_owned(),
             source,
         })?;
+        self.absent.forget(name);
         self.publishers.insert(name.to_owned(), started);
         Ok(())
     }
@@ -495,15 +612,31 @@ impl Supervisor {
             publishers: publishers
                 .map(|(name, publisher)| (name.clone(), publisher.watch()))
                 .chain(self.held.clone())
+                .chain(self.absent.watches())
                 .collect(),
         });
     }
 
     /// Parts from all servers, stops what was started at platforms, then ends the feeds. Bounded by [`DRAIN_WITHIN`].
-    pub async fn drain(mut self) {
+    pub async fn drain(self) {
+        self.drain_by(Release::Exit).await;
+    }
+
+    /// The same of a process that is followed by another at once: what was started at platforms goes on for that one, if
+    /// it will find it written down.
+    pub async fn hand_over(self) {
+        let written = self.account.is_kept() && self.account.trouble().borrow().is_none();
+        let release = match written {
+            true => Release::HandOver,
+            false => Release::Exit,
+        };
+        self.drain_by(release).await;
+    }
+
+    async fn drain_by(mut self, release: Release) {
         self.orphans.abort();
         let publishers: Vec<String> = self.publishers.keys().cloned().collect();
-        self.part(&publishers, |_| Release::Exit).await;
+        self.part(&publishers, |_| release).await;
         let feeds: Vec<String> = self.feeds.keys().cloned().collect();
         self.end(&feeds).await;
     }
@@ -516,6 +649,21 @@ fn startable(name: &str, publisher: &config::Publisher) -> Result<(), Error> {
         name: name.to_owned(),
         source,
     })
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Stops what was started and what none of `config` wants, or wants but for the `held`.

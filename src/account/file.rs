@@ -3,22 +3,29 @@
 //! It is replaced by renaming a file that is written and synchronised beside it, so that at any instant, a power cut
 //! included, one of the two versions is there whole. One that cannot be read is set aside, for it may tell a person
 //! which streams to look after; onair goes on without it.
+//!
+//! The version before is kept, and the next one is written over it: on most file systems that takes no new room, so a
+//! disk that fills up does not keep from being written down what starts to cost. A file is padded for the same reason.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::ledger::Ledger;
 
 /// The ledger's name in the folder of state.
 const NAME: &str = "streams.json";
-/// Where its next version is written.
+/// Where its next version is written: the version before.
 const NEXT: &str = "streams.json.new";
 /// Where one that cannot be read is put.
 const DAMAGED: &str = "streams.json.damaged";
 /// Held while onair runs.
 const LOCK: &str = "lock";
+/// The file is padded to a multiple of this, which holds the ledger of a few streams for two months.
+const ROOM: usize = 16 << 10;
 /// Larger than any ledger.
 const BYTES_MAX: u64 = 4 << 20;
 
@@ -27,12 +34,15 @@ const BYTES_MAX: u64 = 4 << 20;
 pub enum Error {
     /// Another onair uses it.
     #[error(
-        "{} is in use by another onair; end that one, or give this one a state_dir of its own",
-        path.display()
+        "{} is in use by another onair{}; end that one, or give this one a state_dir of its own",
+        path.display(),
+        holder.map(|id| format!(" (process {id})")).unwrap_or_default()
     )]
     InUse {
         /// The folder.
         path: PathBuf,
+        /// The process, as it wrote down itself.
+        holder: Option<u32>,
     },
     /// It cannot be made or written.
     #[error(
@@ -64,22 +74,62 @@ impl Folder {
             source,
         };
         fs::create_dir_all(path).map_err(io)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join(LOCK))
-            .map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse {
-                path: path.to_owned(),
-            }),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+        let at = path.join(LOCK);
+        let mut lock = lock_file(&at).map_err(io)?;
+        let taken = match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let holder = holder(&mut lock);
+                let Some(over) = holder.filter(|id| is_over(*id)) else {
+                    return Err(Error::InUse {
+                        path: path.to_owned(),
+                        holder,
+                    });
+                };
+                // It was killed and writes no more, but a driver holds a thread of it, and that thread the lock.
+                tracing::error!(
+                    "process {over}, an onair that was killed, cannot end, for a thread of it is stuck in a driver; \
+                     going on with its {}. Restart the machine when that is possible",
+                    path.display()
+                );
+                let gate = File::open(path).map_err(io)?;
+                match gate.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => {
+                        return Err(Error::InUse {
+                            path: path.to_owned(),
+                            holder: None,
+                        });
+                    }
+                    Err(TryLockError::Error(source)) => return Err(io(source)),
+                }
+                if is_at(&lock, &at) {
+                    fs::remove_file(&at).map_err(io)?;
+                }
+                lock = lock_file(&at).map_err(io)?;
+                lock.try_lock()
+            }
+            taken => taken,
+        };
+        match taken {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                    holder: holder(&mut lock),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        // For people and for the next process; a full disk must not keep from going on.
+        drop(sign(&mut lock));
+        let next = path.join(NEXT);
+        if !next.exists() {
+            drop(put(&next, &vec![b' '; ROOM]));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The ledger; an empty one if there is none, or none that can be read, which is set aside.
@@ -120,19 +170,15 @@ impl Folder {
     }
 
     fn replace(&self, ledger: &Ledger) -> io::Result<()> {
-        let next = self.path.join(NEXT);
-        let text = serde_json::to_vec_pretty(ledger)?;
-        // Whose streams run when is nobody else's business.
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&next)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&next, self.path.join(NAME))?;
+        let (next, at) = (self.path.join(NEXT), self.path.join(NAME));
+        let mut text = serde_json::to_vec_pretty(ledger)?;
+        text.resize(text.len().next_multiple_of(ROOM), b' ');
+        put(&next, &text)?;
+        if renameat_with(CWD, &next, CWD, &at, RenameFlags::EXCHANGE).is_err() {
+            // There is none to exchange it with, or the file system cannot.
+            fs::rename(&next, &at)?;
+            drop(put(&next, &text));
+        }
         // The rename itself has to last too.
         File::open(&self.path)?.sync_all()
     }
@@ -143,6 +189,75 @@ pub(super) fn glimpsed(path: &Path) -> Ledger {
     let text = read(&path.join(NAME)).ok().flatten();
     let ledger = text.and_then(|text| Ledger::read(&text).ok());
     ledger.map(|(ledger, _)| ledger).unwrap_or_default()
+}
+
+/// Writes a file over what it was. Blocks until the disk has it.
+fn put(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Whose streams run when is nobody else's business.
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)?;
+    if file.metadata()?.len() > text.len() as u64 {
+        file.set_len(text.len() as u64)?;
+    }
+    file.sync_all()
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+}
+
+/// Writes down who holds the lock.
+fn sign(lock: &mut File) -> io::Result<()> {
+    lock.rewind()?;
+    let said = format!("{}\n", std::process::id());
+    lock.write_all(said.as_bytes())?;
+    lock.set_len(said.len() as u64)
+}
+
+/// Who holds the lock, as it wrote down itself.
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut said = String::new();
+    lock.rewind().ok()?;
+    lock.take(16).read_to_string(&mut said).ok()?;
+    said.trim().parse().ok()
+}
+
+/// Whether a process has ended but for threads that the system cannot end yet.
+fn is_over(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The name of the program stands before, and may hold anything.
+    let state = (stat.rsplit_once(") ")).and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('X' | 'Z')) || is_killed(id)
+}
+
+/// Whether it was killed and has not ended.
+fn is_killed(id: u32) -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    pending.fold(0, |all, mask| all | mask) & SIGKILL != 0
+}
+
+/// Whether `file` is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |found: io::Result<fs::Metadata>| found.ok().map(|file| (file.dev(), file.ino()));
+    let known = id(file.metadata());
+    known.is_some() && known == id(fs::metadata(path))
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
@@ -191,7 +306,83 @@ mod tests {
         folder.write(&filled(2)).unwrap();
         drop(folder);
         assert_eq!(Folder::open(&path).unwrap().read(), filled(2));
-        assert!(!path.join(NEXT).exists());
+    }
+
+    #[test]
+    fn the_next_version_takes_the_room_of_the_one_before_the_last() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        let files = || {
+            let all = [NAME, NEXT].map(|name| fs::metadata(place.path().join(name)).unwrap());
+            let mut seen = all.map(|file| (file.ino(), file.len(), file.blocks()));
+            seen.sort_unstable();
+            seen
+        };
+        folder.write(&filled(1)).unwrap();
+        folder.write(&filled(2)).unwrap();
+        let room = files();
+        for n in [3, 1, 4, 2] {
+            folder.write(&filled(n)).unwrap();
+            assert_eq!(folder.read(), filled(n));
+            assert_eq!(files(), room);
+        }
+        // What outgrows it and comes back is whole as well.
+        for n in [200, 1] {
+            folder.write(&filled(n)).unwrap();
+            folder.write(&filled(n)).unwrap();
+            assert_eq!(folder.read(), filled(n));
+        }
+        assert_eq!(files(), room);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_the_last_version_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        folder.write(&filled(1)).unwrap();
+        let next = place.path().join(NEXT);
+        fs::remove_file(&next).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+        let error = folder.write(&filled(2)).unwrap_err();
+        let Error::Io { source, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(folder.read(), filled(1));
+    }
+
+    #[test]
+    fn a_folder_is_taken_over_from_a_process_that_has_ended_and_from_no_other() {
+        let place = tempfile::tempdir().unwrap();
+        let first = Folder::open(place.path()).unwrap();
+        first.write(&filled(1)).unwrap();
+        let refused = Folder::open(place.path()).unwrap_err();
+        let id = std::process::id();
+        assert!(
+            refused.to_string().contains(&format!("process {id}")),
+            "{refused}"
+        );
+
+        // A process that has ended, whose end nobody has asked for yet.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let lock = place.path().join(LOCK);
+        let since = std::time::Instant::now();
+        while !is_over(child.id()) {
+            assert!(since.elapsed().as_secs() < 60, "it does not end");
+            std::thread::yield_now();
+        }
+        fs::write(&lock, child.id().to_string()).unwrap();
+        let second = Folder::open(place.path()).unwrap();
+        assert_eq!(second.read(), filled(1));
+        let refused = Folder::open(place.path()).unwrap_err();
+        assert!(matches!(refused, Error::InUse { holder: Some(holder), .. } if holder == id));
+        // What the dead one held is of no concern any more.
+        drop(first);
+        Folder::open(place.path()).unwrap_err();
+        drop(second);
+        Folder::open(place.path()).unwrap();
+        child.wait().unwrap();
+        assert!(!is_over(id));
     }
 
     #[test]
@@ -211,7 +402,8 @@ mod tests {
         let folder = Folder::open(place.path()).unwrap();
         folder.write(&filled(1)).unwrap();
         let whole = fs::read(place.path().join(NAME)).unwrap();
-        for n in 0..whole.len() {
+        let json = whole.trim_ascii_end().len();
+        for n in 0..json {
             fs::write(place.path().join(NAME), &whole[..n]).unwrap();
             assert_eq!(folder.read(), Ledger::default(), "{n} bytes");
             assert_eq!(fs::read(place.path().join(DAMAGED)).unwrap(), &whole[..n]);

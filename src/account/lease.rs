@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 pub use release::{RELEASE_WITHIN, Release};
 
+use super::claims::Claim;
 use super::ledger::Key;
 use super::{Account, STALE_FOR};
 use crate::config::platform::{Platform as Config, StreamRef, Vendor};
@@ -142,6 +143,8 @@ pub struct Lease {
     status: watch::Sender<Status>,
     /// As it was seen last.
     stream: Option<Stream>,
+    /// That no other publisher here uses it.
+    claim: Option<Claim>,
     /// Up to when its server is good without asking.
     good_until: Option<Instant>,
     /// When to look whether it was stopped, while its server is good.
@@ -196,6 +199,7 @@ impl Lease {
             zone,
             status,
             stream: None,
+            claim: None,
             good_until: None,
             glance: None,
             counted: None,
@@ -221,10 +225,28 @@ impl Lease {
     /// The stream that has to be given back: before the first look at it, as the ledger knows it from a former onair.
     fn held(&self) -> Option<Key> {
         let vendor = self.config.vendor.name();
-        self.account.read(|ledger| match self.key() {
-            Some(key) => ledger.is_ours(&key).then_some(key),
-            None => (ledger.held(&self.publisher, vendor, &api(&self.config))).cloned(),
-        })
+        self.account
+            .read(|ledger| match self.key() {
+                Some(key) => ledger.is_ours(&key).then_some(key),
+                None => (ledger.held(&self.publisher, vendor, &api(&self.config))).cloned(),
+            })
+            // Another publisher may have gone on with what was this one's.
+            .filter(|key| !self.account.shared.claims.is_anothers(key, &self.publisher))
+    }
+
+    /// Claims the stream for this publisher.
+    fn claim(&mut self, stream: &Stream) -> Result<(), Error> {
+        let key = self.key_of(stream);
+        if self.claim.as_ref().is_some_and(|claim| claim.is_of(&key)) {
+            return Ok(());
+        }
+        self.claim = None;
+        let claimed = self.account.shared.claims.claim(&key, &self.publisher);
+        self.claim = Some(claimed.map_err(|publisher| Error::InUse {
+            vendor: self.config.vendor.name(),
+            publisher,
+        })?);
+        Ok(())
     }
 
     /// Makes the stream ready and says where it takes media. Bounded by some minutes; may be dropped at any time, for
@@ -309,6 +331,7 @@ impl Lease {
     /// Asks until the stream takes media, starting it where it rests.
     async fn bring_up(&mut self) -> Result<Server, Error> {
         let mut stream = self.look().await?;
+        self.claim(&stream)?;
         let deadline = now() + self.account.scaled(START_WITHIN);
         let mut asked: Option<Instant> = None;
         loop {

@@ -62,7 +62,7 @@ pub struct Entry {
     asked: Option<i64>,
     /// Up to when its minutes are counted, if it was running then; seconds since 1970.
     seen_running: Option<i64>,
-    /// When onair started it lately; seconds since 1970.
+    /// When onair started it lately, but for starts that ended in order; seconds since 1970.
     starts: Vec<i64>,
     /// When others stopped it lately; seconds since 1970.
     taken: Vec<i64>,
@@ -136,7 +136,7 @@ impl Ledger {
         Duration::from_millis(ms.copied().unwrap_or(0))
     }
 
-    /// Starts by onair, and stops by others, within the last hour.
+    /// Starts by onair whose stream did not end by onair, and stops by others, within the last hour.
     pub fn series(&self, key: &Key, now: Timestamp) -> (usize, usize) {
         let count = |times: &[i64]| times.iter().filter(|at| is_recent(**at, now)).count();
         self.entry(key)
@@ -203,6 +203,11 @@ impl Ledger {
         let asked = self.entry(key)?.asked?;
         let ago = u64::try_from(now.as_second() - asked).ok()?;
         Some(Duration::from_secs(ago))
+    }
+
+    /// onair stops what it started last: that start is over in order, and no part of a series.
+    pub fn ends_in_order(&mut self, key: &Key) {
+        self.entry_mut(key).starts.pop();
     }
 
     /// It was seen to rest; `taken` if others stopped it under us.
@@ -429,6 +434,18 @@ mod tests {
             (0, 0),
             "the clock was set back"
         );
+    }
+
+    #[test]
+    fn what_onair_itself_ends_is_no_series() {
+        let (mut ledger, a) = (Ledger::default(), key("a"));
+        ledger.asking(&a, "main", at(0));
+        for n in 1..30 {
+            ledger.asking(&a, "main", at(n));
+            ledger.ends_in_order(&a);
+            ledger.stopped(&a, false, at(n));
+        }
+        assert_eq!(ledger.series(&a, at(30)), (1, 0));
     }
 
     #[test]

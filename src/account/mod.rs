@@ -6,16 +6,17 @@
 //! host cannot use one folder of state; two agents on two hosts that fight over one stream are found out by the
 //! starts and foreign stops of the last hour, which are written down too.
 //!
-//! A disk that is full or read-only keeps nothing off the air. Being on air is what onair is there for; what is at
+//! A disk that hangs, is full or read-only keeps nothing off the air. Being on air is what onair is there for; what is at
 //! stake otherwise is the cost of one stream, and only if the process is killed before the disk takes state again: in
 //! memory the guard goes on as ever, an end in order stops what was started, and a stream without media is stopped by its
-//! vendor after two minutes (Qencode) or twenty (Wowza). So a start is asked for all the same, the failure is said once
-//! with what to do, and each later change is a new try. What a folder that cannot be written says of a former onair is
-//! read all the same.
+//! vendor after two minutes (Qencode) or twenty (Wowza). So a start is asked for all the same, the failure is said for as
+//! long as it lasts, and each later change is a new try. Against a disk that fills up later, the file keeps room for its
+//! next version. What a folder that cannot be written says of a former onair is read all the same.
 //!
 //! A start of which it is not known whether it took place may do so for another fifteen seconds: until then no vendor's
 //! word that the stream rests ends its being ours.
 
+mod claims;
 mod file;
 mod hours;
 mod lease;
@@ -23,10 +24,11 @@ pub mod ledger;
 mod orphans;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 pub use file::Error;
 pub use hours::{Duty, Off, Why, duty};
@@ -34,6 +36,7 @@ pub use lease::{Lease, RELEASE_WITHIN, Ready, Release, Status};
 pub use orphans::stop_orphans;
 
 use crate::platform::Pace;
+use claims::Claims;
 use file::Folder;
 use ledger::{Key, Ledger};
 
@@ -54,10 +57,14 @@ struct Shared {
     ledger: Mutex<Ledger>,
     /// Where the ledger is to be kept, if anywhere.
     path: Option<PathBuf>,
-    /// That folder, once it can be used; also orders the writes.
+    /// That folder, once it can be used. Whoever holds this lock writes; nobody waits for it.
     folder: Mutex<Option<Folder>>,
-    /// Whether the last write failed, so that it is said once.
-    failing: Mutex<bool>,
+    /// Changes that are to be written, and how many of them were: in vain or not.
+    wanted: watch::Sender<u64>,
+    settled: watch::Sender<u64>,
+    /// Why what is changed is not written down, while that is so.
+    trouble: watch::Sender<Option<String>>,
+    claims: Arc<Claims>,
     pace: Pace,
     wall: Wall,
     /// By which the vendors' clocks are faster than the real ones.
@@ -81,15 +88,15 @@ impl Account {
     }
 
     fn with(state_dir: Option<&Path>, wall: Wall, speed: u32) -> Result<Self, Error> {
-        let (folder, ledger, failing) = match state_dir.map(|path| (path, Folder::open(path))) {
-            None => (None, Ledger::default(), false),
+        let (folder, ledger, trouble) = match state_dir.map(|path| (path, Folder::open(path))) {
+            None => (None, Ledger::default(), None),
             Some((_, Ok(folder))) => {
                 let ledger = folder.read();
-                (Some(folder), ledger, false)
+                (Some(folder), ledger, None)
             }
             Some((path, Err(error @ Error::Io { .. }))) => {
                 say_failing(&error);
-                (None, file::glimpsed(path), true)
+                (None, file::glimpsed(path), Some(untold(&error)))
             }
             Some((_, Err(error @ Error::InUse { .. }))) => return Err(error),
         };
@@ -98,7 +105,10 @@ impl Account {
                 ledger: Mutex::new(ledger),
                 path: state_dir.map(Path::to_owned),
                 folder: Mutex::new(folder),
-                failing: Mutex::new(failing),
+                wanted: watch::Sender::new(0),
+                settled: watch::Sender::new(0),
+                trouble: watch::Sender::new(trouble),
+                claims: Arc::default(),
                 pace: Pace::default(),
                 wall,
                 speed,
@@ -109,6 +119,12 @@ impl Account {
     /// Whether what is written down is meant to outlive the process.
     pub fn is_kept(&self) -> bool {
         self.shared.path.is_some()
+    }
+
+    /// Why what the next process should know is not written down, while that is so; for people. Nothing is wrong with
+    /// an account that was given no folder.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared.trouble.subscribe()
     }
 
     /// How fast each vendor may be asked.
@@ -144,37 +160,98 @@ impl Account {
     /// Changes the ledger and waits until the disk has it, or until it is clear that the disk will not.
     async fn write(&self, change: impl FnOnce(&mut Ledger)) {
         self.change(change);
-        let shared = Arc::clone(&self.shared);
-        // What is dropped here goes on there: a change that was made is written.
-        let written = tokio::task::spawn_blocking(move || shared.write());
-        match tokio::time::timeout(WRITE_WITHIN, written).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!("writing the state failed: {error}"),
-            Err(_) => tracing::error!(
-                "the disk takes no state within {} s; going on without it",
-                WRITE_WITHIN.as_secs()
-            ),
+        if self.shared.path.is_none() {
+            return;
         }
+        let mine = self.begin_write();
+        let mut settled = self.shared.settled.subscribe();
+        let seen_to = settled.wait_for(|settled| *settled >= mine);
+        if tokio::time::timeout(WRITE_WITHIN, seen_to).await.is_err() {
+            let hangs = format!(
+                "the disk takes no state within {} s",
+                WRITE_WITHIN.as_secs()
+            );
+            if self.shared.say(Some(hangs.clone())) {
+                tracing::error!(
+                    "{hangs}; going on without it. Until then a crash leaves streams running"
+                );
+            }
+        }
+    }
+
+    /// Writes what could not be written, if there is such. Returns at once.
+    pub fn write_again(&self) {
+        if self.shared.path.is_some() && self.shared.trouble.borrow().is_some() {
+            self.begin_write();
+        }
+    }
+
+    /// Sees to it that the ledger is written as it is now; the number under which that is settled.
+    fn begin_write(&self) -> u64 {
+        let mut mine = 0;
+        self.shared.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            mine = *wanted;
+        });
+        // While a write is under way there is no second one, for each would keep a thread as long as the disk hangs:
+        // that one sees to this change too.
+        if !self.shared.is_writing() {
+            let shared = Arc::clone(&self.shared);
+            // What is dropped here goes on there: a change that was made is written.
+            drop(tokio::task::spawn_blocking(move || shared.write()));
+        }
+        mine
     }
 }
 
 impl Shared {
+    fn is_writing(&self) -> bool {
+        matches!(self.folder.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Writes until every change was seen to, unless somebody does so already.
     fn write(&self) {
         let Some(path) = &self.path else {
             return;
         };
-        let mut folder = locked(&self.folder);
-        let written = self.folder(&mut folder, path).and_then(|folder| {
-            let ledger = locked(&self.ledger).clone();
-            folder.write(&ledger)
-        });
-        let mut failing = locked(&self.failing);
-        match (&written, *failing) {
-            (Err(error), false) => say_failing(error),
-            (Ok(()), true) => tracing::info!("the state is written again"),
-            (Err(_), true) | (Ok(()), false) => {}
+        // Looked at again without the lock: who found it taken has left its change to the one that had it.
+        while *self.wanted.borrow() != *self.settled.borrow() {
+            let mut folder = match self.folder.try_lock() {
+                Ok(folder) => folder,
+                Err(TryLockError::Poisoned(folder)) => folder.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let wanted = *self.wanted.borrow();
+            let written = self.folder(&mut folder, path).and_then(|folder| {
+                let ledger = locked(&self.ledger).clone();
+                folder.write(&ledger)
+            });
+            match written {
+                Ok(()) => {
+                    if self.say(None) {
+                        tracing::info!("the state is written again");
+                    }
+                }
+                Err(error) => {
+                    if self.say(Some(untold(&error))) {
+                        say_failing(&error);
+                    }
+                }
+            }
+            self.settled.send_replace(wanted);
         }
-        *failing = written.is_err();
+    }
+
+    /// Says why nothing is written down, or that it is; whether that is news.
+    fn say(&self, trouble: Option<String>) -> bool {
+        let mut is_news = false;
+        self.trouble.send_if_modified(|known| {
+            is_news = known.is_some() != trouble.is_some();
+            let differs = *known != trouble;
+            *known = trouble;
+            differs
+        });
+        is_news
     }
 
     /// The folder, opened now if it could not be used before.
@@ -190,10 +267,16 @@ impl Shared {
     }
 }
 
+/// Why nothing is written down, for people.
+fn untold(error: &Error) -> String {
+    format!("no state is kept: {error}")
+}
+
 fn say_failing(error: &Error) {
     tracing::error!(
-        "no state is kept: {error}. Streams are started all the same; until it is kept again, what runs when onair \
-         is killed goes on costing"
+        "{}. Streams are started all the same; until it is kept again, what runs when onair \
+         is killed goes on costing",
+        untold(error)
     );
 }
 

@@ -13,7 +13,7 @@ use crate::cli;
 use crate::config::load;
 use crate::daemon::notify::Manager;
 use crate::daemon::reload::Files;
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Relapse};
 use crate::feed::Budget;
 use crate::media::time::MediaClock;
 use crate::network;
@@ -36,10 +36,13 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
     let network = network::watch().await;
     let manager = Manager::from_environment();
     let budget = budget(manager.watchdog());
+    let is_started_again = manager.is_there();
+    let relapse = Relapse::read(config.daemon.state_dir.as_deref());
     let mut supervisor = Supervisor::start_within(budget, &config, clock, &network, global.seed())
         .context("cannot start")?;
     let view = supervisor.view();
-    let mut daemon = Daemon::start(move || view.overview(), manager, &budget)
+    let look = move || view.overview();
+    let mut daemon = Daemon::start_after(relapse.ends(), look, manager, &budget)
         .context("cannot start a watchdog")?;
     daemon.relieve(supervisor.view());
     recorder.follow(supervisor.view());
@@ -76,7 +79,16 @@ pub async fn run(args: cli::Run, global: cli::Global) -> anyhow::Result<ExitCode
         .collect();
     tracing::info!("draining");
     daemon.stopping(stuck.as_deref().unwrap_or("parting from the servers"));
-    supervisor.drain().await;
+    let (is_stuck, lived) = (stuck.is_some(), clocks().0.saturating_duration_since(began));
+    // A disk that hangs holds nothing up.
+    drop(tokio::task::spawn_blocking(move || {
+        relapse.end(is_stuck, lived)
+    }));
+    match is_stuck && is_started_again {
+        // A stream takes a minute to start, and the next process goes on with it.
+        true => supervisor.hand_over().await,
+        false => supervisor.drain().await,
+    }
     recorder.finish().await;
     if let Some(status) = status {
         status.stop().await;

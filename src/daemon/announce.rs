@@ -120,6 +120,7 @@ impl Announcer {
         let stuck = health.stuck.iter();
         said.extend(stuck.map(|stuck| format!("{} is stuck {}", stuck.part, stuck.doing)));
         said.extend(self.note.clone());
+        said.extend(overview.unwritten.clone());
         let publishers = overview.publishers.iter();
         said.extend(publishers.map(|(name, publisher)| format!("{name} {}", place(publisher))));
         for (name, feed) in &overview.feeds {

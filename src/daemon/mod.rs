@@ -12,6 +12,7 @@ mod announce;
 mod escalation;
 pub mod notify;
 pub mod pressure;
+mod relapse;
 mod relief;
 pub mod reload;
 mod watchdog;
@@ -31,9 +32,12 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::load;
 use crate::feed;
 use crate::health::{self, Health, Judge, Part};
-use crate::supervisor::{DRAIN_WITHIN, Overview, Supervisor, View};
+use crate::supervisor::{
+    AGAIN_EVERY, CHANGE_WITHIN, DRAIN_WITHIN, Overview, Supervisor, View, chain,
+};
 
 pub use announce::READY_WITHIN;
+pub use relapse::Relapse;
 
 use announce::Announcer;
 use escalation::{Escalation, Remedy};
@@ -45,8 +49,11 @@ use watchdog::{Beats, Watchdog};
 /// Exit code of a process that was stuck: `EX_TEMPFAIL`, for another one may do better at once.
 pub const STUCK: u8 = 75;
 
-/// Time without a sign of life of the runtime after which the process ends; an orderly end fits in.
-const RUNTIME_WITHIN: Duration = DRAIN_WITHIN.saturating_add(Duration::from_secs(15));
+/// Time without a sign of life of the runtime after which the process ends. An orderly end fits in, also one that is
+/// decided on while a change is under way, for which it waits.
+const RUNTIME_WITHIN: Duration = CHANGE_WITHIN
+    .saturating_add(DRAIN_WITHIN)
+    .saturating_add(Duration::from_secs(10));
 
 /// What is said of a configuration file on which this program itself has failed.
 const UNREADABLE: &str = "the configuration file could not be read: onair has a fault there, see the log; what it said \
@@ -118,6 +125,19 @@ impl Daemon {
         manager: Manager,
         budget: &feed::Budget,
     ) -> std::io::Result<Self> {
+        Self::start_after(0, look, manager, budget)
+    }
+
+    /// [`Self::start`] after so many processes in a row that ended because they were stuck (see [`Relapse`]).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_after(
+        ends: u32,
+        look: impl Fn() -> Overview + Send + 'static,
+        manager: Manager,
+        budget: &feed::Budget,
+    ) -> std::io::Result<Self> {
         let watchdog = Watchdog::start(RUNTIME_WITHIN, bite)?;
         let every = manager.watchdog();
         let voice = Arc::new(Voice {
@@ -132,7 +152,7 @@ impl Daemon {
         let (remedy, remedies) = mpsc::channel(QUEUE);
         let watchman = Watchman {
             look: Box::new(look),
-            judge: Judge::new(budget),
+            judge: Judge::new(budget).after_ends(ends),
             escalation: Escalation::new(every),
             voice: Arc::clone(&voice),
             beats: watchdog.beats(),
@@ -170,8 +190,8 @@ impl Daemon {
     }
 
     /// Carries out what has to be done to `supervisor` until `stop`; also what `hangup` asks for and, if `watch` says
-    /// so, a change of `files`. What was begun is finished, within [`DRAIN_WITHIN`], so that nobody is cut off
-    /// while parting. Returns why the process must end by itself, if that came first.
+    /// so, a change of `files`. What was begun is finished, within [`CHANGE_WITHIN`], so that nobody is cut off while
+    /// parting. Returns why the process must end by itself, if that came first.
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,
@@ -182,6 +202,9 @@ impl Daemon {
     ) -> Option<String> {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(AGAIN_EVERY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        again.reset();
         loop {
             let request = tokio::select! {
                 biased;
@@ -193,6 +216,10 @@ impl Daemon {
                 },
                 Some(()) = hangup.recv() => Some((Command::Reload, None)),
                 Some(request) = self.requests.1.recv() => Some((request.command, Some(request.reply))),
+                _ = again.tick() => {
+                    supervisor.start_absent();
+                    continue;
+                }
                 _ = poll.tick(), if watch => None,
             };
             let (command, reply) = match request {
@@ -299,6 +326,9 @@ impl Watchman {
                     tracing::error!(
                         "{why}; the process ends with code {STUCK}, to be started anew"
                     );
+                    // It hears no more that all is well, and must not lose patience before a change that is under way
+                    // is over, for which the end waits.
+                    self.voice.say(|announcer| announcer.stopping(why));
                 }
                 Some(Remedy::Restart(name)) => {
                     self.judge.forget(&Part::Publisher(name.clone()));
@@ -376,7 +406,7 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
     match reloaded.failed.first() {
         None => Ok(format!("the configuration was read: {}", reloaded.plan)),
         Some(error) => Err(format!(
-            "the configuration was taken in part: {}; what could not begin anew goes on as it was",
+            "the configuration was taken in part: {}; what could not begin anew goes on as it was, if it can",
             chain(error)
         )),
     }
@@ -394,17 +424,6 @@ fn done(
         )),
         Err(error) => Err(chain(&error)),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn now() -> Instant {

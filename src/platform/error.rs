@@ -133,6 +133,17 @@ pub enum Error {
         /// The limit.
         limit_minutes: u32,
     },
+    /// Another publisher of this process uses the stream, though it is named in another way there.
+    #[error(
+        "the stream at {vendor} is that of publisher {publisher} already; give one of the two another stream_id or \
+         stream_name, or remove it from the configuration"
+    )]
+    InUse {
+        /// Whose.
+        vendor: &'static str,
+        /// The other publisher.
+        publisher: String,
+    },
     /// The vendor has no stream of this name.
     #[error(
         "{vendor} has no stream {stream}; correct the name, make it by `onair stream create`, \
@@ -242,6 +253,7 @@ impl Error {
             Self::Ambiguous { .. }
             | Self::Connect { .. }
             | Self::DailyLimit { .. }
+            | Self::InUse { .. }
             | Self::NoSuchStream { .. }
             | Self::NotWebrtc { .. }
             | Self::Reply { .. }
@@ -257,6 +269,7 @@ impl Error {
             Self::Ambiguous { .. }
             | Self::Connect { .. }
             | Self::DailyLimit { .. }
+            | Self::InUse { .. }
             | Self::NoSuchStream { .. }
             | Self::NotWebrtc { .. }
             | Self::Reply { .. }

@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     pub(super) kept: Kept,
     /// How the session ended; `None` if there was none to begin with.
     pub(super) ended: Option<Ended>,
+    /// The stream was given back, or it was tried.
+    pub(super) given: bool,
 }
 
 /// What an attempt needs, besides what is kept.
@@ -53,15 +55,17 @@ impl Attempt {
         self.telemetry
             .send_modify(|t| t.progress = Progress::Signalling);
         let ended = self.session(&mut kept).await;
+        let given = self.part.is_cancelled();
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
-            if self.part.is_cancelled() {
+            if given {
                 lease.release(release(&self.ends)).await;
             }
         }
         Outcome {
             kept,
             ended: Some(ended),
+            given,
         }
     }
 
@@ -160,7 +164,11 @@ pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> O
     if let Some(lease) = &mut kept.lease {
         lease.release(release(&ends)).await;
     }
-    Outcome { kept, ended: None }
+    Outcome {
+        kept,
+        ended: None,
+        given: true,
+    }
 }
 
 /// A publisher that does not end is off the air for a while.

@@ -72,6 +72,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What is shown of a publisher in `state` that has not begun.
+    pub fn before_any(config: &config::Publisher, state: State) -> Self {
+        Self {
+            state,
+            dialect: server::dialect(&config.server),
+            session: Telemetry::default(),
+            sessions: 0,
+            time_to_on_air: None,
+            frames_sent_before: 0,
+            end_reason: None,
+            recoveries: Recoveries::new(),
+            platform: None,
+        }
+    }
+
     /// Video access units handed to the engine in all sessions.
     pub const fn frames_sent(&self) -> u64 {
         self.frames_sent_before + self.session.frames_sent
@@ -108,73 +123,17 @@ impl Publisher {
         account: &Account,
         seed: u64,
     ) -> Result<Self, net::Error> {
-        let video = feed.tracks().video;
-        let picture = video.map(|video| Picture {
-            size: video.size,
-            fps: video.fps,
-        });
-        let signallers = Signallers::new(config, picture);
-        let dialer = signallers.dialer(&config.server)?;
-        let hold = match &config.server {
-            Server::Platform(platform) => match platform.vendor {
-                Vendor::Qencode { .. } => Hold::Qencode,
-                Vendor::WowzaVideo { .. } => Hold::WowzaVideo,
-            },
-            Server::Ome { .. }
-            | Server::Qencode { .. }
-            | Server::Whip { .. }
-            | Server::Wowza { .. } => Hold::Server,
-        };
-        let (snapshots, receiver) = watch::channel(Snapshot {
-            state: State::Stopped,
-            dialect: server::dialect(&config.server),
-            session: Telemetry::default(),
-            sessions: 0,
-            time_to_on_air: None,
-            frames_sent_before: 0,
-            end_reason: None,
-            recoveries: Recoveries::new(),
-            platform: None,
-        });
-        let stop = CancellationToken::new();
-        let ends = Arc::default();
-        let mut actor = Actor {
-            parameters: session::Parameters {
-                feed,
-                clock,
-                name: name.to_owned(),
-                transport: config.transport,
-                ice_servers: config.ice_servers.clone(),
-                dialer,
-                network,
-                first: None,
-                unreached: 0,
-            },
-            signallers,
-            config: config.clone(),
-            account: account.clone(),
-            lifecycle: Lifecycle::new(hold, fastrand::Rng::with_seed(seed)),
-            memory: Memory::default(),
-            stop: stop.clone(),
-            ends: Arc::clone(&ends),
-            part: CancellationToken::new(),
-            snapshots,
-            kept: None,
-            leased: None,
-            down: None,
-            released: None,
-            advised: None,
-            renewal: Renewal::of(config),
-        };
-        actor.kept = Some(actor.new_kept());
+        let actor = Actor::new(name, config, feed, clock, network, account, seed)?;
+        let (stop, ends) = (actor.stop.clone(), Arc::clone(&actor.ends));
+        let (snapshots, releases) = (actor.snapshots.subscribe(), actor.has_stream());
         let span = tracing::info_span!("publisher", id = name);
         let task = tokio::spawn(actor.run().instrument(span));
         Ok(Self {
             stop,
             ends,
-            snapshots: receiver,
+            snapshots,
             task,
-            releases: hold != Hold::Server,
+            releases,
         })
     }
 
@@ -236,6 +195,9 @@ struct Actor {
     down: Option<(Instant, Cause)>,
     /// When a stream that could not be stopped was stopped in vain.
     released: Option<Instant>,
+    /// Whether the last that ended has given the stream back, or tried to; and whether the very last try was begun.
+    given: bool,
+    given_at_end: bool,
     /// What a person was told to do, so that it is said once.
     advised: Option<String>,
     /// Where a refused token may be renewed.
@@ -243,6 +205,73 @@ struct Actor {
 }
 
 impl Actor {
+    fn new(
+        name: &str,
+        config: &config::Publisher,
+        feed: FeedHandle,
+        clock: MediaClock,
+        network: watch::Receiver<Network>,
+        account: &Account,
+        seed: u64,
+    ) -> Result<Self, net::Error> {
+        let video = feed.tracks().video;
+        let picture = video.map(|video| Picture {
+            size: video.size,
+            fps: video.fps,
+        });
+        let signallers = Signallers::new(config, picture);
+        let dialer = signallers.dialer(&config.server)?;
+        let hold = match &config.server {
+            Server::Platform(platform) => match platform.vendor {
+                Vendor::Qencode { .. } => Hold::Qencode,
+                Vendor::WowzaVideo { .. } => Hold::WowzaVideo,
+            },
+            Server::Ome { .. }
+            | Server::Qencode { .. }
+            | Server::Whip { .. }
+            | Server::Wowza { .. } => Hold::Server,
+        };
+        let nothing = Snapshot::before_any(config, State::Stopped);
+        let snapshots = watch::Sender::new(nothing);
+        let mut actor = Self {
+            parameters: session::Parameters {
+                feed,
+                clock,
+                name: name.to_owned(),
+                transport: config.transport,
+                ice_servers: config.ice_servers.clone(),
+                dialer,
+                network,
+                first: None,
+                unreached: 0,
+            },
+            signallers,
+            config: config.clone(),
+            account: account.clone(),
+            lifecycle: Lifecycle::new(hold, fastrand::Rng::with_seed(seed)),
+            memory: Memory::default(),
+            stop: CancellationToken::new(),
+            ends: Arc::default(),
+            part: CancellationToken::new(),
+            snapshots,
+            kept: None,
+            leased: None,
+            down: None,
+            released: None,
+            given: false,
+            given_at_end: false,
+            advised: None,
+            renewal: Renewal::of(config),
+        };
+        actor.kept = Some(actor.new_kept());
+        Ok(actor)
+    }
+
+    /// There is a stream to give back in the end.
+    const fn has_stream(&self) -> bool {
+        matches!(self.config.server, Server::Platform(_))
+    }
+
     async fn run(mut self) {
         let (telemetry, mut progress) = watch::channel(Telemetry::default());
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
@@ -261,6 +290,7 @@ impl Actor {
             if self.stop.is_cancelled()
                 && *self.lifecycle.state() == State::Stopped
                 && tasks.is_empty()
+                && !self.gives_back(&mut tasks)
             {
                 return;
             }
@@ -378,6 +408,20 @@ impl Actor {
         }
     }
 
+    /// A session that ended by itself, or by a panic, while it was told to part may not have heard of it: then its
+    /// stream has yet to be given back. False if there is nothing to do.
+    fn gives_back(&mut self, tasks: &mut JoinSet<Outcome>) -> bool {
+        if self.given || std::mem::replace(&mut self.given_at_end, true) {
+            return false;
+        }
+        let kept = self.kept.take().unwrap_or_else(|| self.new_kept());
+        let is_ours = is_ours(&kept);
+        if is_ours {
+            tasks.spawn(attempt::give_back(kept, Arc::clone(&self.ends)).in_current_span());
+        }
+        is_ours
+    }
+
     fn part(&mut self, tasks: &mut JoinSet<Outcome>) {
         self.part.cancel();
         if tasks.is_empty() {
@@ -448,14 +492,16 @@ impl Actor {
         telemetry: &watch::Sender<Telemetry>,
     ) -> Input {
         let ended = match outcome {
-            Ok(Outcome { kept, ended }) => {
+            Ok(Outcome { kept, ended, given }) => {
                 self.kept = Some(kept);
+                self.given = given;
                 match ended {
                     Some(ended) => ended,
                     None => return Input::Released,
                 }
             }
             Err(error) => {
+                self.given = false;
                 let progress = telemetry.borrow().progress.clone();
                 Ended {
                     reason: EndReason::Panicked(error.to_string()),
@@ -567,3 +613,6 @@ async fn until(deadline: Option<Instant>) {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

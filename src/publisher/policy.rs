@@ -205,9 +205,9 @@ pub(super) fn verdict(
         }
         EndReason::NeverConnected { .. } => Verdict::Backoff,
         // Not our fault and not the server's: what is there now may be better at once.
-        EndReason::FeedEnded | EndReason::NetworkChanged { .. } | EndReason::Stopped => {
-            Verdict::RetryNow
-        }
+        EndReason::NetworkChanged { .. } | EndReason::Stopped => Verdict::RetryNow,
+        // Whoever ends a feed ends its publishers too; one that was forgotten must not knock without a pause.
+        EndReason::FeedEnded => Verdict::Backoff,
     };
     history.failures = history.failures.saturating_add(1);
     match hold {
@@ -412,6 +412,12 @@ mod tests {
             Verdict::Backoff,
             "a session that never lasts must not become a hot loop"
         );
+    }
+
+    #[test]
+    fn a_publisher_whose_feed_is_gone_is_no_hot_loop() {
+        let seen = verdicts(Dialect::Ome, || EndReason::FeedEnded, S, 10);
+        assert!(seen.iter().all(|v| *v == Verdict::Backoff), "{seen:?}");
     }
 
     #[test]

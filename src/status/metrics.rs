@@ -67,7 +67,7 @@ const fn counter<T>(
 }
 
 /// Of the process.
-const WHOLE: [Metric<Reading>; 8] = [
+const WHOLE: [Metric<Reading>; 9] = [
     gauge("uptime", "seconds", "Time since the start", |r| {
         Some(r.uptime_s)
     }),
@@ -85,6 +85,12 @@ const WHOLE: [Metric<Reading>; 8] = [
         "",
         "1 if every publisher that is to be on air is",
         |r| flag(r.ready),
+    ),
+    gauge(
+        "state_written",
+        "",
+        "0 while what the next process must know of streams at platforms cannot be written down",
+        |r| flag(r.state_written),
     ),
     counter(
         "process_cpu",

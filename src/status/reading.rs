@@ -36,6 +36,8 @@ pub struct Reading {
     pub ready: bool,
     /// The same in words.
     pub readiness: String,
+    /// What the next process must know of streams at platforms is written down, where a folder for it is configured.
+    pub state_written: bool,
     /// What the process uses.
     pub process: Process,
     /// The feeds, by name.
@@ -304,6 +306,12 @@ impl Reading {
         let (ready, readiness) = readiness(overview);
         let publishers = overview.publishers.iter();
         let feeds = overview.feeds.iter();
+        let unwritten = overview.unwritten.iter().map(|why| Trouble {
+            who: "state".to_owned(),
+            what: why.clone(),
+            times: 1,
+            ago_s: 0.0,
+        });
         let troubles = history.troubles().map(|trouble| Trouble {
             who: trouble.who.clone(),
             what: trouble.what.clone(),
@@ -319,6 +327,7 @@ impl Reading {
             health: health.words(now),
             ready,
             readiness,
+            state_written: overview.unwritten.is_none(),
             process: Process {
                 cpu_s: process.cpu_s,
                 rss_bytes: process.rss,
@@ -331,7 +340,7 @@ impl Reading {
             publishers: publishers
                 .map(|(name, snapshot)| (name.clone(), publisher(now, name, snapshot, history)))
                 .collect(),
-            troubles: troubles.collect(),
+            troubles: unwritten.chain(troubles).collect(),
         }
     }
 }

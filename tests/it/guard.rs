@@ -43,6 +43,7 @@ fn start_in_real_time(world: &World, platform: &Platform) -> Running {
 fn only(publisher: &Running) -> Overview {
     let seen = publisher.watch().borrow().clone();
     Overview {
+        unwritten: None,
         feeds: BTreeMap::new(),
         publishers: BTreeMap::from([("main".to_owned(), seen)]),
     }

@@ -119,7 +119,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rtc", &["peer/"]),
     ("rtnetlink", &["network/"]),
     ("rubato", &["capture/microphone"]),
-    ("rustix", &["capture/camera", "capture/usb.rs"]),
+    (
+        "rustix",
+        &["account/file.rs", "capture/camera", "capture/usb.rs"],
+    ),
     ("rustls", &["lab/tls.rs", "net/"]),
     ("rustls_native_certs", &["net/tls.rs"]),
     ("sd_notify", &["daemon/notify.rs"]),

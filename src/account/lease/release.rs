@@ -111,6 +111,8 @@ impl Lease {
 
     async fn is_stopped(&mut self, key: &Key, rest: Rest) {
         tracing::info!("the stream is stopped at {}", key.vendor);
+        // Nobody fights for a stream that onair itself stops.
+        self.account.change(|ledger| ledger.ends_in_order(key));
         self.rests(key, rest.state, false).await;
     }
 

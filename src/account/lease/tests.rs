@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::*;
+use crate::account::ledger::Ledger;
 use crate::config::WowzaDialect;
 use crate::config::platform::{Create, OnExit};
 use crate::config::secret::{Bearer, Secret};
@@ -705,4 +706,122 @@ async fn what_a_former_onair_wrote_is_known_though_its_folder_takes_nothing_now(
     drop(account);
     let (_, _, account) = without_state(folder.path());
     assert_eq!(account.orphans(|_| false), []);
+}
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_named_twice_is_only_the_firsts() {
+    let (mut first, vendor, account) = lease(qencode(), |_| {});
+    let mut config = first.config.clone();
+    config.stream = StreamRef::Name("front".to_owned());
+    let server = Server::Platform(Box::new(config.clone()));
+    let publisher = config::Publisher::new("feed", server);
+    let mut second = Lease::new("spare", &config, &publisher, &account).unwrap();
+    second.platform = Box::new(vendor.clone());
+    first.ready().await.unwrap();
+    pass(60).await;
+    for _ in 0..2 {
+        let error = second.ready().await.unwrap_err();
+        assert!(
+            matches!(&error, Error::InUse { publisher, .. } if publisher == "main"),
+            "{error}"
+        );
+    }
+    let today = first.today();
+    let key = vendor.key.clone();
+    assert_eq!(
+        account.read(|ledger| ledger.ran_on(&key, today)),
+        Duration::ZERO
+    );
+    vendor.asked();
+    second.release(Release::Exit).await;
+    assert!(!second.is_ours() && first.is_ours());
+    assert_eq!(vendor.asked(), "", "it is not the second's to stop");
+    first.release(Release::Exit).await;
+    drop(first);
+    second.ready().await.unwrap();
+    assert!(second.is_ours());
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_and_stops_in_order_are_no_fight_however_many() {
+    let (mut lease, _, account) = lease(qencode(), |_| {});
+    for _ in 0..3 * STARTS_MAX {
+        lease.ready().await.unwrap();
+        lease.release(Release::Exit).await;
+        pass(30).await;
+    }
+    assert!(account.orphans(|_| false).is_empty());
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_said_for_as_long_as_it_lasts() {
+    let place = tempfile::tempdir().unwrap();
+    let wall = Box::new(|| Timestamp::from_second(1_795_000_000).unwrap());
+    let account = Account::in_lab(Some(place.path()), wall, 1).unwrap();
+    let (trouble, key) = (account.trouble(), key_named("s1"));
+    let ran = |ledger: &mut Ledger| {
+        ledger.ran(&key, Duration::from_secs(1), account.wall(), &TimeZone::UTC)
+    };
+    account.write(ran).await;
+    assert_eq!(*trouble.borrow(), None);
+    let next = place.path().join("streams.json.new");
+    std::fs::remove_file(&next).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    account.write(ran).await;
+    let said = trouble.borrow().clone().unwrap();
+    assert!(said.contains("make room"), "{said}");
+    std::fs::remove_file(&next).unwrap();
+    let mut mended = account.trouble();
+    account.write_again();
+    mended.wait_for(Option::is_none).await.unwrap();
+    drop(account);
+    let text = std::fs::read_to_string(place.path().join("streams.json")).unwrap();
+    assert!(
+        text.contains("2000"),
+        "both seconds are there: {}",
+        text.trim_end()
+    );
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_no_thread_and_gets_everything_in_the_end() {
+    let place = tempfile::tempdir().unwrap();
+    let wall = Box::new(|| Timestamp::from_second(1_795_000_000).unwrap());
+    let account = Account::in_lab(Some(place.path()), wall, 1).unwrap();
+    let key = key_named("s1");
+    let ran = |ledger: &mut Ledger| {
+        ledger.ran(&key, Duration::from_secs(1), account.wall(), &TimeZone::UTC);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    // As the one write that hangs holds it.
+    let hanging = account.shared.folder.lock().unwrap();
+    runtime.block_on(async {
+        for _ in 0..100 {
+            account.write(ran).await;
+        }
+        let said = account.trouble().borrow().clone();
+        assert!(said.is_some_and(|said| said.contains("the disk takes no state")));
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    });
+    drop(hanging);
+    account.shared.write();
+    assert_eq!(*account.trouble().borrow(), None);
+    let text = std::fs::read_to_string(place.path().join("streams.json")).unwrap();
+    assert!(
+        text.contains("100000"),
+        "every second is there: {}",
+        text.trim_end()
+    );
+}
+
+fn key_named(id: &str) -> Key {
+    Key {
+        vendor: "qencode".to_owned(),
+        api: "https://api".to_owned(),
+        id: id.to_owned(),
+    }
 }

@@ -12,7 +12,7 @@
 //! | anything else, or a reply of no use | backoff; the third in a row: operator |
 //! | started, but not up within 5 min | backoff; the second in a row: operator |
 //! | started by us too often, or stopped by others, within an hour | operator, looked at every 5 min |
-//! | made for another encoder, several of one name | operator |
+//! | made for another encoder, several of one name, in use by another publisher here | operator |
 
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,7 @@ pub(super) fn verdict(error: &Error, ordinal: u32, age: Duration) -> Verdict {
         },
         Error::Ambiguous { .. }
         | Error::DailyLimit { .. }
+        | Error::InUse { .. }
         | Error::NoSuchStream { .. }
         | Error::NotWebrtc { .. } => operator(error.to_string()),
     }
