@@ -8,6 +8,7 @@ mod dialects;
 mod lab;
 mod ladder;
 mod layering;
+mod narrow;
 mod network;
 mod peer;
 mod platform;
