@@ -601,6 +601,26 @@ impl Peer {
         self.wires.has_room()
     }
 
+    /// Waits until a TCP connection would take media.
+    pub async fn room(&self) {
+        self.wires.room().await;
+    }
+
+    /// Bytes that wait for a TCP connection to take them; over UDP none.
+    pub fn backlog(&self) -> usize {
+        self.wires.backlog()
+    }
+
+    /// Whether a TCP connection has no room and took nothing at all for [`STALLED`].
+    pub fn is_stalled(&self) -> bool {
+        !self.has_room() && self.wires.stuck_for() >= STALLED
+    }
+
+    /// Media comes at `bitrate` from now on: what may wait for a TCP connection follows it.
+    pub fn expect(&self, bitrate: Bitrate) {
+        self.wires.expect(bitrate);
+    }
+
     /// What the connection has done so far.
     pub fn counters(&self) -> Counters {
         self.counters.lock().clone()

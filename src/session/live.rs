@@ -1,5 +1,6 @@
 //! A session while media flows: media out, events in, and what is to be done when the path is lost.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::{
     EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, note, now,
 };
 use crate::feed::Subscription;
-use crate::media::access_unit::Track;
+use crate::media::access_unit::{AccessUnit, Track};
 use crate::network::Network;
 use crate::peer::{self, Peer};
 use crate::signal::{self, Dialect, RemoteDescription};
@@ -44,6 +45,8 @@ pub(super) struct Live<'a> {
     subscription: Subscription,
     telemetry: &'a watch::Sender<Telemetry>,
     gate: Gate,
+    /// What the gate has let through and the connection had no room for yet.
+    pending: VecDeque<AccessUnit>,
     rate: Option<Rate>,
     acceptance: acceptance::Watch,
     progress: Progress,
@@ -72,6 +75,7 @@ impl<'a> Live<'a> {
             subscription,
             telemetry,
             gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
+            pending: VecDeque::new(),
             rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
             acceptance: acceptance::Watch::new(now()),
             progress: Progress::Sending,
@@ -93,6 +97,11 @@ impl<'a> Live<'a> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
+            let room = peer.has_room();
+            if let Some(rate) = &mut self.rate {
+                rate.waits(now(), !room);
+            }
+            let taken = self.outage.takes_media();
             // Biased: control before media, so that a flood of frames can never starve a stop or an error.
             tokio::select! {
                 biased;
@@ -120,32 +129,50 @@ impl<'a> Live<'a> {
                 _ = look.tick() => if self.look(peer)? == Path::Lost {
                     self.move_on(peer, talk, EndReason::Lost).await?;
                 },
-                unit = self.subscription.next() => {
+                // What waits for room waits here and not in sending, which would hold up all the others.
+                () = peer.room(), if !room && taken => {}
+                () = std::future::ready(()), if room && taken && !self.pending.is_empty() => {
+                    if self.send(peer).await? == Path::Lost {
+                        self.move_on(peer, talk, EndReason::Lost).await?;
+                    }
+                }
+                unit = self.subscription.next(), if room || !taken => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
                     // Until there is room or another path, what is meant for this one is dropped.
-                    if !self.outage.takes_media() {
+                    if !taken {
+                        self.pending.clear();
                         continue;
                     }
                     let passed = self.gate.pass(unit);
                     if passed.wants_key_frame {
                         self.subscription.request_key_frame();
                     }
-                    for unit in passed.units {
-                        self.frames_sent += u64::from(unit.track == Track::Video);
-                        match peer.send(&unit).await {
-                            // A TCP connection that takes nothing any more: often it is known here first.
-                            Err(peer::Error::Stalled) => {
-                                self.outage.full(now());
-                                if self.is_lost() {
-                                    self.move_on(peer, talk, EndReason::Lost).await?;
-                                }
-                                break;
-                            }
-                            sent => sent.map_err(EndReason::Engine)?,
-                        }
-                    }
+                    self.pending.extend(passed.units);
                 }
             }
+        }
+    }
+
+    /// Sends the first of what is pending.
+    async fn send(&mut self, peer: &mut Peer) -> Result<Path, EndReason> {
+        let Some(unit) = self.pending.pop_front() else {
+            return Ok(Path::Kept);
+        };
+        if unit.track == Track::Video {
+            self.frames_sent += 1;
+            if let Some(rate) = &mut self.rate {
+                rate.sent(unit.data.len());
+            }
+        }
+        match peer.send(&unit).await {
+            Err(peer::Error::Stalled) => {
+                self.outage.full(now());
+                match self.is_lost() {
+                    true => Ok(Path::Lost),
+                    false => Ok(Path::Kept),
+                }
+            }
+            sent => sent.map(|()| Path::Kept).map_err(EndReason::Engine),
         }
     }
 
@@ -276,12 +303,19 @@ impl<'a> Live<'a> {
             // What was dropped meanwhile is missing to every picture until then.
             self.subscription.request_key_frame();
         }
+        // A TCP connection that takes nothing any more: often it is known here first.
+        if self.outage.takes_media() && peer.is_stalled() {
+            self.outage.full(now());
+        }
         if self.is_lost() {
             return Ok(Path::Lost);
         }
         if let Some(rate) = &mut self.rate {
             rate.set_max(self.subscription.max_bitrate());
-            self.subscription.set_bitrate(rate.target(now()));
+            rate.look(now(), peer.backlog());
+            let target = rate.target(now());
+            self.subscription.set_bitrate(target);
+            peer.expect(target);
         }
         self.telemetry.send_modify(|t| {
             t.peer = Some(peer.counters());

@@ -101,5 +101,5 @@ async fn a_picture_is_cut_down_to_what_tcp_carries() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_least_picture_goes_through_the_narrowest_uplink() {
-    adapts(250).await;
+    adapts(200).await;
 }
