@@ -7,6 +7,7 @@ use std::time::Instant;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -27,6 +28,17 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What the kernel holds of a connection that is read slowly: what a narrow uplink is behind has no place here.
 const NARROW: usize = 8 * 1024;
+
+/// Segments over loopback are no larger than over a network. By itself one is 64 KiB, and a window smaller than that
+/// opens every 200 ms only.
+const SEGMENT: u32 = 1_400;
+
+/// Lets connections to `listener` behave as over a network.
+pub(super) fn as_over_a_network(listener: &TcpListener) {
+    if let Err(error) = SockRef::from(listener).set_tcp_mss(SEGMENT) {
+        tracing::debug!(%error, "TCP_MAXSEG could not be set");
+    }
+}
 
 /// What comes from a connection.
 #[derive(Debug)]
