@@ -27,7 +27,7 @@ use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
-use crate::session::{self, EndReason, Ended, Telemetry};
+use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::Dialect;
 use crate::signal::whip::Picture;
 
@@ -405,6 +405,8 @@ impl Actor {
             ends: Arc::clone(&self.ends),
             dialect,
         };
+        // What the last session came to is not how far this one has come, whoever looks first.
+        telemetry.send_modify(|t| t.progress = Progress::Signalling);
         self.down.get_or_insert_with(|| (now(), Cause::Start));
         let mut n = 0;
         self.snapshots.send_modify(|s| {
