@@ -451,25 +451,30 @@ impl Actor {
         outcome: Result<Outcome, tokio::task::JoinError>,
         telemetry: &watch::Sender<Telemetry>,
     ) -> Input {
-        let ended = match outcome {
-            Ok(Outcome { kept, ended }) => {
+        let (ended, unreached) = match outcome {
+            Ok(Outcome {
+                kept,
+                ended,
+                unreached,
+            }) => {
                 self.kept = Some(kept);
                 match ended {
-                    Some(ended) => ended,
+                    Some(ended) => (ended, unreached),
                     None => return Input::Released,
                 }
             }
             Err(error) => {
                 let progress = telemetry.borrow().progress.clone();
-                Ended {
+                let ended = Ended {
                     reason: EndReason::Panicked(error.to_string()),
                     progress,
                     dialect: self.snapshots.borrow().dialect,
-                }
+                };
+                (ended, false)
             }
         };
-        self.memory.learn(&ended, &telemetry.borrow());
-        if matches!(ended.reason, EndReason::NeverConnected { .. }) {
+        self.memory.learn(&ended, unreached, &telemetry.borrow());
+        if unreached {
             self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
         }
         let cause = Cause::of(&ended.reason);
