@@ -16,11 +16,15 @@ use super::{Tracks, VideoTrack};
 use crate::config::Bitrate;
 use crate::encode::Controls;
 use crate::media::access_unit::{AccessUnit, Track};
+use crate::media::time::MediaTime;
 
 /// Most media a lane holds, by capture time.
 const LANE_SPAN: Duration = Duration::from_millis(500);
 /// Most access units of one track that a lane holds, whatever their capture times.
-const LANE_UNITS: usize = 64;
+const LANE_UNITS: usize = 128;
+/// Most media a lane holds while a key frame is carried, counted from its capture. A narrow path takes longer for it than
+/// [`LANE_SPAN`], and what is dropped then costs another one.
+const KEY_SPAN: Duration = Duration::from_millis(1_500);
 /// Least time between two key frames.
 const KEY_FRAME_PAUSE: Duration = Duration::from_millis(500);
 
@@ -60,6 +64,8 @@ struct Lane {
     queue: VecDeque<AccessUnit>,
     /// Video was dropped: what comes is of no use until the next key frame.
     awaits_key: bool,
+    /// When the key frame that the subscriber took last was captured.
+    key: Option<MediaTime>,
     /// The subscriber has come for more since then.
     is_back: bool,
     /// When a key frame was last asked for.
@@ -109,7 +115,9 @@ impl Lane {
         let Some((first, last)) = first.zip(units.last()) else {
             return false;
         };
-        count > LANE_UNITS || last.captured.saturating_since(first.captured) > LANE_SPAN
+        let carries_key = |key| last.captured.saturating_since(key) <= KEY_SPAN;
+        let long = last.captured.saturating_since(first.captured) > LANE_SPAN;
+        count > LANE_UNITS || long && !self.key.is_some_and(carries_key)
     }
 
     fn drop_first(&mut self, track: Track) {
@@ -141,6 +149,9 @@ impl Lane {
         self.is_back = true;
         let unit = self.queue.pop_front()?;
         self.counters.of(unit.track).delivered += 1;
+        if unit.track == Track::Video && unit.key {
+            self.key = Some(unit.captured);
+        }
         Some(unit)
     }
 }
@@ -439,7 +450,6 @@ mod tests {
     use super::*;
     use crate::config::Size;
     use crate::feed::AudioTrack;
-    use crate::media::time::MediaTime;
     use bytes::Bytes;
 
     const MAX: Bitrate = Bitrate(2_000_000);
@@ -530,6 +540,21 @@ mod tests {
         lane.push(unit(Track::Video, 3_000, true));
         assert_eq!(lane.pop().map(|unit| unit.key), Some(true));
         assert!(!lane.asks(t + 2 * STARVED_PAUSE));
+    }
+
+    #[test]
+    fn a_lane_waits_longer_while_a_key_frame_is_carried() {
+        let mut lane = Lane::default();
+        lane.push(unit(Track::Video, 0, true));
+        assert!(lane.pop().is_some());
+        for n in 1..=45 {
+            lane.push(unit(Track::Video, n * 33, false));
+            lane.push(unit(Track::Audio, n * 33, true));
+        }
+        assert_eq!(lane.counters.video.dropped + lane.counters.audio.dropped, 0);
+        // 1518 ms after it: by now it should have been carried.
+        lane.push(unit(Track::Video, 46 * 33, false));
+        assert!(lane.awaits_key);
     }
 
     #[test]

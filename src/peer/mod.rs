@@ -58,6 +58,7 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
+mod backlog;
 pub(crate) mod candidate;
 mod counters;
 mod datagrams;
@@ -577,7 +578,7 @@ impl Peer {
         };
         let pair = self.wires.selected();
         let sending = async {
-            self.wires.room().await;
+            self.wires.backlog.room().await;
             let paced = pair.is_none_or(|pair| matches!(pair.rung, Rung::Udp | Rung::TurnUdp));
             for (n, packet) in sender.packetizer.packets(unit).into_iter().enumerate() {
                 if paced && n >= BURST && (n - BURST).is_multiple_of(PER_PAUSE) {
@@ -598,27 +599,27 @@ impl Peer {
 
     /// Whether a TCP connection would take media now; over UDP always.
     pub fn has_room(&self) -> bool {
-        self.wires.has_room()
+        self.wires.backlog.has_room()
     }
 
     /// Waits until a TCP connection would take media.
     pub async fn room(&self) {
-        self.wires.room().await;
+        self.wires.backlog.room().await;
     }
 
     /// Bytes that wait for a TCP connection to take them; over UDP none.
     pub fn backlog(&self) -> usize {
-        self.wires.backlog()
+        self.wires.backlog.bytes()
     }
 
     /// Whether a TCP connection has no room and took nothing at all for [`STALLED`].
     pub fn is_stalled(&self) -> bool {
-        !self.has_room() && self.wires.stuck_for() >= STALLED
+        !self.has_room() && self.wires.backlog.stuck_for() >= STALLED
     }
 
     /// Media comes at `bitrate` from now on: what may wait for a TCP connection follows it.
     pub fn expect(&self, bitrate: Bitrate) {
-        self.wires.expect(bitrate);
+        self.wires.backlog.expect(bitrate);
     }
 
     /// What the connection has done so far.

@@ -175,10 +175,10 @@ async fn feed(wires: &Wires, mut write: Write, mut queue: mpsc::Receiver<Bytes>)
             burst.extend_from_slice(&frame);
         }
         if let Err(error) = put(wires, &mut write, &mut burst).await {
-            wires.written(burst.len());
+            wires.backlog.written(burst.len());
             queue.close();
             while let Some(frame) = queue.recv().await {
-                wires.written(frame.len());
+                wires.backlog.written(frame.len());
             }
             return Err(error);
         }
@@ -191,7 +191,7 @@ async fn put(wires: &Wires, write: &mut Write, burst: &mut BytesMut) -> io::Resu
     while !burst.is_empty() {
         match write.write_buf(burst).await? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            taken => wires.written(taken),
+            taken => wires.backlog.written(taken),
         }
     }
     write.flush().await
@@ -235,9 +235,9 @@ impl AsyncTcpStream for Stream {
         let packet = frame.get(2..).unwrap_or_default();
         if self.wires.leaves(Rung::Tcp, packet) {
             self.wires.leaving(self.pair, packet);
-            let full = self.wires.queued(frame.len()) > MOST;
+            let full = self.wires.backlog.queued(frame.len()) > MOST;
             if full || self.frames.try_send(Bytes::copy_from_slice(frame)).is_err() {
-                self.wires.written(frame.len());
+                self.wires.backlog.written(frame.len());
                 self.wires.counters.lock().frames_refused += 1;
             }
         }

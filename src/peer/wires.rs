@@ -11,7 +11,6 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -25,10 +24,10 @@ use webrtc::runtime::{
     TokioRuntime,
 };
 
-use crate::config::Bitrate;
 use crate::config::ice_server::{ICE_SERVERS_MAX, IceServer, IceUrl};
 use crate::net::Dialer;
 
+use super::backlog::Backlog;
 use super::counters::Shared;
 use super::datagrams::Datagrams;
 use super::ladder::{Climb, Ladder, Rung};
@@ -37,16 +36,6 @@ use super::reflexive;
 use super::relay::{self, Relay, RelayedDatagrams};
 use super::stream::{self, NoListener};
 use super::turn;
-
-/// Bytes queued on a stream beyond which [`Wires::room`] makes the sender wait, at most and before a bitrate is known.
-/// Older media is better dropped in the feed's lane, which knows key frames.
-const ROOM: usize = 64 * 1024;
-
-/// The same at least: a few packets, so that the connection never runs dry between two pictures.
-const LEAST_ROOM: usize = 8 * 1024;
-
-/// The same in time, at the bitrate of the media.
-const ROOM_SPAN: Duration = Duration::from_millis(250);
 
 /// Bytes queued on a stream beyond which whole frames are thrown away, so that nothing grows without bound.
 pub(super) const MOST: usize = 512 * 1024;
@@ -106,12 +95,8 @@ pub(super) struct Wires {
     /// Where the engine believes that it listens for TCP.
     listens: Mutex<Vec<SocketAddr>>,
     selected: Mutex<Option<SelectedPair>>,
-    backlog: AtomicUsize,
-    /// Bytes queued beyond which there is no room.
-    room: AtomicUsize,
-    /// When a stream last took something, or was given the first thing to take.
-    moved: Mutex<Instant>,
-    drained: Notify,
+    /// What waits for streams; over UDP nothing does.
+    pub(super) backlog: Backlog,
     sightings: mpsc::Sender<Sighting>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -160,10 +145,7 @@ impl Wires {
             ways: Mutex::new(HashMap::new()),
             listens: Mutex::new(Vec::new()),
             selected: Mutex::new(None),
-            backlog: AtomicUsize::new(0),
-            room: AtomicUsize::new(ROOM),
-            moved: Mutex::new(Instant::now()),
-            drained: Notify::new(),
+            backlog: Backlog::new(),
             sightings,
             stop,
             tasks,
@@ -175,62 +157,6 @@ impl Wires {
     /// Where media flows; `None` before the first DTLS packet was sent.
     pub(super) fn selected(&self) -> Option<SelectedPair> {
         *locked(&self.selected)
-    }
-
-    /// Waits until the connection would take more media. Over UDP that is at once.
-    pub(super) async fn room(&self) {
-        loop {
-            let drained = self.drained.notified();
-            if self.has_room() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
-    /// Whether the connection would take more media.
-    pub(super) fn has_room(&self) -> bool {
-        self.backlog() < self.room.load(Ordering::Acquire)
-    }
-
-    /// Bytes that wait for the connection to take them.
-    pub(super) fn backlog(&self) -> usize {
-        self.backlog.load(Ordering::Acquire)
-    }
-
-    /// How long the connection has had something to take and taken nothing of it.
-    pub(super) fn stuck_for(&self) -> Duration {
-        match self.backlog() {
-            0 => Duration::ZERO,
-            _ => locked(&self.moved).elapsed(),
-        }
-    }
-
-    /// Media comes at `bitrate` from now on: as long as it takes to be carried, as long it may wait.
-    pub(super) fn expect(&self, bitrate: Bitrate) {
-        let room = f64::from(bitrate.0) / 8.0 * ROOM_SPAN.as_secs_f64();
-        let room = (room as usize).clamp(LEAST_ROOM, ROOM);
-        if self.room.swap(room, Ordering::AcqRel) < room {
-            self.drained.notify_waiters();
-        }
-    }
-
-    /// Bytes were queued on a stream; how many are in all.
-    pub(super) fn queued(&self, bytes: usize) -> usize {
-        let before = self.backlog.fetch_add(bytes, Ordering::AcqRel);
-        if before == 0 {
-            *locked(&self.moved) = Instant::now();
-        }
-        before + bytes
-    }
-
-    /// As many bytes are queued no more.
-    pub(super) fn written(&self, bytes: usize) {
-        if bytes > 0 {
-            self.backlog.fetch_sub(bytes, Ordering::AcqRel);
-            *locked(&self.moved) = Instant::now();
-            self.drained.notify_waiters();
-        }
     }
 
     /// Spawns a task of this connection: ended with it, waited for by it.

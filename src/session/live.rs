@@ -312,7 +312,8 @@ impl<'a> Live<'a> {
         }
         if let Some(rate) = &mut self.rate {
             rate.set_max(self.subscription.max_bitrate());
-            rate.look(now(), peer.backlog());
+            let dropped = self.subscription.counters().video.dropped;
+            rate.look(now(), peer.backlog(), dropped);
             let target = rate.target(now());
             self.subscription.set_bitrate(target);
             peer.expect(target);

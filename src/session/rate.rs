@@ -52,6 +52,8 @@ struct Span {
     full_since: Option<Instant>,
     /// Bytes of video handed over.
     sent: usize,
+    /// Pictures that the lane had dropped then.
+    dropped: u64,
 }
 
 /// Turns loss reports, REMB and waiting for room into a target.
@@ -122,8 +124,9 @@ impl Rate {
         self.span.sent += bytes;
     }
 
-    /// So many bytes wait for the connection `now`. Once a second what it did meanwhile is judged.
-    pub(super) fn look(&mut self, now: Instant, backlog: usize) {
+    /// So many bytes wait for the connection `now`, and so many pictures found no room so far. Once a second what happened
+    /// meanwhile is judged.
+    pub(super) fn look(&mut self, now: Instant, backlog: usize, dropped: u64) {
         let span = &self.span;
         let took = span.began.map(|at| now.saturating_duration_since(at));
         if took.is_some_and(|took| took < SETTLE) {
@@ -133,6 +136,7 @@ impl Rate {
         let next = Span {
             began: Some(now),
             backlog,
+            dropped,
             full_since: since.map(|_| now),
             ..Span::default()
         };
@@ -143,7 +147,8 @@ impl Rate {
         let waiting = since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let full = (last.full + waiting).as_secs_f64() / took.as_secs_f64();
         let carried = (last.backlog + last.sent).saturating_sub(backlog);
-        if full >= FULL {
+        // Over UDP, which is never full, pictures are dropped when this host was busy.
+        if full >= FULL || full >= FREE && dropped > last.dropped {
             self.full_at = Some(now);
             // What stands still says nothing of a rate; that is for others to judge.
             if carried > 0 {
@@ -271,6 +276,7 @@ mod tests {
         lane: VecDeque<f64>,
         /// Bytes that the connection has not taken.
         backlog: f64,
+        dropped: u64,
     }
 
     impl World {
@@ -282,6 +288,7 @@ mod tests {
                 rate: Rate::new(MAX),
                 lane: VecDeque::new(),
                 backlog: 0.0,
+                dropped: 0,
             }
         }
 
@@ -298,6 +305,7 @@ mod tests {
                 let tick = Self::TICK.as_secs_f64();
                 self.lane.push_back(self.target() / 8.0 * tick);
                 if self.lane.len() > 10 {
+                    self.dropped += self.lane.len() as u64;
                     self.lane.clear();
                 }
                 self.backlog = (self.backlog - path / 8.0 * tick).max(0.0);
@@ -310,7 +318,8 @@ mod tests {
                 self.now += Self::TICK;
                 self.rate.waits(self.now, self.backlog >= room);
                 if n.is_multiple_of(5) {
-                    self.rate.look(self.now, self.backlog as usize);
+                    self.rate
+                        .look(self.now, self.backlog as usize, self.dropped);
                 }
                 if n.is_multiple_of(20) {
                     self.rate.loss(self.now, 0.0);
@@ -353,7 +362,7 @@ mod tests {
         for _ in 0..20 {
             world.rate.loss(world.now, 0.05);
             world.rate.waits(world.now, false);
-            world.rate.look(world.now, 0);
+            world.rate.look(world.now, 0, world.dropped);
             world.now += S;
         }
         assert!((world.target() - before).abs() < 1.0);
@@ -364,11 +373,14 @@ mod tests {
         let t = Instant::now();
         let mut rate = Rate::new(MAX);
         for n in 0..10 {
-            rate.look(t + n * S, 0);
+            rate.look(t + n * S, 0, 0);
             rate.sent(250_000);
             rate.waits(t + n * S, true);
             rate.waits(t + n * S + S * 2 / 5, false);
         }
         assert_eq!(rate.target(t + 10 * S), MAX);
+        // But if pictures are dropped for it, it is too much.
+        rate.look(t + 10 * S, 200_000, 7);
+        assert_eq!(rate.target(t + 10 * S), Bitrate(MAX.0 / 2));
     }
 }

@@ -96,7 +96,7 @@ async fn adapts(kbit_s: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_picture_is_cut_down_to_what_tcp_carries() {
-    adapts(600).await;
+    adapts(400).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
