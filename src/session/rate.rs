@@ -145,17 +145,21 @@ impl Rate {
             return;
         };
         let waiting = since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let full = (last.full + waiting).as_secs_f64() / took.as_secs_f64();
+        let full_s = (last.full + waiting).as_secs_f64();
+        let full = full_s / took.as_secs_f64();
+        let drops = dropped > last.dropped;
         let carried = (last.backlog + last.sent).saturating_sub(backlog);
         // Over UDP, which is never full, pictures are dropped when this host was busy.
-        if full >= FULL || full >= FREE && dropped > last.dropped {
+        if full >= FULL || full >= FREE && drops {
             self.full_at = Some(now);
             // What stands still says nothing of a rate; that is for others to judge.
             if carried > 0 {
-                let fits = carried as f64 * 8.0 / took.as_secs_f64() * SPARE;
                 let target = f64::from(self.target.0);
+                // While there was room there may have been nothing to carry. What is too much comes down next time.
+                let fits = carried as f64 * 8.0 / full_s * SPARE;
+                let most = if drops { target * SPARE } else { target };
                 // Not by one second alone: it may have been one without a path.
-                let wished = fits.max(target / 2.0);
+                let wished = fits.min(most).max(target / 2.0);
                 if wished < target {
                     self.change(now, wished);
                 }
