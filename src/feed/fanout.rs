@@ -2,7 +2,8 @@
 //!
 //! A lane holds about half a second. When video overflows, everything up to the next key frame goes and one is
 //! asked for, because what follows a hole cannot be decoded; audio loses its oldest packet. The encoder never
-//! waits. Key frames are economized over all subscriptions: one per half second at most, the first at once.
+//! waits. Key frames are economized over all subscriptions: one per half second at most, the first at once. A lane that
+//! overflowed asks when its subscriber is back, not while it would overflow again, and seldom: all pay for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,13 +17,20 @@ use super::{Tracks, VideoTrack};
 use crate::config::Bitrate;
 use crate::encode::Controls;
 use crate::media::access_unit::{AccessUnit, Track};
+use crate::media::time::MediaTime;
 
 /// Most media a lane holds, by capture time.
 const LANE_SPAN: Duration = Duration::from_millis(500);
 /// Most access units of one track that a lane holds, whatever their capture times.
-const LANE_UNITS: usize = 64;
+const LANE_UNITS: usize = 128;
+/// Most media a lane holds while a key frame is carried, counted from its capture. A narrow path takes longer for it than
+/// [`LANE_SPAN`], and what is dropped then costs another one.
+const KEY_SPAN: Duration = Duration::from_millis(1_500);
 /// Least time between two key frames.
 const KEY_FRAME_PAUSE: Duration = Duration::from_millis(500);
+
+/// Least time between two key frames that one lane asks for because it overflowed.
+const STARVED_PAUSE: Duration = Duration::from_secs(2);
 
 /// What one lane did with one track's access units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,33 +65,49 @@ struct Lane {
     queue: VecDeque<AccessUnit>,
     /// Video was dropped: what comes is of no use until the next key frame.
     awaits_key: bool,
+    /// When the key frame that the subscriber took last was captured.
+    key: Option<MediaTime>,
+    /// The subscriber has come for more since then.
+    is_back: bool,
+    /// When a key frame was last asked for.
+    asked: Option<Instant>,
     counters: LaneCounters,
 }
 
 impl Lane {
-    /// Takes `unit` in, making room as its track demands. True if a key frame is needed now.
-    fn push(&mut self, unit: AccessUnit) -> bool {
+    /// Takes `unit` in, making room as its track demands.
+    fn push(&mut self, unit: AccessUnit) {
         let track = unit.track;
         if track == Track::Video && self.awaits_key {
             if !unit.key {
                 self.counters.video.dropped += 1;
-                return true;
+                return;
             }
             self.awaits_key = false;
         }
         self.queue.push_back(unit);
         if !self.overflows(track) {
-            return false;
+            return;
         }
         match track {
             Track::Audio => {
                 while self.overflows(Track::Audio) {
                     self.drop_first(Track::Audio);
                 }
-                false
             }
             Track::Video => self.drop_to_key_frame(),
         }
+    }
+
+    /// Whether a key frame is to be asked for now, which then counts as done.
+    fn asks(&mut self, now: Instant) -> bool {
+        let paused = |at| now.saturating_duration_since(at) < STARVED_PAUSE;
+        let asks = self.awaits_key && self.is_back && !self.asked.is_some_and(paused);
+        if asks {
+            self.is_back = false;
+            self.asked = Some(now);
+        }
+        asks
     }
 
     fn overflows(&self, track: Track) -> bool {
@@ -92,7 +116,9 @@ impl Lane {
         let Some((first, last)) = first.zip(units.last()) else {
             return false;
         };
-        count > LANE_UNITS || last.captured.saturating_since(first.captured) > LANE_SPAN
+        let carries_key = |key| last.captured.saturating_since(key) <= KEY_SPAN;
+        let long = last.captured.saturating_since(first.captured) > LANE_SPAN;
+        count > LANE_UNITS || long && !self.key.is_some_and(carries_key)
     }
 
     fn drop_first(&mut self, track: Track) {
@@ -102,8 +128,8 @@ impl Lane {
         }
     }
 
-    /// Drops video up to the last key frame in the queue, or all of it. True if a key frame is needed.
-    fn drop_to_key_frame(&mut self) -> bool {
+    /// Drops video up to the last key frame in the queue, or all of it: then another one is needed.
+    fn drop_to_key_frame(&mut self) {
         let is_video = |u: &AccessUnit| u.track == Track::Video;
         let first = self.queue.iter().position(is_video);
         let key = self.queue.iter().rposition(|u| is_video(u) && u.key);
@@ -117,12 +143,16 @@ impl Lane {
         });
         self.counters.video.dropped += (before - self.queue.len()) as u64;
         self.awaits_key = keep_from.is_none();
-        self.awaits_key
+        self.is_back = false;
     }
 
     fn pop(&mut self) -> Option<AccessUnit> {
+        self.is_back = true;
         let unit = self.queue.pop_front()?;
         self.counters.of(unit.track).delivered += 1;
+        if unit.track == Track::Video && unit.key {
+            self.key = Some(unit.captured);
+        }
         Some(unit)
     }
 }
@@ -309,7 +339,10 @@ impl Fanout {
         }
         let mut starved = false;
         for seat in inner.seats.values() {
-            starved |= lock(&seat.lane.lane).push(unit.clone());
+            let mut lane = lock(&seat.lane.lane);
+            lane.push(unit.clone());
+            starved |= lane.asks(now);
+            drop(lane);
             seat.lane.filled.notify_one();
         }
         // Asked for once, not once per picture that is dropped meanwhile.
@@ -427,7 +460,6 @@ mod tests {
     use super::*;
     use crate::config::Size;
     use crate::feed::AudioTrack;
-    use crate::media::time::MediaTime;
     use bytes::Bytes;
 
     const MAX: Bitrate = Bitrate(2_000_000);
@@ -470,16 +502,14 @@ mod tests {
     #[test]
     fn overflowing_video_goes_up_to_the_next_key_frame() {
         let mut lane = Lane::default();
-        let mut asked = 0;
         for n in 0..20 {
-            asked += usize::from(lane.push(unit(Track::Video, n * 33, n == 0)));
+            lane.push(unit(Track::Video, n * 33, n == 0));
             lane.push(unit(Track::Audio, n * 33, true));
         }
         // 0..=495 ms fit; the sixteenth overflows and takes everything; the rest waits for a key frame.
         assert_eq!(lane.counters.video.dropped, 20);
-        assert_eq!(asked, 4);
-        assert!(!lane.push(unit(Track::Video, 700, true)));
-        assert!(!lane.push(unit(Track::Video, 733, false)));
+        lane.push(unit(Track::Video, 700, true));
+        lane.push(unit(Track::Video, 733, false));
         let video: Vec<_> = stamps(&mut lane)
             .into_iter()
             .filter(|(track, _)| *track == Track::Video)
@@ -491,12 +521,50 @@ mod tests {
     #[test]
     fn a_key_frame_in_the_queue_is_kept_with_what_follows() {
         let mut lane = Lane::default();
-        for n in 0..16 {
-            assert!(!lane.push(unit(Track::Video, n * 33, n == 0 || n == 10)));
+        for n in 0..17 {
+            lane.push(unit(Track::Video, n * 33, n == 0 || n == 10));
         }
-        assert!(!lane.push(unit(Track::Video, 16 * 33, false)));
+        assert!(!lane.awaits_key);
         assert_eq!(lane.counters.video.dropped, 10);
         assert_eq!(stamps(&mut lane)[0], (Track::Video, 330));
+    }
+
+    #[test]
+    fn an_overflowing_lane_asks_when_it_is_read_again_and_not_soon_after() {
+        let t = Instant::now();
+        let mut lane = Lane::default();
+        let overflow = |lane: &mut Lane, from: u64| {
+            for n in 0..20 {
+                lane.push(unit(Track::Video, from + n * 33, n == 0));
+                assert!(!lane.asks(t));
+            }
+        };
+        overflow(&mut lane, 0);
+        assert!(lane.pop().is_none());
+        assert!(lane.asks(t));
+        assert!(!lane.asks(t), "once");
+        overflow(&mut lane, 1_000);
+        assert!(lane.pop().is_none());
+        assert!(!lane.asks(t + STARVED_PAUSE / 2));
+        assert!(lane.asks(t + STARVED_PAUSE));
+        lane.push(unit(Track::Video, 3_000, true));
+        assert_eq!(lane.pop().map(|unit| unit.key), Some(true));
+        assert!(!lane.asks(t + 2 * STARVED_PAUSE));
+    }
+
+    #[test]
+    fn a_lane_waits_longer_while_a_key_frame_is_carried() {
+        let mut lane = Lane::default();
+        lane.push(unit(Track::Video, 0, true));
+        assert!(lane.pop().is_some());
+        for n in 1..=45 {
+            lane.push(unit(Track::Video, n * 33, false));
+            lane.push(unit(Track::Audio, n * 33, true));
+        }
+        assert_eq!(lane.counters.video.dropped + lane.counters.audio.dropped, 0);
+        // 1518 ms after it: by now it should have been carried.
+        lane.push(unit(Track::Video, 46 * 33, false));
+        assert!(lane.awaits_key);
     }
 
     #[test]
@@ -504,7 +572,7 @@ mod tests {
         let mut lane = Lane::default();
         lane.push(unit(Track::Video, 0, true));
         for n in 0..40 {
-            assert!(!lane.push(unit(Track::Audio, n * 20, true)));
+            lane.push(unit(Track::Audio, n * 20, true));
         }
         assert_eq!(lane.counters.audio.dropped, 14);
         assert_eq!(lane.counters.video.dropped, 0);

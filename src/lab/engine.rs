@@ -113,6 +113,8 @@ pub(super) struct Engine {
     commands: mpsc::Receiver<Command>,
     /// Until when nothing passes in either direction.
     black_hole: watch::Receiver<Option<Instant>>,
+    /// How fast connections are read, in kbit/s; 0 for no limit.
+    throttle: watch::Receiver<u32>,
     connections: HashMap<SocketAddr, Connection>,
     connected: Option<Instant>,
     heard: Instant,
@@ -142,7 +144,7 @@ impl Engine {
         record: Record,
         reception: Reception,
         commands: mpsc::Receiver<Command>,
-        black_hole: watch::Receiver<Option<Instant>>,
+        (black_hole, throttle): (watch::Receiver<Option<Instant>>, watch::Receiver<u32>),
         now: Instant,
     ) -> Self {
         Self {
@@ -152,6 +154,7 @@ impl Engine {
             reception,
             commands,
             black_hole,
+            throttle,
             connections: HashMap::new(),
             connected: None,
             heard: now,
@@ -193,7 +196,12 @@ impl Engine {
                     if let Ok((stream, peer)) = accepted
                         && self.connections.len() < CONNECTIONS
                     {
-                        let connection = Connection::open(stream, peer, inbox.clone());
+                        let connection = Connection::open(
+                            stream,
+                            peer,
+                            inbox.clone(),
+                            self.throttle.clone(),
+                        );
                         self.connections.insert(peer, connection);
                     }
                 }

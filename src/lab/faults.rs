@@ -112,6 +112,11 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
+    /// What publishers send over ICE-TCP is read no faster than this from now on, as over a narrow uplink.
+    Throttle {
+        /// In kbit/s; 0 reads as fast as it comes.
+        kbit_s: u32,
+    },
     /// Streams are not listed for this long, as by an application that was restarted under them (Wowza v2).
     Unlist {
         /// How long.
@@ -244,6 +249,8 @@ pub struct Faults {
 struct Plan {
     next: Mutex<Next>,
     black_hole: watch::Sender<Option<Instant>>,
+    /// In kbit/s; 0 for no limit.
+    throttle: watch::Sender<u32>,
     /// How often the vendor has stopped everything.
     stops: watch::Sender<u64>,
 }
@@ -275,6 +282,7 @@ impl Faults {
             let plan = Plan {
                 next: Mutex::new(next),
                 black_hole: watch::Sender::new(None),
+                throttle: watch::Sender::new(0),
                 stops: watch::Sender::new(0),
             };
             (*profile, plan)
@@ -324,10 +332,14 @@ impl Faults {
                 | Fault::DropSocket
                 | Fault::End
                 | Fault::KeyFrame
-                | Fault::RestStop => {}
+                | Fault::RestStop
+                | Fault::Throttle { .. } => {}
             });
             if fault == Fault::RestStop {
                 plan.stops.send_modify(|times| *times += 1);
+            }
+            if let Fault::Throttle { kbit_s } = fault {
+                plan.throttle.send_replace(kbit_s);
             }
             if let Fault::BlackHole { ms } = fault {
                 plan.black_hole
@@ -353,6 +365,7 @@ impl Faults {
             | Fault::RestStop
             | Fault::RetryLater { .. }
             | Fault::Silent { .. }
+            | Fault::Throttle { .. }
             | Fault::Unlist { .. } => return 0,
         };
         let sessions = self.hub.sessions().into_iter();
@@ -454,6 +467,14 @@ impl Faults {
         match self.plans.get(&profile) {
             Some(plan) => plan.black_hole.subscribe(),
             None => watch::channel(None).1,
+        }
+    }
+
+    /// How fast ICE-TCP is read, in kbit/s; 0 for no limit.
+    pub(super) fn throttle(&self, profile: Profile) -> watch::Receiver<u32> {
+        match self.plans.get(&profile) {
+            Some(plan) => plan.throttle.subscribe(),
+            None => watch::channel(0).1,
         }
     }
 

@@ -4,13 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
 
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant as Time;
 
 use super::now;
 
@@ -21,6 +25,20 @@ const LONGEST: usize = 4096;
 
 /// How long the last packets may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What the kernel holds of a connection that is read slowly: what a narrow uplink is behind has no place here.
+const NARROW: usize = 8 * 1024;
+
+/// Segments over loopback are no larger than over a network. By itself one is 64 KiB, and a window smaller than that
+/// opens every 200 ms only.
+const SEGMENT: u32 = 1_400;
+
+/// Lets connections to `listener` behave as over a network.
+pub(super) fn as_over_a_network(listener: &TcpListener) {
+    if let Err(error) = SockRef::from(listener).set_tcp_mss(SEGMENT) {
+        tracing::debug!(%error, "TCP_MAXSEG could not be set");
+    }
+}
 
 /// What comes from a connection.
 #[derive(Debug)]
@@ -40,13 +58,19 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes over `stream`; what arrives goes to `inbox`, whose fullness holds the publisher back.
-    pub(super) fn open(stream: TcpStream, peer: SocketAddr, inbox: mpsc::Sender<Inbound>) -> Self {
+    /// Takes over `stream`; what arrives goes to `inbox`, whose fullness holds the publisher back, and so does
+    /// `throttle`, in kbit/s.
+    pub(super) fn open(
+        stream: TcpStream,
+        peer: SocketAddr,
+        inbox: mpsc::Sender<Inbound>,
+        throttle: watch::Receiver<u32>,
+    ) -> Self {
         let (outbox, packets) = mpsc::channel(OUTBOX);
         let (reader, writer) = stream.into_split();
         let (mut reading, mut writing) = (JoinSet::new(), JoinSet::new());
         reading.spawn(async move {
-            read(reader, peer, &inbox).await;
+            read(reader, peer, &inbox, throttle).await;
             let end = Inbound {
                 peer,
                 arrived: now(),
@@ -78,7 +102,13 @@ impl Connection {
     }
 }
 
-async fn read(mut stream: OwnedReadHalf, peer: SocketAddr, inbox: &mpsc::Sender<Inbound>) {
+async fn read(
+    mut stream: OwnedReadHalf,
+    peer: SocketAddr,
+    inbox: &mpsc::Sender<Inbound>,
+    mut throttle: watch::Receiver<u32>,
+) {
+    let mut free = Time::now();
     while let Ok(length) = stream.read_u16().await {
         let mut packet = vec![0; usize::from(length)];
         if packet.len() > LONGEST || stream.read_exact(&mut packet).await.is_err() {
@@ -91,6 +121,21 @@ async fn read(mut stream: OwnedReadHalf, peer: SocketAddr, inbox: &mpsc::Sender<
         };
         if inbox.send(inbound).await.is_err() {
             return;
+        }
+        let kbit_s = *throttle.borrow_and_update();
+        if kbit_s == 0 {
+            continue;
+        }
+        let room = SockRef::from(stream.as_ref()).set_recv_buffer_size(NARROW);
+        if let Err(error) = room {
+            tracing::debug!(%error, "the kernel goes on to hold what is not read");
+        }
+        let bits = (f64::from(length) + 2.0) * 8.0;
+        let takes = Duration::from_secs_f64(bits / 1_000.0 / f64::from(kbit_s));
+        free = free.max(Time::now()) + takes;
+        tokio::select! {
+            () = tokio::time::sleep_until(free) => {}
+            Ok(()) = throttle.changed() => {}
         }
     }
 }

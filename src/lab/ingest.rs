@@ -25,6 +25,7 @@ use tokio::net::UdpSocket;
 
 use crate::media::access_unit::Track;
 
+use super::framing;
 use super::now;
 use super::profile::IceRole;
 use super::profile::Profile;
@@ -100,7 +101,9 @@ impl Ingest {
             None
         };
         let tcp = if tcp {
-            Some(TcpListener::bind((ip, 0)).await?)
+            let listener = TcpListener::bind((ip, 0)).await?;
+            framing::as_over_a_network(&listener);
+            Some(listener)
         } else {
             None
         };

@@ -292,7 +292,7 @@ impl Station {
             record.clone(),
             reception,
             commands,
-            black_hole,
+            (black_hole, self.faults.throttle(self.profile)),
             now,
         )
         .run();

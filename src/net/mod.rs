@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 pub use target::{Target, masked};
+pub(crate) use tcp::keep_shallow;
 
 use self::proxy::Proxies;
 use self::target::Endpoint;

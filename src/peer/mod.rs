@@ -58,6 +58,7 @@
 //!
 //! Command: `ONAIR_LEAK_CYCLES=200 cargo test --test leak -- --nocapture`.
 
+mod backlog;
 mod burst;
 pub(crate) mod candidate;
 mod counters;
@@ -589,7 +590,7 @@ impl Peer {
         };
         let pair = self.wires.selected();
         let sending = async {
-            self.wires.room().await;
+            self.wires.backlog.room().await;
             let paced = pair.is_none_or(|pair| matches!(pair.rung, Rung::Udp | Rung::TurnUdp));
             let mut packets = sender.packetizer.packets(unit).into_iter();
             let mut size = BURST;
@@ -616,7 +617,29 @@ impl Peer {
 
     /// Whether a TCP connection would take media now; over UDP always.
     pub fn has_room(&self) -> bool {
-        self.wires.has_room()
+        self.wires.backlog.has_room()
+    }
+
+    /// Waits until a TCP connection would take media.
+    pub async fn room(&self) {
+        self.wires.backlog.room().await;
+    }
+
+    /// Bytes that wait for a TCP connection to take them; over UDP none.
+    pub fn backlog(&self) -> usize {
+        self.wires.backlog.bytes()
+    }
+
+    /// Since how long a TCP connection has had no room and taken nothing at all, if that is longer than
+    /// [`Limits::send`].
+    pub fn stalled(&self) -> Option<Duration> {
+        let stuck = self.wires.backlog.stuck_for();
+        (!self.has_room() && stuck >= self.send_within).then_some(stuck)
+    }
+
+    /// Media comes at `bitrate` from now on: what may wait for a TCP connection follows it.
+    pub fn expect(&self, bitrate: Bitrate) {
+        self.wires.backlog.expect(bitrate);
     }
 
     /// What the connection has done so far.

@@ -160,13 +160,13 @@ impl AsyncUdpSocket for RelayedDatagrams {
             let counted = rung != Rung::TurnUdp;
             if counted {
                 // Before the task can take it and count it off again.
-                self.wires.queued(packet.len());
+                self.wires.backlog.queued(packet.len());
             }
             let queued = Bytes::copy_from_slice(packet);
             let (packets, bytes) = self.relay.outbound.push(remote, queued);
             self.wires.counters.lock().frames_refused += packets as u64;
             if counted {
-                self.wires.written(bytes);
+                self.wires.backlog.written(bytes);
             }
         }
         Poll::Ready(Ok(packet.len()))

@@ -13,7 +13,7 @@ use webrtc::runtime::{AsyncTcpListener, AsyncTcpStream};
 
 use super::ladder::Rung;
 use super::wires::{Boxed, MOST, SelectedPair, Wires};
-use crate::net::Stream as _;
+use crate::net::{self, Stream as _};
 
 /// How long a dial may take: two SYN retransmissions on a poor path.
 const DIAL: Duration = Duration::from_secs(7);
@@ -73,6 +73,7 @@ async fn reach(
         stream
             .set_nodelay(true)
             .map_err(|error| error.to_string())?;
+        net::keep_shallow(&stream);
         let (read, write) = stream.into_split();
         Ok((
             Box::new(read) as Read,
@@ -164,7 +165,8 @@ impl Stream {
     }
 }
 
-/// Writes what is queued, whole bursts at once, until the queue's owner is gone and all is written.
+/// Writes what is queued, whole bursts at once, until the queue's owner is gone and all is written. What a narrow path
+/// takes of a burst counts as it goes.
 async fn feed(wires: &Wires, mut write: Write, mut queue: mpsc::Receiver<Bytes>) -> io::Result<()> {
     let mut burst = BytesMut::new();
     let mut frames = Vec::new();
@@ -172,21 +174,27 @@ async fn feed(wires: &Wires, mut write: Write, mut queue: mpsc::Receiver<Bytes>)
         for frame in frames.drain(..) {
             burst.extend_from_slice(&frame);
         }
-        let written = match write.write_all(&burst).await {
-            Ok(()) => write.flush().await,
-            Err(error) => Err(error),
-        };
-        wires.written(burst.len());
-        burst.clear();
-        if let Err(error) = written {
+        if let Err(error) = put(wires, &mut write, &mut burst).await {
+            wires.backlog.written(burst.len());
             queue.close();
             while let Some(frame) = queue.recv().await {
-                wires.written(frame.len());
+                wires.backlog.written(frame.len());
             }
             return Err(error);
         }
     }
     write.shutdown().await
+}
+
+/// Writes `burst`, of which an error leaves what was not taken.
+async fn put(wires: &Wires, write: &mut Write, burst: &mut BytesMut) -> io::Result<()> {
+    while !burst.is_empty() {
+        match write.write_buf(burst).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => wires.backlog.written(taken),
+        }
+    }
+    write.flush().await
 }
 
 impl AsyncTcpStream for Stream {
@@ -227,9 +235,9 @@ impl AsyncTcpStream for Stream {
         let packet = frame.get(2..).unwrap_or_default();
         if self.wires.leaves(Rung::Tcp, packet) {
             self.wires.leaving(self.pair, packet);
-            let full = self.wires.queued(frame.len()) > MOST;
+            let full = self.wires.backlog.queued(frame.len()) > MOST;
             if full || self.frames.try_send(Bytes::copy_from_slice(frame)).is_err() {
-                self.wires.written(frame.len());
+                self.wires.backlog.written(frame.len());
                 self.wires.counters.lock().frames_refused += 1;
             }
         }

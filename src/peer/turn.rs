@@ -98,7 +98,7 @@ pub(super) async fn serve(relay: Arc<Relay>, wires: Arc<Wires>, given_up: Cancel
                 drop(standing);
                 while let Some((_, packet)) = relay.outbound.pop() {
                     if relay.rung != Rung::TurnUdp {
-                        wires.written(packet.len());
+                        wires.backlog.written(packet.len());
                     }
                 }
                 match ended {
@@ -455,7 +455,7 @@ impl Standing {
                         let settled = if self.line.unsent() == 0 { held } else { written.min(held) };
                         held -= settled;
                         if counted {
-                            wires.written(settled);
+                            wires.backlog.written(settled);
                         }
                     }
                     // A closed port is told by the network, and anyone can forge that.
@@ -483,7 +483,7 @@ impl Standing {
             }
         };
         if counted {
-            wires.written(held);
+            wires.backlog.written(held);
         }
         ended
     }

@@ -11,7 +11,6 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use webrtc::runtime::{
 use crate::config::ice_server::{ICE_SERVERS_MAX, IceServer, IceUrl};
 use crate::net::Dialer;
 
+use super::backlog::Backlog;
 use super::counters::Shared;
 use super::datagrams::Datagrams;
 use super::ladder::{Climb, Ladder, Rung};
@@ -36,10 +36,6 @@ use super::reflexive;
 use super::relay::{self, Relay, RelayedDatagrams};
 use super::stream::{self, NoListener};
 use super::turn;
-
-/// Bytes queued on a stream beyond which [`Wires::room`] makes the sender wait: a quarter of a second at
-/// 2 Mbit/s. Older media is better dropped in the feed's lane, which knows key frames.
-const ROOM: usize = 64 * 1024;
 
 /// Bytes queued on a stream beyond which whole frames are thrown away, so that nothing grows without bound.
 pub(super) const MOST: usize = 512 * 1024;
@@ -99,8 +95,8 @@ pub(super) struct Wires {
     /// Where the engine believes that it listens for TCP.
     listens: Mutex<Vec<SocketAddr>>,
     selected: Mutex<Option<SelectedPair>>,
-    backlog: AtomicUsize,
-    drained: Notify,
+    /// What waits for streams; over UDP nothing does.
+    pub(super) backlog: Backlog,
     sightings: mpsc::Sender<Sighting>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -149,8 +145,7 @@ impl Wires {
             ways: Mutex::new(HashMap::new()),
             listens: Mutex::new(Vec::new()),
             selected: Mutex::new(None),
-            backlog: AtomicUsize::new(0),
-            drained: Notify::new(),
+            backlog: Backlog::new(),
             sightings,
             stop,
             tasks,
@@ -162,35 +157,6 @@ impl Wires {
     /// Where media flows; `None` before the first DTLS packet was sent.
     pub(super) fn selected(&self) -> Option<SelectedPair> {
         *locked(&self.selected)
-    }
-
-    /// Waits until the connection would take more media. Over UDP that is at once.
-    pub(super) async fn room(&self) {
-        loop {
-            let drained = self.drained.notified();
-            if self.has_room() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
-    /// Whether the connection would take more media.
-    pub(super) fn has_room(&self) -> bool {
-        self.backlog.load(Ordering::Acquire) < ROOM
-    }
-
-    /// Bytes were queued on a stream; how many are in all.
-    pub(super) fn queued(&self, bytes: usize) -> usize {
-        self.backlog.fetch_add(bytes, Ordering::AcqRel) + bytes
-    }
-
-    /// As many bytes are queued no more.
-    pub(super) fn written(&self, bytes: usize) {
-        if bytes > 0 {
-            self.backlog.fetch_sub(bytes, Ordering::AcqRel);
-            self.drained.notify_waiters();
-        }
     }
 
     /// Spawns a task of this connection: ended with it, waited for by it.

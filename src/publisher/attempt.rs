@@ -11,6 +11,7 @@ use super::server::Signallers;
 use crate::account::{Lease, Ready, Release};
 use crate::config::Server;
 use crate::net::{self, Dialer};
+use crate::platform;
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::{self, Dialect, Parting, Signaller};
 
@@ -33,6 +34,8 @@ pub(super) struct Outcome {
     pub(super) ended: Option<Ended>,
     /// The stream was given back, or it was tried.
     pub(super) given: bool,
+    /// No media path came up, whatever else is said of the end.
+    pub(super) unreached: bool,
 }
 
 /// What an attempt needs, besides what is kept.
@@ -51,11 +54,17 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Runs until the session has ended, and the stream is given back if it was told to part.
     pub(super) async fn run(mut self, mut kept: Kept) -> Outcome {
-        // Of the session before.
-        self.telemetry
-            .send_modify(|t| t.progress = Progress::Signalling);
-        let ended = self.session(&mut kept).await;
+        let mut doubt = None;
+        let mut ended = self.session(&mut kept, &mut doubt).await;
         let given = self.part.is_cancelled();
+        let unreached = matches!(ended.reason, EndReason::NeverConnected { .. });
+        // A server that the platform did not vouch for tells less than the platform's own words.
+        if let Some(doubt) = doubt
+            && !matches!(ended.progress, Progress::OnAir { .. })
+            && !matches!(ended.reason, EndReason::Stopped)
+        {
+            ended.reason = doubt.into();
+        }
         if let Some(lease) = &mut kept.lease {
             lease.session_ended(matches!(ended.progress, Progress::OnAir { .. }));
             if given {
@@ -66,11 +75,12 @@ impl Attempt {
             kept,
             ended: Some(ended),
             given,
+            unreached,
         }
     }
 
-    async fn session(&mut self, kept: &mut Kept) -> Ended {
-        let mut doubt = None;
+    /// Until its end. `doubt` is why the platform did not vouch for the server, if it did not.
+    async fn session(&mut self, kept: &mut Kept, doubt: &mut Option<platform::Error>) -> Ended {
         if let Some(lease) = &mut kept.lease {
             let ready = match self.part.run_until_cancelled(lease.ready()).await {
                 None => return self.nothing(EndReason::Stopped),
@@ -81,7 +91,7 @@ impl Attempt {
                 server,
                 doubt: said,
             } = ready;
-            doubt = said;
+            *doubt = said;
             if server != kept.server {
                 if let Some(mut former) = kept.signaller.take() {
                     former.close(Parting::Abandon).await;
@@ -106,7 +116,7 @@ impl Attempt {
             &self.telemetry,
             &self.part,
         );
-        let mut ended = match &mut kept.lease {
+        match &mut kept.lease {
             None => session.await,
             Some(lease) => {
                 let telemetry = self.telemetry.clone();
@@ -115,15 +125,7 @@ impl Attempt {
                     never = lease.attend(move || on_air_for(&telemetry.borrow())) => match never {},
                 }
             }
-        };
-        // A server that the platform did not vouch for tells less than the platform's own words.
-        if let Some(doubt) = doubt
-            && !matches!(ended.progress, Progress::OnAir { .. })
-            && !matches!(ended.reason, EndReason::Stopped)
-        {
-            ended.reason = doubt.into();
         }
-        ended
     }
 
     /// Pins and the like hold for the host of the server, whoever named it.
@@ -168,6 +170,7 @@ pub(super) async fn give_back(mut kept: Kept, ends: Arc<OnceLock<Release>>) -> O
         kept,
         ended: None,
         given: true,
+        unreached: false,
     }
 }
 

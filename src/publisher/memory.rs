@@ -1,7 +1,7 @@
 //! What led to a path before, so that the next session begins with it. Pure.
 
 use crate::peer::Rung;
-use crate::session::{EndReason, Ended, Progress, Telemetry};
+use crate::session::{Ended, Progress, Telemetry};
 use crate::signal::Dialect;
 
 /// Networks remembered; a device that roams further begins anew there.
@@ -25,15 +25,16 @@ impl Memory {
     }
 
     /// Takes what a session teaches: of the network that its path was searched in, wherever the host is by now.
-    pub(super) fn learn(&mut self, ended: &Ended, session: &Telemetry) {
-        match (&ended.reason, &ended.progress) {
-            (EndReason::NeverConnected { .. }, _) => self.forget(&session.network, ended.dialect),
-            (_, Progress::OnAir { .. }) => {
+    /// `unreached`: no path came up, whatever is said to have ended it.
+    pub(super) fn learn(&mut self, ended: &Ended, unreached: bool, session: &Telemetry) {
+        match ended.progress {
+            _ if unreached => self.forget(&session.network, ended.dialect),
+            Progress::OnAir { .. } => {
                 if let Some(pair) = session.peer.as_ref().and_then(|peer| peer.pair) {
                     self.won(&session.network, ended.dialect, pair.rung);
                 }
             }
-            (_, Progress::Connecting | Progress::Sending | Progress::Signalling) => {}
+            Progress::Connecting | Progress::Sending | Progress::Signalling => {}
         }
     }
 
@@ -58,6 +59,8 @@ mod tests {
 
     use super::*;
     use crate::peer::{Counters, SelectedPair};
+    use crate::platform;
+    use crate::session::EndReason;
 
     #[test]
     fn a_win_is_remembered_for_the_network_that_it_was_won_in() {
@@ -88,19 +91,20 @@ mod tests {
         let left = EndReason::NetworkChanged {
             what: "the way out is now over train".to_owned(),
         };
-        memory.learn(&ended(left, on_air()), &session("home", Rung::Tcp));
+        memory.learn(&ended(left, on_air()), false, &session("home", Rung::Tcp));
         assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
         let lost = ended(EndReason::Lost, Progress::Sending);
-        memory.learn(&lost, &session("home", Rung::Udp));
+        memory.learn(&lost, false, &session("home", Rung::Udp));
         assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
-        let never = EndReason::NeverConnected {
-            stage: None,
-            climbs: Vec::new(),
+        // As where a platform that could not vouch for the server has the last word.
+        let never = platform::Error::DailyLimit {
+            ran_minutes: 60,
+            limit_minutes: 60,
         };
-        let never = ended(never, Progress::Connecting);
-        memory.learn(&never, &session("train", Rung::Tcp));
+        let never = ended(never.into(), Progress::Connecting);
+        memory.learn(&never, true, &session("train", Rung::Tcp));
         assert_eq!(memory.first("home", Dialect::Ome), Some(Rung::Tcp));
-        memory.learn(&never, &session("home", Rung::Tcp));
+        memory.learn(&never, true, &session("home", Rung::Tcp));
         assert_eq!(memory.first("home", Dialect::Ome), None);
     }
 

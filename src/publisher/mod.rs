@@ -27,7 +27,7 @@ use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
-use crate::session::{self, EndReason, Ended, Telemetry};
+use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::Dialect;
 use crate::signal::whip::Picture;
 
@@ -447,6 +447,8 @@ impl Actor {
             ends: Arc::clone(&self.ends),
             dialect,
         };
+        // What the last session came to is not how far this one has come, whoever looks first.
+        telemetry.send_modify(|t| t.progress = Progress::Signalling);
         self.down.get_or_insert_with(|| (now(), Cause::Start));
         let mut n = 0;
         self.snapshots.send_modify(|s| {
@@ -491,27 +493,33 @@ impl Actor {
         outcome: Result<Outcome, tokio::task::JoinError>,
         telemetry: &watch::Sender<Telemetry>,
     ) -> Input {
-        let ended = match outcome {
-            Ok(Outcome { kept, ended, given }) => {
+        let (ended, unreached) = match outcome {
+            Ok(Outcome {
+                kept,
+                ended,
+                given,
+                unreached,
+            }) => {
                 self.kept = Some(kept);
                 self.given = given;
                 match ended {
-                    Some(ended) => ended,
+                    Some(ended) => (ended, unreached),
                     None => return Input::Released,
                 }
             }
             Err(error) => {
                 self.given = false;
                 let progress = telemetry.borrow().progress.clone();
-                Ended {
+                let ended = Ended {
                     reason: EndReason::Panicked(error.to_string()),
                     progress,
                     dialect: self.snapshots.borrow().dialect,
-                }
+                };
+                (ended, false)
             }
         };
-        self.memory.learn(&ended, &telemetry.borrow());
-        if matches!(ended.reason, EndReason::NeverConnected { .. }) {
+        self.memory.learn(&ended, unreached, &telemetry.borrow());
+        if unreached {
             self.parameters.unreached = self.parameters.unreached.wrapping_add(1);
         }
         let cause = Cause::of(&ended.reason);

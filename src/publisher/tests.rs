@@ -56,7 +56,7 @@ async fn a_stop_that_meets_the_end_of_a_session_gives_the_stream_back_once() {
     };
     let ended = |reason| Ended {
         reason,
-        progress: session::Progress::Signalling,
+        progress: Progress::Signalling,
         dialect: Dialect::WowzaV1,
     };
     let (telemetry, _) = watch::channel(Telemetry::default());
@@ -67,6 +67,7 @@ async fn a_stop_that_meets_the_end_of_a_session_gives_the_stream_back_once() {
             kept,
             ended: Some(ended(EndReason::Lost)),
             given,
+            unreached: false,
         };
         actor.ended(Ok(outcome), &telemetry);
         let mut tasks = JoinSet::new();

@@ -1,5 +1,6 @@
 //! A session while media flows: media out, events in, and what is to be done when the path is lost.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,9 @@ use super::rate::Rate;
 use super::talk::{Heard, Talk};
 use super::{
     EndReason, LOOK_EVERY, Parameters, Progress, Telemetry, add_candidates, is_found, note, now,
-    until_stopped,
 };
 use crate::feed::Subscription;
-use crate::media::access_unit::Track;
+use crate::media::access_unit::{AccessUnit, Track};
 use crate::network::Network;
 use crate::peer::{self, Peer};
 use crate::signal::{self, Dialect, RemoteDescription};
@@ -45,6 +45,8 @@ pub(super) struct Live<'a> {
     subscription: Subscription,
     telemetry: &'a watch::Sender<Telemetry>,
     gate: Gate,
+    /// What the gate has let through and the connection had no room for yet.
+    pending: VecDeque<AccessUnit>,
     rate: Option<Rate>,
     acceptance: acceptance::Watch,
     progress: Progress,
@@ -73,6 +75,7 @@ impl<'a> Live<'a> {
             subscription,
             telemetry,
             gate: Gate::new(tracks.video.is_some(), tracks.audio.is_some()),
+            pending: VecDeque::new(),
             rate: tracks.video.map(|video| Rate::new(video.max_bitrate)),
             acceptance: acceptance::Watch::new(now(), parameters.feed.budget().accepted),
             progress: Progress::Sending,
@@ -94,6 +97,11 @@ impl<'a> Live<'a> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
+            let room = peer.has_room();
+            if let Some(rate) = &mut self.rate {
+                rate.waits(now(), !room);
+            }
+            let taken = self.outage.takes_media();
             // Biased: control before media, so that a flood of frames can never starve a stop or an error.
             tokio::select! {
                 biased;
@@ -121,33 +129,50 @@ impl<'a> Live<'a> {
                 _ = look.tick() => if self.look(peer)? == Path::Lost {
                     self.move_on(peer, talk, EndReason::Lost).await?;
                 },
-                unit = self.subscription.next() => {
+                // What waits for room waits here and not in sending, which would hold up all the others.
+                () = peer.room(), if !room && taken => {}
+                () = std::future::ready(()), if room && taken && !self.pending.is_empty() => {
+                    if self.send(peer).await? == Path::Lost {
+                        self.move_on(peer, talk, EndReason::Lost).await?;
+                    }
+                }
+                unit = self.subscription.next(), if room || !taken => {
                     let unit = unit.ok_or(EndReason::FeedEnded)?;
                     // Until there is room or another path, what is meant for this one is dropped.
-                    if !self.outage.takes_media() {
+                    if !taken {
+                        self.pending.clear();
                         continue;
                     }
                     let passed = self.gate.pass(unit);
                     if passed.wants_key_frame {
                         self.subscription.request_key_frame();
                     }
-                    for unit in passed.units {
-                        self.frames_sent += u64::from(unit.track == Track::Video);
-                        // A path that is full holds up no stop.
-                        match until_stopped(stop, peer.send(&unit)).await? {
-                            // A TCP connection that takes nothing any more: often it is known here first.
-                            Err(peer::Error::Stalled { after }) => {
-                                self.outage.full(now(), after);
-                                if self.is_lost() {
-                                    self.move_on(peer, talk, EndReason::Lost).await?;
-                                }
-                                break;
-                            }
-                            sent => sent.map_err(EndReason::Engine)?,
-                        }
-                    }
+                    self.pending.extend(passed.units);
                 }
             }
+        }
+    }
+
+    /// Sends the first of what is pending.
+    async fn send(&mut self, peer: &mut Peer) -> Result<Path, EndReason> {
+        let Some(unit) = self.pending.pop_front() else {
+            return Ok(Path::Kept);
+        };
+        if unit.track == Track::Video {
+            self.frames_sent += 1;
+            if let Some(rate) = &mut self.rate {
+                rate.sent(unit.data.len());
+            }
+        }
+        match peer.send(&unit).await {
+            Err(peer::Error::Stalled { after }) => {
+                self.outage.full(now(), after);
+                match self.is_lost() {
+                    true => Ok(Path::Lost),
+                    false => Ok(Path::Kept),
+                }
+            }
+            sent => sent.map(|()| Path::Kept).map_err(EndReason::Engine),
         }
     }
 
@@ -278,12 +303,22 @@ impl<'a> Live<'a> {
             // What was dropped meanwhile is missing to every picture until then.
             self.subscription.request_key_frame();
         }
+        // A TCP connection that takes nothing any more: often it is known here first.
+        if self.outage.takes_media()
+            && let Some(long) = peer.stalled()
+        {
+            self.outage.full(now(), long);
+        }
         if self.is_lost() {
             return Ok(Path::Lost);
         }
         if let Some(rate) = &mut self.rate {
             rate.set_max(self.subscription.max_bitrate());
-            self.subscription.set_bitrate(rate.target(now()));
+            let dropped = self.subscription.counters().video.dropped;
+            rate.look(now(), peer.backlog(), dropped);
+            let target = rate.target(now());
+            self.subscription.set_bitrate(target);
+            peer.expect(target);
         }
         self.telemetry.send_modify(|t| {
             t.peer = Some(peer.counters());

@@ -127,6 +127,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["net/tls.rs"]),
     ("sd_notify", &["daemon/notify.rs"]),
     ("secrecy", &["config/secret.rs"]),
+    ("socket2", &["lab/framing.rs", "net/tcp.rs"]),
     ("str0m", &["lab/"]),
     ("strsim", &["config/"]),
     ("stun_types", &["lab/turn"]),

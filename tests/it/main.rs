@@ -9,6 +9,7 @@ mod guard;
 mod lab;
 mod ladder;
 mod layering;
+mod narrow;
 mod network;
 mod peer;
 mod platform;
