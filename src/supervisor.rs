@@ -232,16 +232,14 @@ impl Supervisor {
             true => supervisor.feeds.is_empty(),
             false => supervisor.publishers.is_empty(),
         };
+        if nothing && !failed.is_empty() {
+            return Err(failed.remove(0));
+        }
         for error in &failed {
             tracing::error!("{}; it is tried again", chain(error));
         }
-        match failed.into_iter().next() {
-            Some(error) if nothing => Err(error),
-            _ => {
-                supervisor.show();
-                Ok(supervisor)
-            }
-        }
+        supervisor.show();
+        Ok(supervisor)
     }
 
     /// The guard of the account, which outlives any publisher.
@@ -411,7 +409,7 @@ impl Supervisor {
             changed = true;
             match self.start_or_note(name, publisher) {
                 Ok(()) => tracing::info!("publisher {name} begins, which could not before"),
-                Err(error) if known == Some(chain(&error)) => {}
+                Err(error) if known == Some(reason(name, &error)) => {}
                 Err(error) => tracing::error!("{}; it is tried again", chain(&error)),
             }
         }
@@ -525,7 +523,7 @@ impl Supervisor {
     fn start_or_note(&mut self, name: &str, publisher: &config::Publisher) -> Result<(), Error> {
         let started = self.start_publisher(name, publisher);
         if let Err(error) = &started {
-            (self.absent).note(name, publisher, chain(error), now());
+            (self.absent).note(name, publisher, reason(name, error), now());
         }
         started
     }
@@ -649,6 +647,15 @@ fn startable(name: &str, publisher: &config::Publisher) -> Result<(), Error> {
         name: name.to_owned(),
         source,
     })
+}
+
+/// Why the publisher `name` cannot start, for whoever knows of whom it is said.
+fn reason(name: &str, error: &Error) -> String {
+    let said = chain(error);
+    match said.strip_prefix(&format!("publisher {name} ")) {
+        Some(rest) => rest.to_owned(),
+        None => said,
+    }
 }
 
 /// An error and its causes in one line.

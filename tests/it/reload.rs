@@ -95,7 +95,7 @@ async fn what_cannot_begin_as_it_is_configured_now_goes_on_as_it_was() {
     );
     assert_eq!(
         waits(&pair, "lost"),
-        "publisher lost cannot start: its feed no-such-feed does not run"
+        "cannot start: its feed no-such-feed does not run"
     );
     let seen = pair.publisher.borrow().clone();
     assert!(seen.is_on_air(), "nobody parted it: {:?}", seen.state);
