@@ -108,7 +108,7 @@ bench: toolchain packages
 ## recovery: how long until back on air after each fault, a hundred runs of each; ARGS="ghost --runs 10"
 .PHONY: recovery
 recovery: toolchain packages
-	@echo "a quarter of an hour on two cores, and nothing else should run meanwhile"
+	@echo "twenty minutes on two cores, and nothing else should run meanwhile"
 	cargo bench --locked --profile dev --bench recovery -- --together 40 $(ARGS)
 
 ## deb: a Debian package of the program and its service, for machines as old as this one (Debian 12, Ubuntu 24.04)

@@ -3,7 +3,8 @@
 //! Each run is an agent and a lab of its own in this process, over the real engine and real sockets, and the fault
 //! comes at an instant of chance. The time counts from the instant at which the server could be published to again
 //! (at which it listens, the hole is over, the name is free) to media accepted. Nothing is asserted: a shared machine
-//! is noisy, a person reads it. What takes minutes is told on virtual time by [`told`].
+//! is noisy, a person reads it. What takes minutes is told on virtual time by [`told`]. What sticks for good does so in
+//! the real program, run as its unit has it, and the time counts to the picture that is decoded: see [`stuck`].
 //!
 //! `cargo bench --bench recovery -- [WORDS] [--runs N] [--together N]` runs the faults whose names hold all words.
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use onair::feed::Budget;
 use onair::lab::Profile;
 use onair::lab::hub::Snapshot;
 
@@ -17,15 +18,18 @@ const PROFILE: Profile = Profile::Ome021;
 /// Within so long the program says of an encoder that it does not return.
 const SAID_WITHIN: Duration = Duration::from_secs(6);
 
-/// Pictures in a row without the test card's clock, which show that it is the slate.
-const SLATES: u64 = 3;
+/// Pictures in a row without the test card's clock, which show that it is the slate. One could be a snapshot in between
+/// the count and the clock.
+const SLATES: u64 = 2;
 
 /// What does not return.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stuck {
     /// The encoder, with a picture. Only another process has another.
     Encoder,
-    /// The source of the picture, from which it is read. It can be opened anew at once.
+    /// The source of the picture, from which it is read. It can be opened anew at once. The test card stands for the
+    /// camera: it has the same supervision, but for the time until it is given up. A camera has that between two frames;
+    /// what needs no device has that of the first frame besides.
     Camera,
     /// The same, and for these seconds and up to ten more nobody who opens it anew comes back either.
     CameraAndOpenings(u64),
@@ -68,11 +72,14 @@ impl Stuck {
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Encoder => f.write_str("encoder stuck, from the fault on"),
-            Self::Camera => f.write_str("camera stuck, from the fault on"),
+            Self::Encoder => f.write_str("encoder stuck, from the fault"),
+            Self::Camera => {
+                let more = Budget::default().first_frame.as_secs_f64();
+                write!(f, "camera stuck, from the fault, test card +{more:.0} s")
+            }
             Self::CameraAndOpenings(seconds) => {
                 let longest = seconds + 10;
-                write!(f, "camera and openings stuck {seconds}-{longest} s")
+                write!(f, "camera stuck, openings too for {seconds}-{longest} s")
             }
         }
     }
