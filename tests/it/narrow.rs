@@ -53,7 +53,7 @@ async fn until(pair: &Pair, what: &str, wanted: impl Fn(Seen) -> bool) -> Seen {
             changed.changed().await.expect("the lab runs");
         }
     };
-    match tokio::time::timeout(SOON * 3, waiting).await {
+    match tokio::time::timeout(SOON * 6, waiting).await {
         Ok(seen) => seen,
         Err(_) => panic!("{what}: not in time; {:?}", look(pair, &feed)),
     }
