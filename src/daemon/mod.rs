@@ -12,6 +12,7 @@ mod announce;
 mod escalation;
 pub mod notify;
 pub mod pressure;
+mod reader;
 mod relief;
 pub mod reload;
 mod watchdog;
@@ -39,6 +40,7 @@ use announce::Announcer;
 use escalation::{Escalation, Remedy};
 use notify::{Manager, Untold, Word};
 use pressure::sensors;
+use reader::{Reader, Unread};
 use reload::{Files, POLL, Reading};
 use watchdog::{Beats, Watchdog};
 
@@ -47,10 +49,6 @@ pub const STUCK: u8 = 75;
 
 /// Time without a sign of life of the runtime after which the process ends; an orderly end fits in.
 const RUNTIME_WITHIN: Duration = DRAIN_WITHIN.saturating_add(Duration::from_secs(15));
-
-/// What is said of a configuration file on which this program itself has failed.
-const UNREADABLE: &str = "the configuration file could not be read: onair has a fault there, see the log; what it said \
-                          before runs on";
 
 /// Commands and remedies that may wait; more are refused.
 const QUEUE: usize = 8;
@@ -175,13 +173,14 @@ impl Daemon {
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,
-        mut files: Files,
+        files: Files,
         watch: bool,
         mut hangup: Signal,
         stop: &CancellationToken,
     ) -> Option<String> {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reader = Reader::new(files);
         loop {
             let request = tokio::select! {
                 biased;
@@ -197,10 +196,14 @@ impl Daemon {
             };
             let (command, reply) = match request {
                 Some(request) => request,
-                None => match blocking(stop, &mut files, Files::changed).await? {
+                None => match unless(stop, reader.run(Files::changed)).await? {
                     Ok(true) => (Command::Reload, None),
-                    // A panic is in the log.
-                    Ok(false) | Err(_) => continue,
+                    Err(Unread::Hangs) => {
+                        tracing::error!("{}", Unread::Hangs);
+                        continue;
+                    }
+                    // A panic is in the log, and so is what still hangs.
+                    Ok(false) | Err(Unread::Panicked | Unread::StillHangs) => continue,
                 },
             };
             // By a person, and not by a remedy.
@@ -210,10 +213,9 @@ impl Daemon {
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
-                    let reading = blocking(stop, &mut files, Files::read).await?;
-                    let outcome = match reading {
+                    let outcome = match unless(stop, reader.run(Files::read)).await? {
                         Ok(reading) => reload(supervisor, reading).await,
-                        Err(_) => Err(UNREADABLE.to_owned()),
+                        Err(unread) => Err(unread.to_string()),
                     };
                     let note = outcome.as_ref().err().cloned();
                     self.voice.say(|announcer| announcer.reloaded(note));
@@ -327,23 +329,11 @@ fn gone(vanished: Result<(), JoinError>) -> String {
     why
 }
 
-/// Does what may block with the files, elsewhere; `None` if `stop` came first, an error if it panicked.
-async fn blocking<T: Send + 'static>(
-    stop: &CancellationToken,
-    files: &mut Files,
-    work: fn(&mut Files) -> T,
-) -> Option<Result<T, JoinError>> {
-    let mut theirs = files.clone();
-    let work = tokio::task::spawn_blocking(move || {
-        let done = work(&mut theirs);
-        (theirs, done)
-    });
+/// What `work` comes to; `None` if `stop` came first.
+async fn unless<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         () = stop.cancelled() => None,
-        worked = work => Some(worked.map(|(theirs, done)| {
-            *files = theirs;
-            done
-        })),
+        done = work => Some(done),
     }
 }
 
@@ -477,16 +467,6 @@ mod tests {
         let why = daemon.tend(&mut supervisor, files, false, hangup.unwrap(), &stop);
         let why = why.await.expect("it ends by itself");
         assert!(why.contains("it panicked"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn a_panic_over_the_files_is_told_from_the_end() {
-        let stop = CancellationToken::new();
-        let mut files = Files::new("/no/such/file".into());
-        let worked = blocking(&stop, &mut files, |_| panic!("this one is meant")).await;
-        assert!(worked.is_some_and(|worked: Result<(), _>| worked.is_err()));
-        stop.cancel();
-        assert!(blocking(&stop, &mut files, Files::changed).await.is_none());
     }
 
     /// How often the manager was told that all is well, since the last time it was asked.
