@@ -5,7 +5,7 @@ mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -90,6 +90,8 @@ pub struct Supervisor {
     former: Vec<config::Publisher>,
     /// Stops what was started and is not wanted any more; ends by itself.
     orphans: AbortOnDropHandle<()>,
+    /// Why the configuration as it is written is not at work.
+    refused: Option<String>,
 }
 
 /// What came of a new configuration.
@@ -107,12 +109,15 @@ pub struct Reloaded {
 struct Members {
     feeds: BTreeMap<String, FeedHandle>,
     publishers: BTreeMap<String, watch::Receiver<Snapshot>>,
+    held: BTreeSet<String>,
+    refused: Option<String>,
 }
 
 /// A look at everything that runs, from anywhere. Cheap to clone; follows a change of the configuration.
 #[derive(Clone)]
 pub struct View {
     members: watch::Receiver<Members>,
+    account: Account,
 }
 
 /// Everything that runs at one instant, by name.
@@ -122,6 +127,12 @@ pub struct Overview {
     pub feeds: BTreeMap<String, feed::Status>,
     /// The publishers.
     pub publishers: BTreeMap<String, Snapshot>,
+    /// Those of them that somebody wants off the air until told otherwise.
+    pub held: BTreeSet<String>,
+    /// Why the configuration as it was read last is not at work, while that is so.
+    pub refused: Option<String>,
+    /// Streams at platforms that may go on costing though nobody wants them.
+    pub orphaned: account::Orphaned,
 }
 
 impl View {
@@ -137,7 +148,15 @@ impl View {
             publishers: publishers
                 .map(|(name, publisher)| (name.clone(), publisher.borrow().clone()))
                 .collect(),
+            held: members.held.clone(),
+            refused: members.refused.clone(),
+            orphaned: self.account.orphaned().borrow().clone(),
         }
+    }
+
+    /// The wall clock, by which hours begin and end.
+    pub fn wall(&self) -> SystemTime {
+        self.account.wall().into()
     }
 
     /// The publishers' states by name, now and as they change.
@@ -193,6 +212,7 @@ impl Supervisor {
             account,
             former: Vec::new(),
             orphans,
+            refused: None,
         };
         for (name, feed) in &config.feeds {
             supervisor.start_feed(name, feed)?;
@@ -213,12 +233,19 @@ impl Supervisor {
     pub fn view(&self) -> View {
         View {
             members: self.members.subscribe(),
+            account: self.account.clone(),
         }
     }
 
-    /// What runs, as it was configured.
+    /// What runs, as it was configured; of the process as a whole, as it was at the start.
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Lets everybody see why the configuration as it was read last is not at work; `None` if it is.
+    pub fn refuse(&mut self, why: Option<String>) {
+        self.refused = why;
+        self.show();
     }
 
     /// Puts `config` to work and touches only what differs (see [`Plan`]). `touched` are the files it names whose
@@ -260,6 +287,7 @@ impl Supervisor {
         self.end(&gone).await;
 
         let mut before = std::mem::replace(&mut self.config, config.clone());
+        self.config.daemon = before.daemon.clone();
         for name in named(&plan.feeds, &[Change::Start, Change::Replace]) {
             let Err(error) = self.start_feed(&name, &config.feeds[&name]) else {
                 continue;
@@ -496,6 +524,8 @@ impl Supervisor {
                 .map(|(name, publisher)| (name.clone(), publisher.watch()))
                 .chain(self.held.clone())
                 .collect(),
+            held: self.held.keys().cloned().collect(),
+            refused: self.refused.clone(),
         });
     }
 

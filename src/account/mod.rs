@@ -22,11 +22,13 @@ mod lease;
 pub mod ledger;
 mod orphans;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 pub use file::Error;
 pub use hours::{Duty, Off, Why, duty};
@@ -58,11 +60,15 @@ struct Shared {
     folder: Mutex<Option<Folder>>,
     /// Whether the last write failed, so that it is said once.
     failing: Mutex<bool>,
+    orphaned: watch::Sender<Orphaned>,
     pace: Pace,
     wall: Wall,
     /// By which the vendors' clocks are faster than the real ones.
     speed: u32,
 }
+
+/// Streams that onair started, that nobody wants any more and that it could not stop, each with why; for people.
+pub type Orphaned = BTreeMap<String, String>;
 
 /// The wall clock, where people and bills see it.
 pub type Wall = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -99,6 +105,7 @@ impl Account {
                 path: state_dir.map(Path::to_owned),
                 folder: Mutex::new(folder),
                 failing: Mutex::new(failing),
+                orphaned: watch::Sender::default(),
                 pace: Pace::default(),
                 wall,
                 speed,
@@ -124,6 +131,11 @@ impl Account {
     /// Streams that onair started and should stop, for `wanted` does not name them.
     pub fn orphans(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
         locked(&self.shared.ledger).orphans(wanted)
+    }
+
+    /// Those of them that could not be stopped so far, now and as it changes.
+    pub fn orphaned(&self) -> watch::Receiver<Orphaned> {
+        self.shared.orphaned.subscribe()
     }
 
     /// A vendor's time, as long as it takes here.

@@ -218,6 +218,7 @@ impl Daemon {
                         Err(unread) => Err(unread.to_string()),
                     };
                     let note = outcome.as_ref().err().cloned();
+                    supervisor.refuse(note.clone());
                     self.voice.say(|announcer| announcer.reloaded(note));
                     outcome
                 }
@@ -354,19 +355,21 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
             return Err(format!("{unreadable}; what it said before runs on"));
         }
     };
-    if config.daemon != supervisor.config().daemon {
-        tracing::warn!(
-            "what the file says about the process as a whole holds from its next start on"
-        );
-    }
+    let restart = match config.daemon == supervisor.config().daemon {
+        true => "",
+        false => "; what [daemon] says otherwise than at the start needs a restart of onair",
+    };
     let reloaded = supervisor.reload(&config, &reading.touched).await;
     for error in &reloaded.failed {
         tracing::error!("{}", chain(error));
     }
     match reloaded.failed.first() {
-        None => Ok(format!("the configuration was read: {}", reloaded.plan)),
+        None => Ok(format!(
+            "the configuration was read: {}{restart}",
+            reloaded.plan
+        )),
         Some(error) => Err(format!(
-            "the configuration was taken in part: {}; what could not begin anew goes on as it was",
+            "the configuration was taken in part: {}; what could not begin anew goes on as it was{restart}",
             chain(error)
         )),
     }
@@ -467,6 +470,26 @@ mod tests {
         let why = daemon.tend(&mut supervisor, files, false, hangup.unwrap(), &stop);
         let why = why.await.expect("it ends by itself");
         assert!(why.contains("it panicked"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_a_reload_cannot_change_is_said_until_the_process_begins_anew() {
+        let mut supervisor = idle();
+        let mut config = supervisor.config().clone();
+        let touched = std::collections::BTreeSet::new();
+        let read = |config: &crate::config::Config| Reading {
+            config: Ok(config.clone()),
+            touched: touched.clone(),
+        };
+        let nothing = "the configuration was read: nothing changes";
+        let same = reload(&mut supervisor, read(&config)).await.unwrap();
+        assert_eq!(same, nothing);
+        config.daemon.state_dir = Some("/elsewhere".into());
+        for _ in 0..2 {
+            let said = reload(&mut supervisor, read(&config)).await.unwrap();
+            let restart = "what [daemon] says otherwise than at the start needs a restart of onair";
+            assert_eq!(said, format!("{nothing}; {restart}"));
+        }
     }
 
     /// How often the manager was told that all is well, since the last time it was asked.
