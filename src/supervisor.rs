@@ -6,7 +6,7 @@ mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -106,6 +106,8 @@ pub struct Supervisor {
     former: Vec<config::Publisher>,
     /// Stops what was started and is not wanted any more; ends by itself.
     orphans: AbortOnDropHandle<()>,
+    /// Why the configuration as it is written is not at work.
+    refused: Option<String>,
 }
 
 /// What came of a new configuration.
@@ -123,14 +125,15 @@ pub struct Reloaded {
 struct Members {
     feeds: BTreeMap<String, FeedHandle>,
     publishers: BTreeMap<String, watch::Receiver<Snapshot>>,
+    held: BTreeSet<String>,
+    refused: Option<String>,
 }
 
 /// A look at everything that runs, from anywhere. Cheap to clone; follows a change of the configuration.
 #[derive(Clone)]
 pub struct View {
     members: watch::Receiver<Members>,
-    /// Why what the next process should know is not written down.
-    unwritten: watch::Receiver<Option<String>>,
+    account: Account,
 }
 
 /// Everything that runs at one instant, by name.
@@ -140,6 +143,12 @@ pub struct Overview {
     pub feeds: BTreeMap<String, feed::Status>,
     /// The publishers.
     pub publishers: BTreeMap<String, Snapshot>,
+    /// Those of them that somebody wants off the air until told otherwise.
+    pub held: BTreeSet<String>,
+    /// Why the configuration as it was read last is not at work, while that is so.
+    pub refused: Option<String>,
+    /// Streams at platforms that may go on costing though nobody wants them.
+    pub orphaned: account::Orphaned,
     /// Why the state that the next process should know is not written down, while that is so.
     pub unwritten: Option<String>,
 }
@@ -157,8 +166,16 @@ impl View {
             publishers: publishers
                 .map(|(name, publisher)| (name.clone(), publisher.borrow().clone()))
                 .collect(),
-            unwritten: self.unwritten.borrow().clone(),
+            held: members.held.clone(),
+            refused: members.refused.clone(),
+            orphaned: self.account.orphaned().borrow().clone(),
+            unwritten: self.account.trouble().borrow().clone(),
         }
+    }
+
+    /// The wall clock, by which hours begin and end.
+    pub fn wall(&self) -> SystemTime {
+        self.account.wall().into()
     }
 
     /// The publishers' states by name, now and as they change.
@@ -220,6 +237,7 @@ impl Supervisor {
             account,
             former: Vec::new(),
             orphans,
+            refused: None,
         };
         let mut failed = Vec::new();
         for (name, feed) in &config.feeds {
@@ -251,13 +269,19 @@ impl Supervisor {
     pub fn view(&self) -> View {
         View {
             members: self.members.subscribe(),
-            unwritten: self.account.trouble(),
+            account: self.account.clone(),
         }
     }
 
-    /// What runs, as it was configured.
+    /// What runs, as it was configured; of the process as a whole, as it was at the start.
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Lets everybody see why the configuration as it was read last is not at work; `None` if it is.
+    pub fn refuse(&mut self, why: Option<String>) {
+        self.refused = why;
+        self.show();
     }
 
     /// Puts `config` to work and touches only what differs (see [`Plan`]). `touched` are the files it names whose
@@ -313,6 +337,7 @@ impl Supervisor {
         self.end(&gone).await;
 
         let mut before = std::mem::replace(&mut self.config, config.clone());
+        self.config.daemon = before.daemon.clone();
         for name in named(&plan.feeds, &[Change::Start, Change::Replace]) {
             let Err(error) = self.start_feed(&name, &config.feeds[&name]) else {
                 continue;
@@ -612,6 +637,8 @@ impl Supervisor {
                 .chain(self.held.clone())
                 .chain(self.absent.watches())
                 .collect(),
+            held: self.held.keys().cloned().collect(),
+            refused: self.refused.clone(),
         });
     }
 

@@ -1,14 +1,17 @@
 //! Whether a publisher should be off the air on purpose, and until when. Pure: told the time and the minutes.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
+use jiff::{Timestamp, ToSpan as _, Zoned};
 
 use super::ledger::DAYS_MAX;
 use crate::config::schedule::{Hours, Schedule};
+
+/// What is kept of a day's minutes for parting from the server and stopping the stream, which costs until it rests.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Why a publisher is off the air on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +32,42 @@ impl fmt::Display for Why {
 }
 
 /// Off the air on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Off {
     /// Why.
     pub why: Why,
-    /// When it goes on, by the wall clock; `None` if that is not known.
-    pub until: Option<Timestamp>,
+    /// When it goes on, by the wall clock in the publisher's time zone; `None` if that is not known.
+    pub until: Option<Zoned>,
+}
+
+impl Off {
+    /// When it goes on, as RFC 3339 has it.
+    pub fn until(&self) -> Option<String> {
+        let until = self.until.as_ref()?;
+        let timestamp = until.timestamp();
+        Some(timestamp.display_with_offset(until.offset()).to_string())
+    }
+
+    /// How long that is from `wall` on.
+    pub fn left(&self, wall: SystemTime) -> Option<Duration> {
+        let until = SystemTime::from(self.until.as_ref()?.timestamp());
+        Some(until.duration_since(wall).unwrap_or_default())
+    }
+}
+
+/// Why, and until when.
+impl fmt::Display for Off {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.why)?;
+        match self.until() {
+            Some(until) => write!(f, ", until {until}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a publisher should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Duty {
     /// Off the air.
     Off(Off),
@@ -57,19 +86,32 @@ pub fn duty(
 ) -> Duty {
     let end = match schedule.map(|schedule| schedule.at(now, zone)) {
         Some(Hours::Off(until)) => {
-            let why = Why::Schedule;
-            return Duty::Off(Off { why, until });
+            return off(Why::Schedule, until, zone);
         }
         Some(Hours::On(until)) => until,
         None => None,
     };
-    if limit.is_some_and(|limit| ran >= limit) {
+    if limit.is_some_and(|limit| is_used_up(ran, limit)) {
         let tomorrow = zone.to_datetime(now).date().checked_add(1.day()).ok();
         let until = tomorrow.and_then(|day| midnight(day, zone));
-        let why = Why::DailyLimit;
-        return Duty::Off(Off { why, until });
+        return off(Why::DailyLimit, until, zone);
     }
     Duty::On(end)
+}
+
+fn off(why: Why, until: Option<Timestamp>, zone: &TimeZone) -> Duty {
+    let until = until.map(|until| until.to_zoned(zone.clone()));
+    Duty::Off(Off { why, until })
+}
+
+/// Whether a stream that `ran` must end, so that it will not have run for longer than `limit` once it has.
+pub(super) fn is_used_up(ran: Duration, limit: Duration) -> bool {
+    ran.saturating_add(ENDING) >= limit
+}
+
+/// How long a stream that `ran` may run on before [`is_used_up`].
+pub(super) fn left_of(ran: Duration, limit: Duration) -> Duration {
+    limit.saturating_sub(ran.saturating_add(ENDING))
 }
 
 /// The beginning of a day; where midnight does not exist, the instant that stands for it.
@@ -154,17 +196,30 @@ mod tests {
         let end = Duty::On(Some(at("2026-11-23T17:00:00Z")));
         assert_eq!(ask(minute, None), end);
         assert_eq!(ask(minute, Some(2 * minute)), end);
+        let second = Duration::from_secs(1);
+        assert_eq!(ask(114 * second, Some(2 * minute)), end);
+        assert_eq!(left_of(114 * second, 2 * minute), second);
+        let early = ask(115 * second, Some(2 * minute));
+        assert!(matches!(early, Duty::Off(_)), "its end takes time too");
+        assert_eq!(left_of(115 * second, 2 * minute), Duration::ZERO);
         let off = Off {
             why: Why::DailyLimit,
-            until: Some(at("2026-11-23T23:00:00Z")),
+            until: Some(at("2026-11-23T23:00:00Z").to_zoned(berlin.clone())),
         };
+        assert_eq!(
+            off.to_string(),
+            "the minutes of today are used up (daily_minutes), until 2026-11-24T00:00:00+01:00"
+        );
+        assert_eq!(off.left(now.into()), Some(Duration::from_secs(15 * 3_600)));
+        let late = SystemTime::from(now) + Duration::from_secs(86_400);
+        assert_eq!(off.left(late), Some(Duration::ZERO));
         let spent = ask(2 * minute, Some(2 * minute));
         assert_eq!(spent, Duty::Off(off), "until midnight in Berlin");
 
         let evening = at("2026-11-23T17:00:00Z");
         let off = Off {
             why: Why::Schedule,
-            until: Some(at("2026-11-24T07:00:00Z")),
+            until: Some(at("2026-11-24T07:00:00Z").to_zoned(berlin.clone())),
         };
         let closed = duty(evening, &berlin, Some(&office), 9 * minute, Some(minute));
         assert_eq!(closed, Duty::Off(off));

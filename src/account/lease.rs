@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub use release::{RELEASE_WITHIN, Release};
 
 use super::claims::Claim;
+use super::hours::{is_used_up, left_of};
 use super::ledger::Key;
 use super::{Account, STALE_FOR};
 use crate::config::platform::{Platform as Config, StreamRef, Vendor};
@@ -39,6 +40,8 @@ const STARTS_MAX: usize = 8;
 const TAKEN_MAX: usize = 3;
 /// Interval at which minutes are counted and written down while a session runs.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// The shortest such interval, near the end of the minutes of the day.
+const LEAST_LEFT: Duration = Duration::from_secs(1);
 /// Interval at which the vendor is asked what it sees.
 const WITNESS_EVERY: Duration = Duration::from_secs(60);
 /// Time on air before the vendor's witness counts; Wowza's figures are ten seconds old.
@@ -175,9 +178,7 @@ impl Lease {
         account: &Account,
     ) -> Result<Self, net::Error> {
         let zone = publisher.time_zone.clone();
-        let limit = config
-            .daily_minutes
-            .map(|n| Duration::from_secs(60 * u64::from(n)));
+        let limit = config.daily_minutes.map(minutes);
         let (status, _) = watch::channel(Status {
             vendor: config.vendor.name(),
             stream_id: None,
@@ -313,7 +314,8 @@ impl Lease {
         let witness_every = self.account.scaled(WITNESS_EVERY);
         let mut witnessed: Option<Instant> = None;
         loop {
-            tokio::time::sleep(every).await;
+            let left = self.left_today().unwrap_or(every);
+            tokio::time::sleep(every.min(left)).await;
             self.count().await;
             let settled = self.account.scaled(WITNESS_AFTER);
             if on_air_for().is_none_or(|time| time < settled) {
@@ -534,6 +536,8 @@ impl Lease {
         } else if self.counted.is_none() {
             if self.stream.is_none() && was_ours {
                 tracing::info!("the stream runs, which onair had started; going on with it");
+            } else if stream.state == State::Stopping {
+                tracing::info!("the stream is just stopping; it is started again once it rests");
             } else if !was_ours && stream.state.is_charged() {
                 tracing::info!(
                     "the stream runs already; onair did not start it and will not stop it"
@@ -665,14 +669,26 @@ impl Lease {
         let Some(limit_minutes) = self.config.daily_minutes else {
             return Ok(());
         };
-        let ran_minutes = self.status.borrow().ran_on(self.today()).as_secs() / 60;
-        match ran_minutes >= u64::from(limit_minutes) {
+        let ran = self.status.borrow().ran_on(self.today());
+        match is_used_up(ran, minutes(limit_minutes)) {
             true => Err(Error::DailyLimit {
-                ran_minutes,
+                ran_minutes: (ran.as_secs() + 30) / 60,
                 limit_minutes,
             }),
             false => Ok(()),
         }
+    }
+
+    /// How long it may go on today, as long as that takes here; with a limit only. Never quite nothing, for whoever
+    /// waits for it.
+    fn left_today(&self) -> Option<Duration> {
+        let limit = minutes(self.config.daily_minutes?);
+        let uncounted = self.counted.map_or(Duration::ZERO, |since| {
+            now().saturating_duration_since(since) * self.account.shared.speed
+        });
+        let ran = self.status.borrow().ran_on(self.today());
+        let left = left_of(ran.saturating_add(uncounted), limit);
+        Some(self.account.scaled(left.max(LEAST_LEFT)))
     }
 
     fn today(&self) -> Date {
@@ -686,6 +702,10 @@ impl Lease {
     fn key_of(&self, stream: &Stream) -> Key {
         key(&self.config, &stream.id)
     }
+}
+
+fn minutes(n: u32) -> Duration {
+    Duration::from_secs(60 * u64::from(n))
 }
 
 /// The ledger's word for a stream of `config` with the identifier `id`.

@@ -23,6 +23,7 @@ mod lease;
 pub mod ledger;
 mod orphans;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -64,12 +65,16 @@ struct Shared {
     settled: watch::Sender<u64>,
     /// Why what is changed is not written down, while that is so.
     trouble: watch::Sender<Option<String>>,
+    orphaned: watch::Sender<Orphaned>,
     claims: Arc<Claims>,
     pace: Pace,
     wall: Wall,
     /// By which the vendors' clocks are faster than the real ones.
     speed: u32,
 }
+
+/// Streams that onair started, that nobody wants any more and that it could not stop, each with why; for people.
+pub type Orphaned = BTreeMap<String, String>;
 
 /// The wall clock, where people and bills see it.
 pub type Wall = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -108,6 +113,7 @@ impl Account {
                 wanted: watch::Sender::new(0),
                 settled: watch::Sender::new(0),
                 trouble: watch::Sender::new(trouble),
+                orphaned: watch::Sender::default(),
                 claims: Arc::default(),
                 pace: Pace::default(),
                 wall,
@@ -140,6 +146,11 @@ impl Account {
     /// Streams that onair started and should stop, for `wanted` does not name them.
     pub fn orphans(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
         locked(&self.shared.ledger).orphans(wanted)
+    }
+
+    /// Those of them that could not be stopped so far, now and as it changes.
+    pub fn orphaned(&self) -> watch::Receiver<Orphaned> {
+        self.shared.orphaned.subscribe()
     }
 
     /// A vendor's time, as long as it takes here.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::key;
 use super::ledger::Key;
-use super::{Account, STALE_FOR};
+use super::{Account, Orphaned, STALE_FOR};
 use crate::config::platform::{Platform as Config, StreamRef};
 use crate::config::{self, Server};
 use crate::platform::{self, Error, Platform, State};
@@ -25,8 +25,14 @@ pub async fn stop_orphans(
     loop {
         let orphans = account.orphans(|key| wanted.values().any(|p| names(p, key)));
         let mut left = false;
+        let mut orphaned = Orphaned::new();
         for orphan in &orphans {
-            match stop(account, wanted, others, orphan).await {
+            let stopped = stop(account, wanted, others, orphan).await;
+            if let Some(why) = unstopped(&stopped) {
+                let who = format!("stream {} at {}", orphan.id, orphan.vendor);
+                orphaned.insert(who, why);
+            }
+            match stopped {
                 Ok(Found::Nothing | Found::Rests | Found::Wanted) => {}
                 Ok(Found::MayComeUp) => left = true,
                 // It would say the same in a minute.
@@ -46,11 +52,27 @@ pub async fn stop_orphans(
                 }
             }
         }
+        account.shared.orphaned.send_replace(orphaned);
         if !left {
             return;
         }
         said = true;
         tokio::time::sleep(account.scaled(AGAIN)).await;
+    }
+}
+
+/// What is said of an orphan for as long as it is one.
+fn unstopped(stopped: &Result<Found, Error>) -> Option<String> {
+    match stopped {
+        Ok(Found::MayComeUp | Found::Nothing | Found::Rests | Found::Wanted) => None,
+        Ok(Found::Nobody) => Some(
+            "onair started it and nobody wants it any more, but no publisher has a credential for it, so it may go on \
+             costing; stop it at the vendor's, or configure a publisher with that credential"
+                .to_owned(),
+        ),
+        Err(error) => Some(format!(
+            "onair started it and nobody wants it any more, but it is not stopped yet and may go on costing: {error}"
+        )),
     }
 }
 

@@ -174,7 +174,7 @@ fn place(publisher: &Snapshot) -> String {
         State::OnAir {
             confirmed: false, ..
         } => "is on air, as far as its transport can tell".to_owned(),
-        State::OffAir(off) => format!("is off air: {}", off.why),
+        State::OffAir(off) => format!("is off air: {off}"),
         State::Stopped => "is off".to_owned(),
         State::Stopping => "is parting".to_owned(),
         State::Waiting { cause, .. } => format!("is off air and tries on ({cause})"),

@@ -12,6 +12,7 @@ mod announce;
 mod escalation;
 pub mod notify;
 pub mod pressure;
+mod reader;
 mod relapse;
 mod relief;
 pub mod reload;
@@ -43,6 +44,7 @@ use announce::Announcer;
 use escalation::{Escalation, Remedy};
 use notify::{Manager, Untold, Word};
 use pressure::sensors;
+use reader::{Reader, Unread};
 use reload::{Files, POLL, Reading};
 use watchdog::{Beats, Watchdog};
 
@@ -54,10 +56,6 @@ pub const STUCK: u8 = 75;
 const RUNTIME_WITHIN: Duration = CHANGE_WITHIN
     .saturating_add(DRAIN_WITHIN)
     .saturating_add(Duration::from_secs(10));
-
-/// What is said of a configuration file on which this program itself has failed.
-const UNREADABLE: &str = "the configuration file could not be read: onair has a fault there, see the log; what it said \
-                          before runs on";
 
 /// Commands and remedies that may wait; more are refused.
 const QUEUE: usize = 8;
@@ -195,7 +193,7 @@ impl Daemon {
     pub async fn tend(
         &mut self,
         supervisor: &mut Supervisor,
-        mut files: Files,
+        files: Files,
         watch: bool,
         mut hangup: Signal,
         stop: &CancellationToken,
@@ -205,6 +203,7 @@ impl Daemon {
         let mut again = tokio::time::interval(AGAIN_EVERY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         again.reset();
+        let mut reader = Reader::new(files);
         loop {
             let request = tokio::select! {
                 biased;
@@ -224,10 +223,14 @@ impl Daemon {
             };
             let (command, reply) = match request {
                 Some(request) => request,
-                None => match blocking(stop, &mut files, Files::changed).await? {
+                None => match unless(stop, reader.run(Files::changed)).await? {
                     Ok(true) => (Command::Reload, None),
-                    // A panic is in the log.
-                    Ok(false) | Err(_) => continue,
+                    Err(Unread::Hangs) => {
+                        tracing::error!("{}", Unread::Hangs);
+                        continue;
+                    }
+                    // A panic is in the log, and so is what still hangs.
+                    Ok(false) | Err(Unread::Panicked | Unread::StillHangs) => continue,
                 },
             };
             // By a person, and not by a remedy.
@@ -237,12 +240,12 @@ impl Daemon {
             let outcome = match command {
                 Command::Reload => {
                     self.voice.say(|announcer| announcer.reloading());
-                    let reading = blocking(stop, &mut files, Files::read).await?;
-                    let outcome = match reading {
+                    let outcome = match unless(stop, reader.run(Files::read)).await? {
                         Ok(reading) => reload(supervisor, reading).await,
-                        Err(_) => Err(UNREADABLE.to_owned()),
+                        Err(unread) => Err(unread.to_string()),
                     };
                     let note = outcome.as_ref().err().cloned();
+                    supervisor.refuse(note.clone());
                     self.voice.say(|announcer| announcer.reloaded(note));
                     outcome
                 }
@@ -357,23 +360,11 @@ fn gone(vanished: Result<(), JoinError>) -> String {
     why
 }
 
-/// Does what may block with the files, elsewhere; `None` if `stop` came first, an error if it panicked.
-async fn blocking<T: Send + 'static>(
-    stop: &CancellationToken,
-    files: &mut Files,
-    work: fn(&mut Files) -> T,
-) -> Option<Result<T, JoinError>> {
-    let mut theirs = files.clone();
-    let work = tokio::task::spawn_blocking(move || {
-        let done = work(&mut theirs);
-        (theirs, done)
-    });
+/// What `work` comes to; `None` if `stop` came first.
+async fn unless<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         () = stop.cancelled() => None,
-        worked = work => Some(worked.map(|(theirs, done)| {
-            *files = theirs;
-            done
-        })),
+        done = work => Some(done),
     }
 }
 
@@ -394,19 +385,21 @@ async fn reload(supervisor: &mut Supervisor, reading: Reading) -> Result<String,
             return Err(format!("{unreadable}; what it said before runs on"));
         }
     };
-    if config.daemon != supervisor.config().daemon {
-        tracing::warn!(
-            "what the file says about the process as a whole holds from its next start on"
-        );
-    }
+    let restart = match config.daemon == supervisor.config().daemon {
+        true => "",
+        false => "; what [daemon] says otherwise than at the start needs a restart of onair",
+    };
     let reloaded = supervisor.reload(&config, &reading.touched).await;
     for error in &reloaded.failed {
         tracing::error!("{}", chain(error));
     }
     match reloaded.failed.first() {
-        None => Ok(format!("the configuration was read: {}", reloaded.plan)),
+        None => Ok(format!(
+            "the configuration was read: {}{restart}",
+            reloaded.plan
+        )),
         Some(error) => Err(format!(
-            "the configuration was taken in part: {}; what could not begin anew goes on as it was, if it can",
+            "the configuration was taken in part: {}; what could not begin anew goes on as it was, if it can{restart}",
             chain(error)
         )),
     }
@@ -499,13 +492,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_over_the_files_is_told_from_the_end() {
-        let stop = CancellationToken::new();
-        let mut files = Files::new("/no/such/file".into());
-        let worked = blocking(&stop, &mut files, |_| panic!("this one is meant")).await;
-        assert!(worked.is_some_and(|worked: Result<(), _>| worked.is_err()));
-        stop.cancel();
-        assert!(blocking(&stop, &mut files, Files::changed).await.is_none());
+    async fn what_a_reload_cannot_change_is_said_until_the_process_begins_anew() {
+        let mut supervisor = idle();
+        let mut config = supervisor.config().clone();
+        let touched = std::collections::BTreeSet::new();
+        let read = |config: &crate::config::Config| Reading {
+            config: Ok(config.clone()),
+            touched: touched.clone(),
+        };
+        let nothing = "the configuration was read: nothing changes";
+        let same = reload(&mut supervisor, read(&config)).await.unwrap();
+        assert_eq!(same, nothing);
+        config.daemon.state_dir = Some("/elsewhere".into());
+        for _ in 0..2 {
+            let said = reload(&mut supervisor, read(&config)).await.unwrap();
+            let restart = "what [daemon] says otherwise than at the start needs a restart of onair";
+            assert_eq!(said, format!("{nothing}; {restart}"));
+        }
     }
 
     /// How often the manager was told that all is well, since the last time it was asked.

@@ -154,7 +154,10 @@ impl VideoDrive {
             track = self.source.name,
             size = %wanted.size,
             fps = wanted.fps,
-            limited_by = limited_by.map(LimitedBy::as_str),
+            // The network limits only the bitrate, for which no encoder is made anew.
+            limited_by = limited_by
+                .filter(|by| *by != LimitedBy::Network)
+                .map(LimitedBy::as_str),
             "the picture is encoded anew"
         );
         match (self.make)(wanted) {

@@ -27,6 +27,7 @@ use crate::feed::FeedHandle;
 use crate::media::time::MediaClock;
 use crate::net;
 use crate::network::Network;
+use crate::platform;
 use crate::session::{self, EndReason, Ended, Progress, Telemetry};
 use crate::signal::Dialect;
 use crate::signal::whip::Picture;
@@ -351,11 +352,7 @@ impl Actor {
                 | State::Stopped
                 | State::Waiting { .. },
                 Duty::Off(off),
-            ) => {
-                tracing::info!("going off the air: {}", off.why);
-                self.down = None;
-                Some(Input::Close(off))
-            }
+            ) => Some(self.close(off)),
             (State::OffAir(known), Duty::Off(off)) if *known != off => Some(Input::Close(off)),
             (State::OffAir(_), Duty::On(_)) if !busy => {
                 tracing::info!("going on air: its time has come");
@@ -374,6 +371,12 @@ impl Actor {
         }
     }
 
+    fn close(&mut self, off: Off) -> Input {
+        tracing::info!("going off the air: {off}");
+        self.down = None;
+        Input::Close(off)
+    }
+
     /// When to look at the wall clock again: it may be set meanwhile, so no wait for it is long.
     fn look_again(&self) -> Option<Instant> {
         let limited = self
@@ -386,7 +389,8 @@ impl Actor {
             return None;
         }
         let due = match self.duty() {
-            Duty::Off(Off { until, .. }) | Duty::On(until) => until,
+            Duty::Off(Off { until, .. }) => until.map(|until| until.timestamp()),
+            Duty::On(until) => until,
         };
         let left =
             due.and_then(|due| Duration::try_from(due.duration_since(self.account.wall())).ok());
@@ -518,6 +522,12 @@ impl Actor {
                 (ended, false)
             }
         };
+        // Nothing has failed, and nobody is needed.
+        if let EndReason::Platform(platform::Error::DailyLimit { .. }) = &ended.reason
+            && let Duty::Off(off) = self.duty()
+        {
+            return self.close(off);
+        }
         self.memory.learn(&ended, unreached, &telemetry.borrow());
         if unreached {
             self.parameters.unreached = self.parameters.unreached.wrapping_add(1);

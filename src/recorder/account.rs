@@ -174,7 +174,7 @@ fn publisher(now: Instant, snapshot: &Snapshot) -> Map<String, Value> {
         State::OffAir(off) => json!({
             "state": "off_air",
             "cause": off.why.to_string(),
-            "until": off.until.map(|until| until.to_string()),
+            "until": off.until(),
         }),
         State::Stopped => json!({ "state": "stopped" }),
         State::Stopping => json!({ "state": "stopping" }),

@@ -115,7 +115,10 @@ impl History {
             points.insert(name.clone(), past.latest);
             let ended = past.newly_ended(snapshot);
             // What was told to end is no trouble.
-            let told = matches!(snapshot.state, State::Stopped | State::Stopping);
+            let told = matches!(
+                snapshot.state,
+                State::OffAir(_) | State::Stopped | State::Stopping
+            );
             if ended > 0
                 && !told
                 && let Some(why) = &snapshot.end_reason

@@ -67,7 +67,7 @@ const fn counter<T>(
 }
 
 /// Of the process.
-const WHOLE: [Metric<Reading>; 9] = [
+const WHOLE: [Metric<Reading>; 11] = [
     gauge("uptime", "seconds", "Time since the start", |r| {
         Some(r.uptime_s)
     }),
@@ -92,6 +92,18 @@ const WHOLE: [Metric<Reading>; 9] = [
         "0 while what the next process must know of streams at platforms cannot be written down",
         |r| flag(r.state_written),
     ),
+    gauge(
+        "reload_failed",
+        "",
+        "1 while the configuration as it was read last is not at work, or not all of it",
+        |r| flag(r.reload_failed),
+    ),
+    gauge(
+        "streams_orphaned",
+        "",
+        "Streams at platforms that onair started, that nobody wants any more and that it could not stop",
+        |r| Some(r.streams_orphaned as f64),
+    ),
     counter(
         "process_cpu",
         "seconds",
@@ -110,7 +122,7 @@ const WHOLE: [Metric<Reading>; 9] = [
 ];
 
 /// Of each publisher.
-const PUBLISHER: [Metric<Publisher>; 7] = [
+const PUBLISHER: [Metric<Publisher>; 8] = [
     counter(
         "publisher_on_air",
         "seconds",
@@ -132,8 +144,14 @@ const PUBLISHER: [Metric<Publisher>; 7] = [
     gauge(
         "publisher_next_session",
         "seconds",
-        "Waiting: time until the next session",
+        "Waiting, or off the air on purpose: time until the next session",
         |p| p.due_in_s,
+    ),
+    gauge(
+        "publisher_held",
+        "",
+        "1 while it is off the air because somebody stopped it",
+        |p| flag(p.held),
     ),
     gauge(
         "publisher_needs_person",

@@ -3,7 +3,7 @@
 //! | route | what |
 //! |---|---|
 //! | `GET /healthz` | 200 unless something is stuck, else 503; in words |
-//! | `GET /readyz` | 200 if every publisher that is to be on air is, else 503; in words |
+//! | `GET /readyz` | 200 if every publisher that is to be on air is, else 503; in words, also who is off the air on purpose, why and until when |
 //! | `GET /metrics` | Prometheus and OpenMetrics |
 //! | `GET /v1/status` | a [`Reading`] as JSON |
 //! | `GET /v1/history?from=N` | the last five minutes, a point a second, from point N on |
@@ -182,7 +182,7 @@ async fn look(shared: Arc<Shared>, began: Instant) {
         let Ok((overview, publishers, process)) = tokio::task::spawn_blocking(read).await else {
             continue;
         };
-        let now = now();
+        let (now, wall) = (now(), shared.view.wall());
         let health = shared.health.borrow().clone();
         let mut history = shared.history();
         for (name, watch) in &publishers {
@@ -194,7 +194,7 @@ async fn look(shared: Arc<Shared>, began: Instant) {
         }
         before = publishers;
         history.note(now, &overview);
-        let reading = Reading::new(now, began, &overview, &history, &health, process);
+        let reading = Reading::new(now, wall, began, &overview, &history, &health, process);
         drop(history);
         *shared.latest() = Some(Latest { at: now, reading });
     }

@@ -1,8 +1,9 @@
 //! Everything that is shown, read at one instant: the metrics and the status in JSON are both made of it, so that
-//! they cannot disagree. Holds no secret, no URL and no name but those of feeds and publishers.
+//! they cannot disagree. Holds no secret, no URL and no name but those of feeds and publishers, and of streams that
+//! nobody wants any more.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -16,6 +17,10 @@ use crate::supervisor::Overview;
 
 /// Name of the form of `/v1/status`.
 pub const SCHEMA: &str = "onair.status/1";
+
+/// Why a publisher that somebody stopped is off the air.
+const HELD: &str =
+    "somebody stopped it, until it is started (POST /v1/publishers/NAME/start) or onair is";
 
 /// Everything at one instant.
 #[derive(Clone, Debug, Serialize)]
@@ -34,10 +39,14 @@ pub struct Reading {
     pub health: String,
     /// Every publisher that is to be on air is.
     pub ready: bool,
-    /// The same in words.
+    /// The same in words, and who is off the air on purpose.
     pub readiness: String,
     /// What the next process must know of streams at platforms is written down, where a folder for it is configured.
     pub state_written: bool,
+    /// The configuration as it was read last is not at work, or not all of it.
+    pub reload_failed: bool,
+    /// Streams at platforms that onair started, that nobody wants any more and that it could not stop.
+    pub streams_orphaned: usize,
     /// What the process uses.
     pub process: Process,
     /// The feeds, by name.
@@ -102,8 +111,12 @@ pub struct Publisher {
     pub confirmed: Option<bool>,
     /// Connecting: ordinal of the session since the last stable time on air, from 1.
     pub attempt: Option<u32>,
-    /// Waiting: until the next session, in seconds.
+    /// Somebody wants it off the air until told otherwise.
+    pub held: bool,
+    /// Waiting, or off the air on purpose: until the next session, in seconds, if that is known.
     pub due_in_s: Option<f64>,
+    /// Off the air on purpose: when it goes on, as RFC 3339 in the publisher's time zone, if that is known.
+    pub until: Option<String>,
     /// Waiting: why the last session ended. Off the air on purpose: why.
     pub cause: Option<String>,
     /// Waiting: what a person must do, if only a person can help.
@@ -294,9 +307,11 @@ pub struct Trouble {
 }
 
 impl Reading {
-    /// Reads everything at `now`; `history` has been told of `overview`, and the process was first seen at `began`.
+    /// Reads everything at `now`, when the wall clock showed `wall`; `history` has been told of `overview`, and the
+    /// process was first seen at `began`.
     pub(super) fn new(
         now: Instant,
+        wall: SystemTime,
         began: Instant,
         overview: &Overview,
         history: &History,
@@ -306,12 +321,15 @@ impl Reading {
         let (ready, readiness) = readiness(overview);
         let publishers = overview.publishers.iter();
         let feeds = overview.feeds.iter();
-        let unwritten = overview.unwritten.iter().map(|why| Trouble {
-            who: "state".to_owned(),
-            what: why.clone(),
+        let lasting = |(who, what): (&str, &str)| Trouble {
+            who: who.to_owned(),
+            what: what.to_owned(),
             times: 1,
             ago_s: 0.0,
-        });
+        };
+        let unwritten = (overview.unwritten.iter()).map(|why| lasting(("state", why)));
+        let refused = (overview.refused.iter()).map(|why| lasting(("configuration", why)));
+        let orphaned = (overview.orphaned.iter()).map(|(who, why)| lasting((who, why)));
         let troubles = history.troubles().map(|trouble| Trouble {
             who: trouble.who.clone(),
             what: trouble.what.clone(),
@@ -328,6 +346,8 @@ impl Reading {
             ready,
             readiness,
             state_written: overview.unwritten.is_none(),
+            reload_failed: overview.refused.is_some(),
+            streams_orphaned: overview.orphaned.len(),
             process: Process {
                 cpu_s: process.cpu_s,
                 rss_bytes: process.rss,
@@ -338,9 +358,15 @@ impl Reading {
                 .map(|(name, status)| (name.clone(), feed(status)))
                 .collect(),
             publishers: publishers
-                .map(|(name, snapshot)| (name.clone(), publisher(now, name, snapshot, history)))
+                .map(|(name, snapshot)| {
+                    let held = overview.held.contains(name);
+                    let shown = publisher(now, wall, name, snapshot, held, history);
+                    (name.clone(), shown)
+                })
                 .collect(),
-            troubles: unwritten.chain(troubles).collect(),
+            troubles: (unwritten.chain(refused).chain(orphaned))
+                .chain(troubles)
+                .collect(),
         }
     }
 }
@@ -364,24 +390,42 @@ impl Latest {
     }
 }
 
-/// Whether every publisher that is to be on air is, and in words who is not.
+/// Whether every publisher that is to be on air is; and in words who is not, why and until when, also on purpose.
 fn readiness(overview: &Overview) -> (bool, String) {
-    let off_air = |(name, snapshot): (&String, &Snapshot)| match &snapshot.state {
-        publisher::State::OffAir(_)
-        | publisher::State::OnAir { .. }
-        | publisher::State::Stopped => None,
-        publisher::State::Connecting { .. } => Some(format!("publisher {name} is connecting")),
-        publisher::State::Stopping => Some(format!("publisher {name} is stopping")),
-        publisher::State::Waiting { cause, .. } => Some(format!("publisher {name} waits: {cause}")),
-    };
-    let off_air: Vec<String> = overview.publishers.iter().filter_map(off_air).collect();
-    match off_air.is_empty() {
-        true => (true, "on air".to_owned()),
-        false => (false, off_air.join("; ")),
+    let (mut missing, mut away, mut on_air) = (Vec::new(), Vec::new(), false);
+    for (name, snapshot) in &overview.publishers {
+        match &snapshot.state {
+            publisher::State::OnAir { .. } => on_air = true,
+            publisher::State::OffAir(off) => {
+                away.push(format!("publisher {name} is off the air: {off}"));
+            }
+            publisher::State::Stopped if overview.held.contains(name) => {
+                away.push(format!("publisher {name} is off the air: {HELD}"));
+            }
+            publisher::State::Connecting { .. } => {
+                missing.push(format!("publisher {name} is connecting"));
+            }
+            publisher::State::Stopped => missing.push(format!("publisher {name} is off")),
+            publisher::State::Stopping => missing.push(format!("publisher {name} is stopping")),
+            publisher::State::Waiting { cause, .. } => {
+                missing.push(format!("publisher {name} waits: {cause}"));
+            }
+        }
     }
+    let ready = missing.is_empty();
+    let all = (ready && (on_air || away.is_empty())).then(|| "on air".to_owned());
+    let words: Vec<String> = all.into_iter().chain(missing).chain(away).collect();
+    (ready, words.join("; "))
 }
 
-fn publisher(now: Instant, name: &str, snapshot: &Snapshot, history: &History) -> Publisher {
+fn publisher(
+    now: Instant,
+    wall: SystemTime,
+    name: &str,
+    snapshot: &Snapshot,
+    held: bool,
+    history: &History,
+) -> Publisher {
     let past = history.publishers.get(name).cloned().unwrap_or_default();
     let peer = snapshot.session.peer.as_ref();
     let mut shown = Publisher {
@@ -389,8 +433,10 @@ fn publisher(now: Instant, name: &str, snapshot: &Snapshot, history: &History) -
         on_air_for_s: None,
         confirmed: None,
         attempt: None,
+        held,
         due_in_s: None,
-        cause: None,
+        until: None,
+        cause: held.then(|| HELD.to_owned()),
         advice: None,
         dialect: snapshot.dialect.to_string(),
         rung: peer
@@ -448,6 +494,8 @@ fn publisher(now: Instant, name: &str, snapshot: &Snapshot, history: &History) -
         publisher::State::OffAir(off) => {
             shown.state = State::OffAir;
             shown.cause = Some(off.why.to_string());
+            shown.until = off.until();
+            shown.due_in_s = off.left(wall).map(seconds);
         }
         publisher::State::Stopped => shown.state = State::Stopped,
         publisher::State::Stopping => shown.state = State::Stopping,
@@ -554,4 +602,103 @@ fn track(status: &feed::TrackStatus) -> Track {
 
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{Off, Why};
+    use crate::signal::Dialect;
+
+    fn at(state: publisher::State) -> Snapshot {
+        Snapshot {
+            state,
+            dialect: Dialect::Ome,
+            session: crate::session::Telemetry::default(),
+            sessions: 1,
+            time_to_on_air: None,
+            frames_sent_before: 0,
+            end_reason: None,
+            recoveries: publisher::Recoveries::new(),
+            platform: None,
+        }
+    }
+
+    fn reading(overview: &Overview, wall: SystemTime) -> Reading {
+        let now = Instant::now();
+        let health = Health {
+            at: now,
+            stuck: Vec::new(),
+        };
+        let process = process::Sample::default();
+        let history = History::default();
+        Reading::new(now, wall, now, overview, &history, &health, process)
+    }
+
+    #[test]
+    fn who_is_off_the_air_on_purpose_is_said_with_why_and_until_when() {
+        let until: jiff::Zoned = "2026-11-24T08:00:00+01:00[Europe/Berlin]".parse().unwrap();
+        let hour = Duration::from_secs(3_600);
+        let wall = SystemTime::from(until.timestamp()) - hour;
+        let closed = at(publisher::State::OffAir(Off {
+            why: Why::Schedule,
+            until: Some(until),
+        }));
+        let mut overview = Overview {
+            publishers: [
+                ("day".to_owned(), closed),
+                ("spare".to_owned(), at(publisher::State::Stopped)),
+            ]
+            .into(),
+            held: ["spare".to_owned()].into(),
+            ..Overview::default()
+        };
+        let off = "publisher day is off the air: these are not its hours (on_air), until 2026-11-24T08:00:00+01:00; \
+                   publisher spare is off the air: somebody stopped it, until it is started (POST \
+                   /v1/publishers/NAME/start) or onair is";
+        let all = reading(&overview, wall);
+        assert_eq!((all.ready, all.readiness.as_str()), (true, off));
+        let day = &all.publishers["day"];
+        assert_eq!(day.due_in_s, Some(3_600.0));
+        assert_eq!(day.until.as_deref(), Some("2026-11-24T08:00:00+01:00"));
+        assert!(!day.held && all.publishers["spare"].held);
+        let late = reading(&overview, wall + 2 * hour);
+        assert_eq!(late.publishers["day"].due_in_s, Some(0.0));
+
+        let on_air = at(publisher::State::OnAir {
+            since: Instant::now(),
+            confirmed: true,
+        });
+        overview.publishers.insert("main".to_owned(), on_air);
+        let all = reading(&overview, wall);
+        assert_eq!(all.readiness, format!("on air; {off}"));
+
+        // Nobody stopped it, so it is to be on air.
+        overview.held.clear();
+        assert!(!reading(&overview, wall).ready);
+    }
+
+    #[test]
+    fn what_lasts_is_among_the_troubles_for_as_long_as_it_does() {
+        let mut overview = Overview {
+            refused: Some("it has faults".to_owned()),
+            orphaned: [("stream a at qencode".to_owned(), "no credential".to_owned())].into(),
+            ..Overview::default()
+        };
+        let wall = SystemTime::now();
+        let all = reading(&overview, wall);
+        let said: Vec<_> = (all.troubles.iter())
+            .map(|trouble| (trouble.who.as_str(), trouble.what.as_str()))
+            .collect();
+        let expected = [
+            ("configuration", "it has faults"),
+            ("stream a at qencode", "no credential"),
+        ];
+        assert_eq!(said, expected);
+        assert!(all.reload_failed && all.streams_orphaned == 1);
+        overview.refused = None;
+        overview.orphaned.clear();
+        let all = reading(&overview, wall);
+        assert!(all.troubles.is_empty() && !all.reload_failed && all.streams_orphaned == 0);
+    }
 }

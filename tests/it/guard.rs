@@ -43,9 +43,8 @@ fn start_in_real_time(world: &World, platform: &Platform) -> Running {
 fn only(publisher: &Running) -> Overview {
     let seen = publisher.watch().borrow().clone();
     Overview {
-        unwritten: None,
-        feeds: BTreeMap::new(),
         publishers: BTreeMap::from([("main".to_owned(), seen)]),
+        ..Overview::default()
     }
 }
 
@@ -213,12 +212,31 @@ async fn of_two_accounts_only_the_one_that_sees_a_stream_can_want_it() {
     let swept = account::stop_orphans(&account, &wanted, &[]);
     assert!(tokio::time::timeout(S, swept).await.is_err());
     assert_eq!(account.orphans(|_| false).len(), 1, "it may not look");
+    let why = |account: &Account| {
+        account
+            .orphaned()
+            .borrow()
+            .values()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let [refused] = &why(&account)[..] else {
+        panic!("{:?}", why(&account));
+    };
+    assert!(refused.contains("is not stopped yet"), "{refused}");
+    let nobody = BTreeMap::new();
+    account::stop_orphans(&account, &nobody, &[]).await;
+    let [lost] = &why(&account)[..] else {
+        panic!("{:?}", why(&account));
+    };
+    assert!(lost.contains("no publisher has a credential"), "{lost}");
     assert!(world.bill().running);
     let former = [owner];
     let swept = account::stop_orphans(&account, &wanted, &former);
     tokio::time::timeout(SOON, swept).await.expect("stopped");
     world.rests().await;
     assert!(account.orphans(|_| false).is_empty());
+    assert!(why(&account).is_empty());
 }
 
 /// A daemon's supervisor with these publishers of one feed, on the vendors' real clocks.

@@ -265,7 +265,20 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
             "{stopped:?}"
         );
         until(at, "/v1/status", "", state("stopped")).await;
-        assert_eq!(get(at, "/readyz").await.code, 200, "none is to be on air");
+        let ready = get(at, "/readyz").await;
+        assert_eq!(ready.code, 200, "none is to be on air");
+        assert!(
+            ready
+                .body
+                .contains("whip is off the air: somebody stopped it"),
+            "{ready:?}"
+        );
+        let held = |answer: &Answer| {
+            answer
+                .body
+                .contains("onair_publisher_held{publisher=\"whip\"} 1.0")
+        };
+        assert!(held(&get(at, "/metrics").await));
         assert_eq!(post("/v1/publishers/whip/start", "").await.code, 200);
         until(at, "/v1/status", "", state("on_air")).await;
         assert_eq!(post("/v1/publishers/whip/restart", "").await.code, 200);
@@ -279,6 +292,11 @@ async fn orders_are_obeyed_and_tricks_of_web_pages_are_not() {
         assert_eq!(refused.code, 409, "{refused:?}");
         let words = refused.json()["words"].to_string();
         assert!(words.contains("runs on"), "{words}");
+        let told = |answer: &Answer| {
+            let status = answer.json();
+            status["reload_failed"] == true && status["troubles"][0]["who"] == "configuration"
+        };
+        until(at, "/v1/status", "", told).await;
         until(at, "/v1/status", "", state("on_air")).await;
         over.cancel();
     };

@@ -450,6 +450,19 @@ async fn minutes_are_counted_while_it_runs_and_the_limit_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_of_the_minutes_is_known_to_the_second() {
+    let (mut lease, _, _) = lease(wowza(false), |config| config.daily_minutes = Some(10));
+    let mut status = lease.watch();
+    lease.ready().await.unwrap();
+    let near = Duration::from_secs(595);
+    let ran = tokio::select! {
+        never = lease.attend(|| None) => match never {},
+        seen = status.wait_for(|status| status.ran >= near) => seen.unwrap().ran,
+    };
+    assert!(ran < near + Duration::from_secs(2), "{ran:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_night_without_the_vendor_counts_only_as_long_as_it_lets_a_stream_run() {
     let minutes = |lease: &Lease| lease.watch().borrow().ran.as_secs() / 60;
     for stopped in [true, false] {
