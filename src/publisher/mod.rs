@@ -43,6 +43,8 @@ use renewal::Renewal;
 
 use server::Signallers;
 
+/// How long the same end of sessions is said once: a server that is down is tried about every second.
+const SAID_FOR: Duration = Duration::from_secs(60);
 /// Interval at which a stream that could not be stopped is stopped again while it is off the air.
 const RELEASE_AGAIN: Duration = Duration::from_secs(60);
 /// Longest and shortest wait for a time of the wall clock, which may be set meanwhile.
@@ -201,6 +203,8 @@ struct Actor {
     given_at_end: bool,
     /// What a person was told to do, so that it is said once.
     advised: Option<String>,
+    /// Why a session ended, as it was said last, and when.
+    said: Option<(String, Instant)>,
     /// Where a refused token may be renewed.
     renewal: Option<Renewal>,
 }
@@ -262,6 +266,7 @@ impl Actor {
             given: false,
             given_at_end: false,
             advised: None,
+            said: None,
             renewal: Renewal::of(config),
         };
         actor.kept = Some(actor.new_kept());
@@ -561,7 +566,7 @@ impl Actor {
             | State::Waiting { .. } => None,
         };
         if let Some((took, _)) = reached {
-            self.advised = None;
+            (self.advised, self.said) = (None, None);
             tracing::info!("media accepted after {} ms", took.as_millis());
         }
         // A wait that is cut short has been told.
@@ -587,7 +592,15 @@ impl Actor {
                         "needs a person: {advice}; trying on, slowly"
                     );
                 }
+                Verdict::Backoff | Verdict::RetryEvery(_) | Verdict::RetryNow
+                    if self.said.as_ref().is_some_and(|(said, at)| {
+                        said == cause && now().saturating_duration_since(*at) < SAID_FOR
+                    }) =>
+                {
+                    tracing::debug!(cause, wait_ms, "session ended likewise");
+                }
                 Verdict::Backoff | Verdict::RetryEvery(_) | Verdict::RetryNow => {
+                    self.said = Some((cause.clone(), now()));
                     tracing::warn!(cause, wait_ms, "session ended, next one follows");
                 }
             }
