@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::{Publisher, Server, load};
 
@@ -12,6 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Renewal {
     source: SecretSource,
     known: Secret,
+    /// A look under way. It may hang with its disk or mount, and there is never a second one.
+    looking: Option<JoinHandle<Result<Secret, String>>>,
 }
 
 impl Renewal {
@@ -27,6 +31,7 @@ impl Renewal {
         bearer.source.clone().map(|source| Self {
             source,
             known: bearer.token.clone(),
+            looking: None,
         })
     }
 }
@@ -37,9 +42,18 @@ pub(super) async fn renewed(renewal: &mut Option<Renewal>) {
         return std::future::pending().await;
     };
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        if renewal.looking.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let source = &renewal.source;
+        let looking = renewal.looking.get_or_insert_with(|| {
+            let source = source.clone();
+            tokio::task::spawn_blocking(move || load::reread(&source))
+        });
+        let looked = looking.await;
+        renewal.looking = None;
         // A place that cannot be read just now is said when the token is needed.
-        if let Ok(found) = load::reread(&renewal.source)
+        if let Ok(Ok(found)) = looked
             && found != renewal.known
         {
             renewal.known = found;
@@ -59,6 +73,7 @@ mod tests {
         let mut renewal = Some(Renewal {
             source: SecretSource::File(file.path().to_owned()),
             known: Secret::new("old"),
+            looking: None,
         });
         let minute = Duration::from_secs(60);
         let early = tokio::time::timeout(minute, renewed(&mut renewal)).await;
@@ -68,5 +83,32 @@ mod tests {
         assert!(soon.is_ok());
         let again = tokio::time::timeout(minute, renewed(&mut renewal)).await;
         assert!(again.is_err(), "it is known");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_hangs_costs_one_thread_and_nobody_elses_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "new").unwrap();
+        let (let_go, hangs) = std::sync::mpsc::channel::<()>();
+        let hung = tokio::task::spawn_blocking(move || {
+            drop(hangs.recv());
+            Err("it hung".to_owned())
+        });
+        let mut renewal = Some(Renewal {
+            source: SecretSource::File(file.path().to_owned()),
+            known: Secret::new("old"),
+            looking: Some(hung),
+        });
+        // Dropped and begun again, as the publisher does it.
+        for _ in 0..100 {
+            tokio::select! {
+                biased;
+                () = renewed(&mut renewal) => panic!("a second look was begun"),
+                () = tokio::time::advance(LOOK_EVERY) => {}
+            }
+        }
+        drop(let_go);
+        renewed(&mut renewal).await;
+        assert_eq!(renewal.unwrap().known.expose(), "new");
     }
 }
