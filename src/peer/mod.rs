@@ -570,6 +570,11 @@ impl Peer {
         Ok(text)
     }
 
+    /// Whether a check has been answered in this search. What becomes of that path comes as an [`Event`].
+    pub fn has_found_path(&self) -> bool {
+        self.wires.has_won()
+    }
+
     /// What became of each way to the server that the configuration allows, so far, in the order of trying.
     pub fn climbs(&self) -> Vec<Climb> {
         self.wires.climbs()

@@ -315,6 +315,11 @@ impl Wires {
         }
     }
 
+    /// Whether a rung has won, wherever it led.
+    pub(super) fn has_won(&self) -> bool {
+        locked(&self.race).winner().is_some()
+    }
+
     /// The rung that won has led nowhere.
     pub(super) fn winner_failed(&self, why: &str) {
         let mut race = locked(&self.race);

@@ -283,7 +283,7 @@ impl Actor {
         let mut tasks: JoinSet<Outcome> = JoinSet::new();
         let mut told = false;
         let mut input = match self.duty() {
-            Duty::Off(off) => Input::Close(off),
+            Duty::Off(off) => self.close(off),
             Duty::On(_) => Input::Start,
         };
         loop {

@@ -91,8 +91,8 @@ mod tests {
         std::fs::write(file.path(), "new").unwrap();
         let (let_go, hangs) = std::sync::mpsc::channel::<()>();
         let hung = tokio::task::spawn_blocking(move || {
-            drop(hangs.recv());
-            Err("it hung".to_owned())
+            let gone = hangs.recv().is_err();
+            Err(format!("it hung: {gone}"))
         });
         let mut renewal = Some(Renewal {
             source: SecretSource::File(file.path().to_owned()),

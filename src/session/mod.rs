@@ -433,13 +433,16 @@ async fn connect(
                 let hopeless = |climb: &Climb| {
                     matches!(climb.outcome, Outcome::Absent(_) | Outcome::Failed(_))
                 };
-                let hopeless = searched >= LATE_CANDIDATES
+                // A path that was found and led nowhere has an end of its own, which is on its way.
+                let searching = !peer.has_found_path();
+                let hopeless = searching
+                    && searched >= LATE_CANDIDATES
                     && !climbs.is_empty()
                     && climbs.iter().all(hopeless);
                 if hopeless {
                     return Err(never(None));
                 }
-                if searched >= longest && !is_found(peer) {
+                if searching && searched >= longest {
                     return Err(never(Some(peer::Stage::Ice)));
                 }
             }

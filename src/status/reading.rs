@@ -19,8 +19,7 @@ use crate::supervisor::Overview;
 pub const SCHEMA: &str = "onair.status/1";
 
 /// Why a publisher that somebody stopped is off the air.
-const HELD: &str =
-    "somebody stopped it, until it is started (POST /v1/publishers/NAME/start) or onair is";
+const HELD: &str = "somebody stopped it (POST /v1/publishers/NAME/start or a restart of onair puts it on air again)";
 
 /// Everything at one instant.
 #[derive(Clone, Debug, Serialize)]
@@ -654,8 +653,8 @@ mod tests {
             ..Overview::default()
         };
         let off = "publisher day is off the air: these are not its hours (on_air), until 2026-11-24T08:00:00+01:00; \
-                   publisher spare is off the air: somebody stopped it, until it is started (POST \
-                   /v1/publishers/NAME/start) or onair is";
+                   publisher spare is off the air: somebody stopped it (POST \
+                   /v1/publishers/NAME/start or a restart of onair puts it on air again)";
         let all = reading(&overview, wall);
         assert_eq!((all.ready, all.readiness.as_str()), (true, off));
         let day = &all.publishers["day"];
