@@ -26,6 +26,7 @@ mod rest;
 mod secrets;
 mod simd;
 mod status;
+mod stream;
 mod support;
 mod turn;
 mod unit;
