@@ -195,7 +195,12 @@ async fn look(shared: Arc<Shared>, began: Instant) {
         before = publishers;
         history.note(now, &overview);
         let reading = Reading::new(now, wall, began, &overview, &history, &health, process);
+        let pictures = shared.pictures.is_some();
         drop(history);
+        let reading = Reading {
+            pictures,
+            ..reading
+        };
         *shared.latest() = Some(Latest { at: now, reading });
     }
 }

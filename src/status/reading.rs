@@ -46,6 +46,8 @@ pub struct Reading {
     pub reload_failed: bool,
     /// Streams at platforms that onair started, that nobody wants any more and that it could not stop.
     pub streams_orphaned: usize,
+    /// Whether the feeds' last pictures may be asked for.
+    pub pictures: bool,
     /// What the process uses.
     pub process: Process,
     /// The feeds, by name.
@@ -347,6 +349,7 @@ impl Reading {
             state_written: overview.unwritten.is_none(),
             reload_failed: overview.refused.is_some(),
             streams_orphaned: overview.orphaned.len(),
+            pictures: false,
             process: Process {
                 cpu_s: process.cpu_s,
                 rss_bytes: process.rss,

@@ -422,6 +422,11 @@ async fn the_last_picture_is_shown_where_it_may_be() {
     let daemon = daemon(&pair);
     let (closed, at) = serve(&ANYWHERE, pair.agent.view(), &daemon).await;
     assert_eq!(get(at, "/v1/feeds/feed/picture").await.code, 403);
+    let says = |pictures: bool| {
+        let said = format!("\"pictures\":{pictures}");
+        move |answer: &Answer| answer.code == 200 && answer.body.contains(&said)
+    };
+    until(at, "/v1/status", "", says(false)).await;
     closed.stop().await;
 
     let config = Status {
@@ -430,6 +435,7 @@ async fn the_last_picture_is_shown_where_it_may_be() {
     };
     let (server, at) = serve(&config, pair.agent.view(), &daemon).await;
     pair.until_decoded(10).await;
+    until(at, "/v1/status", "", says(true)).await;
     let (code, head, bitmap) = picture(at, "feed").await;
     assert_eq!(code, 200, "{head}");
     assert!(head.contains("content-type: image/bmp"), "{head}");
