@@ -2,7 +2,8 @@
 //! when the last one comes by.
 //!
 //! To the engine each packet handed to it is an event of its own, after which it asks every layer for timers and
-//! output anew. Handed over one by one, the packets of a picture cost three times what sending them does.
+//! output anew. Measured side by side at eight publishers of 2 Mbit/s, each further one took 6.7 ms of CPU a second with
+//! this and 7.3 ms without, on a busy machine; in an unoptimised build 3.8 and 11 ms.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
